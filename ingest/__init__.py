@@ -1,0 +1,1 @@
+"""Turning files, chats and text into records: readers, chunkers, embedders. It never writes."""

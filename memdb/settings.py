@@ -1,0 +1,46 @@
+"""Limits and defaults that every layer shares, with their units in their names.
+
+This file is data. It imports nothing of memdb and decides nothing; whoever enforces a limit
+raises the error that names it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+FORMAT_NAME: Final = "memdb"
+FORMAT_VERSION: Final = 1
+
+# --- limits on what one call may bring in -------------------------------------------------
+MAX_TEXT_BYTES: Final = 1 << 20
+MAX_DATA_BYTES: Final = 1 << 20
+MAX_NAME_BYTES: Final = 512  # namespace, stream, source, kind, subject, key, external_id, tag
+MAX_LIST_ITEMS: Final = 256  # tags, about, derived_from, list-valued metadata
+MAX_METADATA_KEYS: Final = 64
+MAX_METADATA_BYTES: Final = 64 << 10
+MAX_JSON_DEPTH: Final = 32
+MAX_FILTER_DEPTH: Final = 32
+MAX_FILTER_NODES: Final = 1024
+MAX_FILTER_VALUES: Final = 4096  # values of one $in / $nin / $all
+MAX_QUERY_BYTES: Final = 64 << 10
+MAX_K: Final = 10_000
+MAX_DIM: Final = 8192
+MAX_INDEXED_METADATA_KEYS: Final = 256  # a namespace; further keys are checked row by row
+MAX_SAFE_INTEGER: Final = (1 << 53) - 1  # I-JSON, RFC 7493 section 2.2
+
+# --- storage ------------------------------------------------------------------------------
+MAP_SIZE_BYTES: Final = 64 << 30  # sparse: address space, not disk
+RUN_ROWS: Final = 1 << 16  # row ids are handed to spaces in runs of one roaring container
+FRESH_VECTORS_MAX: Final = 4096
+FRESH_POSTINGS_MAX: Final = 256
+BLOB_THRESHOLD_BYTES: Final = 64 << 10
+TRASH_DAYS: Final = 7
+MAINTENANCE_POLL_MS: Final = 50
+MAINTENANCE_SLICE_MS: Final = 5
+
+# --- what a person gets who configures nothing --------------------------------------------
+DEFAULT_NAMESPACE: Final = "default"
+DEFAULT_EMBEDDER: Final = "static"
+DEFAULT_PROFILE: Final = "standard"
+DEFAULT_MEMORY_BUDGET: Final = "256MiB"
+DEFAULT_PATH: Final = "~/.memdb"

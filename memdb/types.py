@@ -1,0 +1,254 @@
+"""The nouns of memdb: what a memory is, and what the calls of the public interface return.
+
+Values only: no input or output, no storage, no vectors' meaning. Times are timezone-aware
+``datetime`` objects in UTC with microsecond resolution; the zone a time was written in is kept
+beside it.
+
+``Memory`` is a frozen, slotted ``msgspec.Struct`` rather than a dataclass: it is decoded
+straight from the stored bytes in C, which is what makes a range scan of a day's events cost
+about a microsecond a memory. The order of its fields is part of the storage format: append,
+never reorder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import msgspec
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+__all__ = [
+    "FileStatus",
+    "Hit",
+    "Hits",
+    "Memory",
+    "Page",
+    "Precision",
+    "SyncReport",
+    "Why",
+    "Written",
+    "from_micros",
+    "to_micros",
+]
+
+Precision = Literal["year", "month", "day", "minute", "exact"]
+Status = Literal["inserted", "duplicate", "replaced", "superseded"]
+
+
+class Memory(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
+    """One remembered thing, at one of its versions.
+
+    ``id`` is a ULID. ``event_time`` is when it happened, ``valid_from``/``valid_to`` when it was
+    true, ``recorded_at``/``retired_at`` when memdb learned it and stopped believing it.
+    """
+
+    id: str
+    kind: str = "note"
+    text: str | None = None
+    source: str = ""
+    namespace: str = "default"
+    recorded_at: datetime | None = None
+    event_time: datetime | None = None
+    stream: str | None = None
+    position: int | None = None
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
+    data: Any = None
+    subject: str | None = None
+    key: str | None = None
+    about: tuple[str, ...] = ()
+    external_id: str | None = None
+    event_end: datetime | None = None
+    time_zone: str | None = None
+    precision: Precision = "exact"
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+    retired_at: datetime | None = None
+    importance: float | None = None
+    pinned: bool = False
+    sensitivity: str | None = None
+    derived_from: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+    space: str | None = None
+    version: int = 1
+    last_used: datetime | None = None
+    use_count: int = 0
+    strength: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field by name; times stay ``datetime``, empty fields are kept."""
+        return msgspec.structs.asdict(self)
+
+    def replace(self, **changes: Any) -> Memory:
+        """A copy with some fields changed; nothing is written."""
+        return msgspec.structs.replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write did. ``superseded``: it closed an older value of the same profile fact."""
+
+    id: str
+    status: Status
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """How one hit came to its score: raw measures and each stage's contribution."""
+
+    cosine: float | None = None
+    bm25: float | None = None
+    terms: tuple[str, ...] = ()
+    stages: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One recalled memory. ``score`` estimates, in [0, 1], that it is relevant."""
+
+    memory: Memory
+    score: float
+    why: Why
+
+    @property
+    def id(self) -> str:
+        return self.memory.id
+
+    @property
+    def text(self) -> str | None:
+        return self.memory.text
+
+    @property
+    def source(self) -> str:
+        return self.memory.source
+
+    @property
+    def event_time(self) -> datetime | None:
+        return self.memory.event_time
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "score": self.score,
+            "cosine": self.why.cosine,
+            "bm25": self.why.bm25,
+            **self.memory.to_dict(),
+        }
+
+
+class _Table:
+    """``to_dicts``, ``to_arrow`` and ``to_pandas`` over ``_rows()``."""
+
+    __slots__ = ()
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        raise AssertionError("a table gives its rows")
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        return list(self._rows())
+
+    def to_arrow(self) -> pyarrow.Table:
+        """Needs the ``[arrow]`` extra; open-ended fields become JSON strings."""
+        try:
+            import pyarrow
+        except ImportError as error:
+            from memdb.errors import MissingDependency
+
+            raise MissingDependency("to_arrow needs pyarrow", extra="arrow") from error
+        rows = self.to_dicts()
+        for row in rows:
+            for name in ("data", "metadata"):
+                if row.get(name) is not None:
+                    row[name] = msgspec.json.encode(row[name]).decode()
+        return pyarrow.Table.from_pylist(rows)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        try:
+            import pandas
+        except ImportError as error:
+            from memdb.errors import MissingDependency
+
+            raise MissingDependency("to_pandas needs pandas", extra="arrow") from error
+        return pandas.DataFrame(self.to_dicts())
+
+
+@dataclass(frozen=True, slots=True)
+class Hits(_Table, Sequence[Hit]):
+    """The answer of ``recall``: hits, best first, with how they were found."""
+
+    items: tuple[Hit, ...]
+    search_id: str
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    degraded: str | None = None
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Hit]: ...
+    def __getitem__(self, index: int | slice) -> Hit | Sequence[Hit]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        return (hit.to_dict() for hit in self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(_Table):
+    """One page of ``list``; ``next_cursor`` is None on the last one."""
+
+    items: tuple[Memory, ...]
+    next_cursor: str | None = None
+
+    def __iter__(self) -> Iterator[Memory]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        return (memory.to_dict() for memory in self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """What became of one file under ``files.sync``."""
+
+    path: str
+    state: Literal["indexed", "skipped", "failed"]
+    reason: str | None = None
+    chunks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What one ``files.sync`` changed, as paths relative to the synced root."""
+
+    added: tuple[str, ...] = ()
+    updated: tuple[str, ...] = ()
+    moved: tuple[tuple[str, str], ...] = ()
+    removed: tuple[str, ...] = ()
+    skipped: tuple[FileStatus, ...] = ()
+    unchanged: int = 0
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_micros(moment: datetime) -> int:
+    """Microseconds since 1970-01-01 UTC of an aware ``datetime``; negative before it."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """The aware UTC ``datetime`` at ``micros`` microseconds since 1970-01-01 UTC."""
+    return _EPOCH + timedelta(microseconds=micros)

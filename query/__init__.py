@@ -1,0 +1,1 @@
+"""Deciding: filters, planner, lexical and vector legs, fusion and ranking, over read snapshots."""

@@ -1,0 +1,239 @@
+"""One LMDB environment and its transactions, with checksummed values.
+
+The strategy: a thin wrapper that adds three things LMDB 0.9 lacks and nothing else: a checksum on
+every value, typed errors, and scans bounded by a key range. It knows one directory; which
+directory is current, who may write and what a value means are decided above it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from memdb import settings
+from memdb.errors import MemdbError, PermissionDenied, StoreCorrupt, StoreFull
+from memdb.storage import tables
+from memdb.storage.values import seal, unseal
+
+_HASH_KEY = b"hash_key"
+
+
+def translate(error: lmdb.Error, path: str = "kv") -> MemdbError:
+    """The typed error for what LMDB raised; never contains a key or a value."""
+    number = getattr(error, "code", None)
+    if isinstance(error, lmdb.MapFullError | lmdb.DiskError) or number in (
+        errno.ENOSPC,
+        errno.EFBIG,
+        errno.EDQUOT,
+    ):
+        return StoreFull("the store has no room for this write; nothing was written")
+    if isinstance(error, lmdb.ReadonlyError | lmdb.LockError) or number in (
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+    ):
+        return PermissionDenied("the database directory cannot be written")
+    return StoreCorrupt(f"LMDB: {type(error).__name__}", path=path)
+
+
+class ReadTxn:
+    """A snapshot. Valid only while the ``with`` that made it is open, on its own thread."""
+
+    __slots__ = ("_dbs", "_hash_key", "_txn")
+
+    def __init__(self, txn: Any, dbs: dict[str, Any], hash_key: bytes) -> None:
+        self._txn = txn
+        self._dbs = dbs
+        self._hash_key = hash_key
+
+    def digest(self, data: bytes, size: int) -> bytes:
+        """Keyed BLAKE2b of user text, ``size`` bytes: the only form text takes in a key."""
+        return blake2b(data, digest_size=size, key=self._hash_key).digest()
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """The payload under ``key``, checked, or None."""
+        value = self._txn.get(key, None, self._dbs[table])
+        return None if value is None else unseal(value)
+
+    def get_many(self, table: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The payloads of those keys that exist. Sorted keys touch fewest pages."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            return {bytes(key): unseal(value) for key, value in cursor.getmulti(keys)}
+
+    def exists(self, table: str, key: bytes) -> bool:
+        return self._txn.get(key, None, self._dbs[table]) is not None
+
+    def scan(
+        self, table: str, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """(key, payload) for start <= key < stop, in key order or reversed."""
+        for key, value in self._range(table, start, stop, reverse=reverse, values=True):
+            yield key, unseal(value) if value else b""
+
+    def scan_keys(
+        self, table: str, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[bytes]:
+        """Keys alone for start <= key < stop; no value is read."""
+        for key, _ in self._range(table, start, stop, reverse=reverse, values=False):
+            yield key
+
+    def _range(
+        self, table: str, start: bytes, stop: bytes | None, *, reverse: bool, values: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            if reverse:
+                found = cursor.set_range(stop) if stop is not None else False
+                found = cursor.prev() if found else cursor.last()
+                if not found:
+                    return
+                entries = cursor.iterprev(keys=True, values=values)
+            else:
+                if not (cursor.set_range(start) if start else cursor.first()):
+                    return
+                entries = cursor.iternext(keys=True, values=values)
+            for entry in entries:
+                key, value = entry if values else (entry, b"")
+                if (key < start) if reverse else (stop is not None and key >= stop):
+                    return
+                yield key, value
+
+    def floor(self, table: str, key: bytes) -> tuple[bytes, bytes] | None:
+        """The entry with the greatest key <= ``key``, or None."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            if cursor.set_range(key):
+                if cursor.key() != key and not cursor.prev():
+                    return None
+            elif not cursor.last():
+                return None
+            return cursor.key(), unseal(cursor.value())
+
+    def count(self, table: str) -> int:
+        """Entries in the table."""
+        return int(self._txn.stat(self._dbs[table])["entries"])
+
+    def raw(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, stored value) unchecked: for ``check`` and the size-rule test."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            yield from cursor
+
+
+class WriteTxn(ReadTxn):
+    """The one writer's transaction; sees its own writes."""
+
+    __slots__ = ()
+
+    def put(self, table: str, key: bytes, payload: bytes) -> None:
+        self._txn.put(key, seal(payload), db=self._dbs[table])
+
+    def put_key(self, table: str, key: bytes) -> None:
+        """Enter a key that needs no value (time index)."""
+        self._txn.put(key, b"", db=self._dbs[table])
+
+    def put_many(
+        self, table: str, items: Iterable[tuple[bytes, bytes]], *, append: bool = False
+    ) -> None:
+        """Enter many; sorted keys are fastest. ``append``: keys ascend past the table's last."""
+        sealed = [(key, seal(payload)) for key, payload in items]
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            cursor.putmulti(sealed, append=append)
+
+    def put_keys(self, table: str, keys: Iterable[bytes]) -> None:
+        """Enter many keys that need no value."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            cursor.putmulti([(key, b"") for key in keys])
+
+    def delete(self, table: str, key: bytes) -> bool:
+        """Whether there was an entry to delete."""
+        return bool(self._txn.delete(key, db=self._dbs[table]))
+
+    def delete_range(self, table: str, start: bytes, stop: bytes) -> int:
+        """Delete start <= key < stop; returns how many."""
+        deleted = 0
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            found = cursor.set_range(start)
+            while found and cursor.key() < stop:
+                cursor.delete()  # leaves the cursor on the next entry
+                deleted += 1
+                found = bool(cursor.key())  # keys are never empty
+        return deleted
+
+
+class Environment:
+    """One open LMDB environment: the directory of one generation.
+
+    Raises ``PermissionDenied``, ``StoreCorrupt`` or ``StoreFull`` from ``open`` and from the
+    transactions' context managers.
+    """
+
+    def __init__(
+        self, path: Path, *, readonly: bool = False, map_size: int = settings.MAP_SIZE_BYTES
+    ) -> None:
+        self.path = path
+        self.readonly = readonly
+        try:
+            self._env = lmdb.open(
+                str(path),
+                map_size=map_size,
+                max_dbs=len(tables.ALL),
+                max_readers=510,
+                readonly=readonly,
+                create=not readonly,
+                lib_version=0,
+            )
+            if readonly:
+                self._dbs = {n: self._env.open_db(n.encode(), create=False) for n in tables.ALL}
+            else:
+                with self._env.begin(write=True) as txn:
+                    self._dbs = {n: self._env.open_db(n.encode(), txn=txn) for n in tables.ALL}
+        except lmdb.Error as error:
+            raise translate(error, str(path.name)) from error
+        self._env.reader_check()
+        self._hash_key = self._load_hash_key()
+
+    def _load_hash_key(self) -> bytes:
+        with self._env.begin() as txn:
+            sealed = txn.get(_HASH_KEY, None, self._dbs[tables.META])
+        if sealed is None and self.readonly:
+            raise StoreCorrupt("the store has no hash key", path="kv")
+        if sealed is None:
+            with self._env.begin(write=True) as txn:
+                txn.put(_HASH_KEY, seal(os.urandom(32)), overwrite=False, db=self._dbs[tables.META])
+                sealed = txn.get(_HASH_KEY, None, self._dbs[tables.META])
+        return unseal(sealed)
+
+    @contextmanager
+    def read(self) -> Iterator[ReadTxn]:
+        try:
+            with self._env.begin() as txn:
+                yield ReadTxn(txn, self._dbs, self._hash_key)
+        except lmdb.Error as error:
+            raise translate(error) from error
+
+    @contextmanager
+    def write(self) -> Iterator[WriteTxn]:
+        """Commits (one durable sync) when the block ends, aborts when it raises."""
+        try:
+            with self._env.begin(write=True) as txn:
+                yield WriteTxn(txn, self._dbs, self._hash_key)
+        except lmdb.Error as error:
+            raise translate(error) from error
+
+    def copy(self, target: Path) -> None:
+        """A compacting copy of the last committed state into an existing empty directory."""
+        try:
+            self._env.copy(str(target), compact=True)
+        except lmdb.Error as error:
+            raise translate(error) from error
+
+    def info(self) -> dict[str, int]:
+        return {**self._env.info(), **self._env.stat()}
+
+    def close(self) -> None:
+        self._env.close()

@@ -10,10 +10,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lmdb
 
@@ -165,6 +165,9 @@ class WriteTxn(ReadTxn):
         return deleted
 
 
+Txn = TypeVar("Txn", bound=ReadTxn)
+
+
 class Environment:
     """One open LMDB environment: the directory of one generation.
 
@@ -209,21 +212,20 @@ class Environment:
         return unseal(sealed)
 
     @contextmanager
-    def read(self) -> Iterator[ReadTxn]:
+    def transaction(self, kind: type[Txn], *, write: bool = False) -> Iterator[Txn]:
+        """A transaction of class ``kind``; a writing one commits (one durable sync) when the
+        block ends and aborts when it raises."""
         try:
-            with self._env.begin() as txn:
-                yield ReadTxn(txn, self._dbs, self._hash_key)
+            with self._env.begin(write=write) as txn:
+                yield kind(txn, self._dbs, self._hash_key)
         except lmdb.Error as error:
             raise translate(error) from error
 
-    @contextmanager
-    def write(self) -> Iterator[WriteTxn]:
-        """Commits (one durable sync) when the block ends, aborts when it raises."""
-        try:
-            with self._env.begin(write=True) as txn:
-                yield WriteTxn(txn, self._dbs, self._hash_key)
-        except lmdb.Error as error:
-            raise translate(error) from error
+    def read(self) -> AbstractContextManager[ReadTxn]:
+        return self.transaction(ReadTxn)
+
+    def write(self) -> AbstractContextManager[WriteTxn]:
+        return self.transaction(WriteTxn, write=True)
 
     def copy(self, target: Path) -> None:
         """A compacting copy of the last committed state into an existing empty directory."""

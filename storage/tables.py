@@ -27,6 +27,7 @@ samples    series hash 8 | sequence u64                           series
 vectors    space u16 | row u32                                    fresh vectors
 spaces     space u16                                              spaces
 changes    content_seq u64                                        change log
+streams    keyed hash of (namespace, stream), 8 | position 8      records
 files      keyed hash of (root, path), 16 bytes                   file ledger
 blobs      content hash, 32 bytes                                 blobs
 ========== ====================================================== ====================
@@ -55,6 +56,7 @@ SAMPLES: Final = "samples"
 VECTORS: Final = "vectors"
 SPACES: Final = "spaces"
 CHANGES: Final = "changes"
+STREAMS: Final = "streams"
 FILES: Final = "files"
 BLOBS: Final = "blobs"
 
@@ -78,6 +80,7 @@ ALL: Final = (
     VECTORS,
     SPACES,
     CHANGES,
+    STREAMS,
     FILES,
     BLOBS,
 )

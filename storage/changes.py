@@ -1,0 +1,85 @@
+"""The change log: which rows each ``content_seq`` made visible or invisible.
+
+Caches in this and other processes (live slots, fresh vectors) catch up by replaying it instead of
+reading the store again. It is derived data: a cache further behind than the log reaches is
+rebuilt. Rows only; it knows neither records nor vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from pyroaring import BitMap
+
+from memdb.storage import tables
+from memdb.storage.values import SMALL_PAYLOAD_MAX_BYTES
+
+if TYPE_CHECKING:
+    from memdb.storage.environment import ReadTxn, WriteTxn
+
+KEPT = 4_096
+_TOO_LARGE = b"*"
+
+
+class Change:
+    """Rows that appeared and rows that went, within one operation."""
+
+    __slots__ = ("added", "removed")
+
+    def __init__(self) -> None:
+        self.added = BitMap()
+        self.removed = BitMap()
+
+    def note(self, added: Iterable[int], removed: Iterable[int]) -> None:
+        added, removed = BitMap(added), BitMap(removed)
+        self.added = (self.added | added) - removed
+        self.removed = (self.removed | removed) - added
+
+    def __bool__(self) -> bool:
+        return bool(self.added) or bool(self.removed)
+
+    def pack(self) -> bytes:
+        added, removed = (_pack(rows) for rows in (self.added, self.removed))
+        packed = len(added).to_bytes(4, "little") + added + removed
+        return packed if len(packed) <= SMALL_PAYLOAD_MAX_BYTES else _TOO_LARGE
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Change | None:
+        """None when the change was too large to keep row by row."""
+        if payload == _TOO_LARGE:
+            return None
+        cut = 4 + int.from_bytes(payload[:4], "little")
+        change = cls()
+        change.added = BitMap.deserialize(payload[4:cut])
+        change.removed = BitMap.deserialize(payload[cut:])
+        return change
+
+
+def _pack(rows: BitMap) -> bytes:
+    rows.run_optimize()
+    return bytes(rows.serialize())
+
+
+def _key(sequence: int) -> bytes:
+    return sequence.to_bytes(8, "big")
+
+
+def record_change(txn: WriteTxn, sequence: int, change: Change) -> None:
+    """Log one change and drop the one that fell off the end."""
+    txn.put(tables.CHANGES, _key(sequence), change.pack())
+    if sequence > KEPT:
+        txn.delete(tables.CHANGES, _key(sequence - KEPT))
+
+
+def changes_since(txn: ReadTxn, after: int, until: int) -> Change | None:
+    """Everything with after < content_seq <= until as one change; None: rebuild instead."""
+    merged = Change()
+    expected = after + 1
+    for key, payload in txn.scan(tables.CHANGES, _key(after + 1), _key(until + 1)):
+        change = Change.unpack(payload) if int.from_bytes(key, "big") == expected else None
+        if change is None:
+            return None
+        merged.note(change.added - change.removed, change.removed)
+        expected += 1
+    return merged if expected == until + 1 else None

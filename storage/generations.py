@@ -1,0 +1,157 @@
+"""Which LMDB environment is the database, and how it is replaced under other processes.
+
+    kv/CURRENT              the name of the current generation, one line
+    kv/<generation>/        one LMDB environment
+    kv/<generation>/users   every process using it holds a shared lock on this file
+
+Replacing generation G by H (a compacting copy):
+
+1. a write transaction on G is held: writers wait, readers do not;
+2. the copy is made in ``kv/H.tmp``, fsynced, renamed to ``kv/H``;
+3. ``state.superseded_by = H`` is committed to G. **This is the commit point.** Whoever begins a
+   transaction on G reads it first, finds H there, and moves on;
+4. CURRENT is replaced. A crash between 3 and 4 leaves CURRENT naming G; the next opener finds
+   ``superseded_by`` in G, completes step 4 and opens H.
+
+Committing before replacing CURRENT is deliberate: the other order has a window in which new
+openers write to H while others still write to G. A crash before 3 leaves an orphan that
+``reap`` removes. G's bytes go when nobody holds its ``users`` file.
+
+This file knows directories and locks; it does not know tables.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from pathlib import Path
+from typing import IO
+
+from memdb.errors import StoreCorrupt
+from memdb.storage.environment import Environment
+from memdb.storage.lease import try_lock
+
+_NAME = re.compile(r"g[0-9]{10}")
+
+
+def name_of(number: int) -> str:
+    return f"g{number:010d}"
+
+
+def fsync_directory(path: Path) -> None:
+    """Make a rename or creation in ``path`` durable (a no-op where directories cannot be)."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` so that a crash leaves the old or the new, never less."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    with open(temporary, "wb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+    fsync_directory(path.parent)
+
+
+def read_current(kv: Path) -> int:
+    """The number in kv/CURRENT."""
+    try:
+        name = (kv / "CURRENT").read_text("ascii").strip()
+    except FileNotFoundError:
+        raise StoreCorrupt("kv/CURRENT is missing", path="kv/CURRENT") from None
+    except UnicodeDecodeError:
+        name = ""
+    if not _NAME.fullmatch(name):
+        raise StoreCorrupt("kv/CURRENT does not name a generation", path="kv/CURRENT")
+    return int(name[1:])
+
+
+def write_current(kv: Path, number: int) -> None:
+    write_atomically(kv / "CURRENT", name_of(number).encode() + b"\n")
+
+
+class Generation:
+    """An open generation: its environment and this process's shared claim on its directory.
+
+    ``enter``/``leave`` count transactions, so that a superseded generation is closed by the last
+    thread that leaves it and not before.
+    """
+
+    def __init__(self, kv: Path, number: int, *, readonly: bool, map_size: int) -> None:
+        self.number = number
+        directory = kv / name_of(number)
+        if not directory.is_dir():
+            raise FileNotFoundError(directory)
+        self._users: IO[bytes] = open(directory / "users", "ab")  # noqa: SIM115 - kept open
+        try:
+            if not try_lock(self._users, exclusive=False) or not directory.is_dir():
+                raise FileNotFoundError(directory)  # being reaped: read CURRENT again
+            self.env = Environment(directory, readonly=readonly, map_size=map_size)
+        except BaseException:
+            self._users.close()
+            raise
+        self._guard = threading.Lock()
+        self._active = 0
+        self._retired = False
+
+    def enter(self) -> bool:
+        """Count a transaction in; False when this generation is closed already."""
+        with self._guard:
+            if self._retired:
+                return False
+            self._active += 1
+            return True
+
+    def leave(self) -> None:
+        with self._guard:
+            self._active -= 1
+            last = self._retired and self._active == 0
+        if last:
+            self._close()
+
+    def retire(self) -> None:
+        """No new transactions; closed now or by the last one that leaves."""
+        with self._guard:
+            if self._retired:
+                return
+            self._retired = True
+            idle = self._active == 0
+        if idle:
+            self._close()
+
+    def _close(self) -> None:
+        self.env.close()
+        self._users.close()
+
+
+def reap(kv: Path, current: int) -> int:
+    """Remove generations nobody uses and interrupted copies; returns how many went.
+
+    Only the lease holder calls this, and never while it makes a copy.
+    """
+    removed = 0
+    for entry in kv.iterdir():
+        if not entry.is_dir() or entry.name == name_of(current):
+            continue
+        if _NAME.fullmatch(entry.name) and not _unused(entry):
+            continue
+        shutil.rmtree(entry)
+        removed += 1
+    return removed
+
+
+def _unused(directory: Path) -> bool:
+    try:
+        with open(directory / "users", "ab") as users:
+            return try_lock(users)
+    except FileNotFoundError:
+        return True

@@ -1,0 +1,452 @@
+"""The store of one database: transactions across generations, threads and processes.
+
+The strategy. Reads are LMDB snapshots. Writes are functions of a transaction: whichever thread
+holds the leader lock runs everything that queued while the last commit was syncing, as one
+transaction with one sync (group commit without a timer). If any of them fails, the transaction
+is aborted and each is run again alone, so that one caller's error is never another's. Every
+transaction reads ``State`` first and moves on when its generation was superseded.
+
+This file knows the state, the generations and the lease. It does not know records.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import lmdb
+
+from memdb import settings
+from memdb.errors import InvalidArgument, MemdbError, PermissionDenied, StoreCorrupt
+from memdb.storage import format as disk_format
+from memdb.storage import generations, tables
+from memdb.storage.changes import Change, record_change
+from memdb.storage.environment import ReadTxn, WriteTxn, translate
+from memdb.storage.generations import Generation
+from memdb.storage.lease import Lease
+from memdb.storage.state import STATE_KEY, State
+
+T = TypeVar("T")
+
+_MAX_GROUP = 64
+_OPEN_ATTEMPTS = 100
+
+
+class Reader(ReadTxn):
+    """A read transaction with the state it saw."""
+
+    __slots__ = ("state",)
+    state: State
+
+
+class Writer(WriteTxn):
+    """The write transaction with the state it will leave behind."""
+
+    __slots__ = ("_change", "_layout_moved", "state")
+    state: State
+
+    def begin_operation(self) -> None:
+        self._change = Change()
+        self._layout_moved = False
+
+    def changed(
+        self,
+        *,
+        added: Any = (),
+        removed: Any = (),
+    ) -> None:
+        """Note rows that became visible or invisible; ``content_seq`` will count it."""
+        self._change.note(added, removed)
+
+    def layout_moved(self) -> None:
+        """Note that maintenance moved bytes that caches of other readers may point at."""
+        self._layout_moved = True
+
+    def allocate_run(self) -> int:
+        """The number of a new run of 65,536 row ids."""
+        run = self.state.next_run
+        if run >= 1 << 16:
+            raise InvalidArgument("the database has used all of its row ids")
+        self.state = self.state._replace(next_run=run + 1)
+        return run
+
+    def end_operation(self) -> None:
+        if self._change:
+            sequence = self.state.content_seq + 1
+            self.state = self.state._replace(content_seq=sequence)
+            record_change(self, sequence, self._change)
+        if self._layout_moved:
+            self.state = self.state._replace(layout_seq=self.state.layout_seq + 1)
+
+
+class _Job(Generic[T]):
+    """One queued write: its function, and its outcome once the leader ran it."""
+
+    __slots__ = ("done", "error", "function", "result")
+
+    def __init__(self, function: Callable[[Writer], T]) -> None:
+        self.function = function
+        self.done = False
+        self.result: T | None = None
+        self.error: BaseException | None = None
+
+
+class Store:
+    """One database directory, opened once in a process. Use ``Store.open``."""
+
+    def __init__(self, path: Path, *, readonly: bool, create: bool, map_size: int) -> None:
+        self.path = path
+        self.readonly = readonly
+        self._map_size = map_size
+        self._kv = path / "kv"
+        self.lease = Lease(path / "lease")
+        self._poisoned = False
+        self._closed = False
+        self._references = 1
+        self._leader = threading.Lock()
+        self._leading_thread: int | None = None
+        self._queue: list[_Job[Any]] = []
+        self._queue_guard = threading.Lock()
+        self._swap_guard = threading.Lock()
+        disk_format.refuse_network_file_system(path if path.exists() else path.parent)
+        version = disk_format.inspect(path, create=create and not readonly)
+        if version is None:
+            self._create()
+        elif version < settings.FORMAT_VERSION:
+            self._upgrade(version)
+        self._generation = self._open_current()
+        _stores.add(self)
+
+    # --- opening ------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        readonly: bool = False,
+        create: bool = True,
+        map_size: int = settings.MAP_SIZE_BYTES,
+    ) -> Store:
+        """The process's one store for this directory; each ``open`` needs its ``close``."""
+        real = Path(path).expanduser().resolve()
+        with _registry_guard:
+            store = _registry.get(real)
+            if store is not None and not store._poisoned:
+                if store.readonly and not readonly:
+                    raise InvalidArgument(
+                        "this process has the database open read-only already", field="readonly"
+                    )
+                store._references += 1
+                return store
+            store = cls(real, readonly=readonly, create=create, map_size=map_size)
+            _registry[real] = store
+            return store
+
+    def _create(self) -> None:
+        """Make the directory; FORMAT last, so that a half-made one is made again."""
+        disk_format.make_directories(self.path)
+        maker = _CreationLock(self.path / "kv" / "creating")
+        with maker:
+            if disk_format.read_version(self.path) is not None:
+                return  # another process made it meanwhile
+            for entry in self._kv.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+            first = self._kv / generations.name_of(1)
+            first.mkdir(mode=0o700)
+            generation = Generation(self._kv, 1, readonly=False, map_size=self._map_size)
+            generation.retire()
+            generations.fsync_directory(first)
+            generations.fsync_directory(self._kv)
+            generations.write_current(self._kv, 1)
+            disk_format.write_version(self.path)
+
+    def _upgrade(self, version: int) -> None:
+        if self.readonly:
+            raise PermissionDenied(
+                f"the database has format {version} and must be upgraded first",
+                hint="open it once without readonly",
+            )
+        self.lease.acquire()
+        try:
+            disk_format.upgrade(self.path, version)
+        finally:
+            self.lease.release()
+
+    def _open_current(self) -> Generation:
+        """Open the generation CURRENT names, following any successor."""
+        for _ in range(_OPEN_ATTEMPTS):
+            number = generations.read_current(self._kv)
+            try:
+                generation = self._open_generation(number)
+            except FileNotFoundError:
+                if generations.read_current(self._kv) == number:
+                    raise StoreCorrupt(
+                        "the current generation is missing", path=f"kv/{number}"
+                    ) from None
+                continue
+            successor = self._state_of(generation).superseded_by
+            if not successor:
+                return generation
+            generation.retire()
+            if not self.readonly and generations.read_current(self._kv) == number:
+                generations.write_current(self._kv, successor)  # finish an interrupted swap
+        raise StoreCorrupt("the generations of the store do not settle", path="kv/CURRENT")
+
+    def _open_generation(self, number: int) -> Generation:
+        try:
+            return Generation(
+                self._kv, number, readonly=self.readonly, map_size=self._map_size
+            )
+        except PermissionError as error:
+            raise PermissionDenied("the database directory cannot be opened") from error
+
+    @staticmethod
+    def _state_of(generation: Generation) -> State:
+        with generation.env.read() as txn:
+            return State.unpack(txn.get(tables.META, STATE_KEY))
+
+    # --- transactions -------------------------------------------------------------------
+
+    def _enter(self) -> Generation:
+        if self._poisoned:
+            raise MemdbError(
+                "the database was opened before this process forked",
+                hint="open it again in the child process",
+            )
+        while True:
+            if self._closed:
+                raise MemdbError("the database is closed", hint="open it again")
+            generation = self._generation
+            if generation.enter():
+                return generation
+
+    def _move_on(self, generation: Generation) -> None:
+        """Leave a superseded generation for its successor."""
+        with self._swap_guard:
+            if self._generation is generation:
+                self._generation = self._open_current()
+        generation.retire()
+
+    @contextmanager
+    def read(self) -> Iterator[Reader]:
+        """A snapshot; keep it short (it pins pages in every process)."""
+        while True:
+            generation = self._enter()
+            try:
+                with generation.env.transaction(Reader) as txn:
+                    txn.state = State.unpack(txn.get(tables.META, STATE_KEY))
+                    if not txn.state.superseded_by:
+                        yield txn
+                        return
+            finally:
+                generation.leave()
+            self._move_on(generation)
+
+    def write(self, function: Callable[[Writer], T]) -> T:
+        """Run ``function`` in the write transaction; durable when this returns.
+
+        ``function`` may run more than once and must have no effect but on its transaction.
+        Raises what it raises, ``StoreFull``, ``PermissionDenied``.
+        """
+        if self.readonly:
+            raise PermissionDenied("the database was opened read-only")
+        if self._leading_thread == threading.get_ident():
+            raise MemdbError("a write inside a write: use the transaction at hand")
+        job = _Job(function)
+        with self._queue_guard:
+            self._queue.append(job)
+        with self._leader:
+            self._leading_thread = threading.get_ident()
+            try:
+                while not job.done:
+                    self._commit_group()
+            finally:
+                self._leading_thread = None
+        if job.error is not None:
+            raise job.error
+        return job.result  # type: ignore[return-value]
+
+    def _commit_group(self) -> None:
+        with self._queue_guard:
+            group = self._queue[:_MAX_GROUP]
+            del self._queue[: len(group)]
+        try:
+            self._run(group)
+        except BaseException as error:
+            if len(group) == 1:
+                group[0].error = error
+            else:
+                for job in group:
+                    try:
+                        self._run([job])
+                    except BaseException as own:
+                        job.error = own
+        for job in group:
+            job.done = True
+
+    def _run(self, group: list[_Job[Any]]) -> None:
+        while True:
+            generation = self._enter()
+            try:
+                with generation.env.transaction(Writer, write=True) as txn:
+                    txn.state = before = State.unpack(txn.get(tables.META, STATE_KEY))
+                    if not before.superseded_by:
+                        for job in group:
+                            txn.begin_operation()
+                            job.result = job.function(txn)
+                            txn.end_operation()
+                        if txn.state != before:
+                            txn.put(tables.META, STATE_KEY, txn.state.pack())
+                if not before.superseded_by:
+                    return
+            finally:
+                generation.leave()
+            self._move_on(generation)
+
+    # --- maintenance --------------------------------------------------------------------
+
+    def compact(self, prepare: Callable[[Path], None] | None = None) -> None:
+        """Rewrite the store into a new generation: no free pages, no dead bytes.
+
+        The caller holds the lease. Readers go on throughout; writers wait for the copy.
+        ``prepare`` is called with the copy's directory before it is published.
+        """
+        if not self.lease.held:
+            raise MemdbError("compact needs the maintenance lease")
+        with self._leader:
+            generation = self._enter()
+            try:
+                self._replace(generation, prepare)
+            finally:
+                generation.leave()
+        self._move_on(generation)
+        self.reap()
+
+    def _replace(self, old: Generation, prepare: Callable[[Path], None] | None) -> None:
+        number = old.number + 1
+        temporary = self._kv / f"{generations.name_of(number)}.tmp"
+        final = self._kv / generations.name_of(number)
+        for leftover in (temporary, final):
+            if leftover.exists():
+                shutil.rmtree(leftover)
+        with old.env.transaction(Writer, write=True) as txn:
+            state = State.unpack(txn.get(tables.META, STATE_KEY))
+            if state.superseded_by:
+                raise MemdbError("the store was superseded while the lease was held")
+            temporary.mkdir(mode=0o700)
+            try:
+                _in_thread(lambda: old.env.copy(temporary))
+                if prepare is not None:
+                    prepare(temporary)
+                with open(temporary / "data.mdb", "rb+") as copied:
+                    os.fsync(copied.fileno())
+                generations.fsync_directory(temporary)
+                os.rename(temporary, final)
+                generations.fsync_directory(self._kv)
+            except OSError as error:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise translate(lmdb.DiskError(str(error))) from error
+            except MemdbError:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            txn.put(tables.META, STATE_KEY, state._replace(superseded_by=number).pack())
+        generations.write_current(self._kv, number)
+
+    def reap(self) -> int:
+        """Remove generations that nobody uses any more; the caller holds the lease."""
+        return generations.reap(self._kv, self._generation.number)
+
+    def copy_to(self, directory: Path) -> None:
+        """A compacting copy of the last committed state into an existing directory."""
+        generation = self._enter()
+        try:
+            generation.env.copy(directory)
+        finally:
+            generation.leave()
+
+    @property
+    def generation(self) -> int:
+        return self._generation.number
+
+    def info(self) -> dict[str, int]:
+        """Sizes of the LMDB environment, in bytes and pages."""
+        generation = self._enter()
+        try:
+            return generation.env.info()
+        finally:
+            generation.leave()
+
+    def close(self) -> None:
+        """Drop one reference; the last one closes. Idempotent past that."""
+        with _registry_guard:
+            self._references -= 1
+            if self._references > 0 or self._closed:
+                return
+            _registry.pop(self.path, None)
+            self._closed = True
+        if not self._poisoned:
+            self._generation.retire()
+            self.lease.release()
+
+
+class _CreationLock:
+    """Serialises the making of a database among processes; a blocking exclusive lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        try:
+            self._handle = open(self._path, "ab")  # noqa: SIM115 - closed by __exit__
+        except OSError as error:
+            raise PermissionDenied("the database directory cannot be written") from error
+        if os.name != "nt":
+            import fcntl
+
+            fcntl.flock(self._handle, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.close()
+
+
+def _in_thread(function: Callable[[], None]) -> None:
+    """Run and wait: LMDB ties a write transaction to its thread, and a copy is another one."""
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            function()
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="memdb-copy")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+
+
+_registry: dict[Path, Store] = {}
+_registry_guard = threading.Lock()
+_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+def _poison_after_fork() -> None:
+    """A forked child must not use its parent's environments (LMDB's locks would break)."""
+    global _registry_guard
+    _registry_guard = threading.Lock()
+    for store in list(_stores):
+        store._poisoned = True
+    _registry.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_poison_after_fork)

@@ -1,0 +1,289 @@
+"""From what a caller passes to ``remember`` to a ``Memory`` that may be stored, or a typed error.
+
+Every input is checked here, once, before anything is embedded or written: types, sizes, finite
+numbers, valid Unicode, times. Errors name the field and the limit, never the content. It decides
+nothing about storage; ids, rows and versions are given later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, tzinfo
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from memdb import settings
+from memdb.errors import DimensionMismatch, InvalidArgument
+from memdb.times import TimeSpan, parse_duration, parse_time
+from memdb.types import Memory, from_micros
+
+TimeLike = str | date | datetime
+
+_INT64 = (-(1 << 63), (1 << 63) - 1)
+_FIELDS = frozenset(
+    """text data source external_id kind tags metadata namespace stream position subject key about
+    event_time event_end valid_from valid_to importance pinned sensitivity derived_from expires_at
+    expires_in vector space""".split()
+)
+
+
+def _fail(field: str, problem: str) -> InvalidArgument:
+    return InvalidArgument(f"{field} {problem}", field=field)
+
+
+def string(value: object, field: str, limit: int = settings.MAX_NAME_BYTES, *, empty: bool = False) -> str:
+    """``value`` if it is a string of valid Unicode, at most ``limit`` bytes as UTF-8."""
+    if not isinstance(value, str):
+        raise _fail(field, f"must be a string, not {type(value).__name__}")
+    if not value and not empty:
+        raise _fail(field, "must not be empty")
+    if len(value) * 4 > limit or not value.isascii():
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:
+            raise _fail(field, "is not valid Unicode (a lone surrogate)") from None
+        if size > limit:
+            raise _fail(field, f"is longer than {limit:,} bytes")
+    return value
+
+
+def optional_string(value: object, field: str) -> str | None:
+    return None if value is None else string(value, field)
+
+
+def names(values: object, field: str) -> tuple[str, ...]:
+    """A tuple of distinct names, order kept."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise _fail(field, "must be a list of strings")
+    listed = tuple(dict.fromkeys(string(value, field) for value in values))
+    if len(listed) > settings.MAX_LIST_ITEMS:
+        raise _fail(field, f"has more than {settings.MAX_LIST_ITEMS} entries")
+    return listed
+
+
+def namespace(value: object, field: str = "namespace") -> str:
+    """A path of labels joined by ``/``; "" is the root (for reads)."""
+    path = string(value, field, empty=True)
+    if path and any(not label or label != label.strip() for label in path.split("/")):
+        raise _fail(field, "must be labels joined by single slashes, such as 'home/planner'")
+    return path
+
+
+def json_value(value: Any, field: str, *, safe_integers: bool, depth: int = 0) -> Any:
+    """``value`` with mappings and sequences normalised to dict and list."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return string(value, field, settings.MAX_DATA_BYTES, empty=True)
+    if isinstance(value, int):
+        value = int(value)
+        if safe_integers and abs(value) > settings.MAX_SAFE_INTEGER:
+            raise _fail(field, "has an integer beyond 2**53 - 1; write it as a string")
+        if not _INT64[0] <= value <= _INT64[1]:
+            raise _fail(field, "has an integer beyond 64 bits; write it as a string")
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise _fail(field, "has a number that is not finite")
+        return float(value)
+    if depth >= settings.MAX_JSON_DEPTH:
+        raise _fail(field, f"is nested deeper than {settings.MAX_JSON_DEPTH}")
+    if isinstance(value, Mapping):
+        return {
+            string(k, field, empty=True): json_value(
+                v, field, safe_integers=safe_integers, depth=depth + 1
+            )
+            for k, v in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [
+            json_value(v, field, safe_integers=safe_integers, depth=depth + 1) for v in value
+        ]
+    raise _fail(field, f"has a {type(value).__name__}, which is not JSON")
+
+
+def json_data(value: Any) -> Any:
+    checked = json_value(value, "data", safe_integers=False)
+    if not isinstance(checked, str | list | dict):
+        return checked
+    if len(msgspec.json.encode(checked)) > settings.MAX_DATA_BYTES:
+        raise _fail("data", f"is longer than {settings.MAX_DATA_BYTES:,} bytes as JSON")
+    return checked
+
+
+def json_metadata(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _fail("metadata", "must be a mapping")
+    if len(value) > settings.MAX_METADATA_KEYS:
+        raise _fail("metadata", f"has more than {settings.MAX_METADATA_KEYS} keys")
+    for name in value:
+        string(name, "metadata")
+    checked: dict[str, Any] = json_value(value, "metadata", safe_integers=True)
+    if checked and len(msgspec.json.encode(checked)) > settings.MAX_METADATA_BYTES:
+        raise _fail("metadata", f"is longer than {settings.MAX_METADATA_BYTES:,} bytes as JSON")
+    return checked
+
+
+def integer(value: object, field: str, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise _fail(field, "must be an integer")
+    if not low <= int(value) <= high:
+        raise _fail(field, f"must lie between {low:,} and {high:,}")
+    return int(value)
+
+
+def optional_integer(value: object, field: str) -> int | None:
+    return None if value is None else integer(value, field, *_INT64)
+
+
+def unit_interval(value: object, field: str) -> float | None:
+    """A number in [0, 1], or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise _fail(field, "must be a number between 0 and 1")
+    return float(value)
+
+
+def boolean(value: object, field: str) -> bool:
+    if not isinstance(value, bool):
+        raise _fail(field, "must be True or False")
+    return value
+
+
+def moment(value: TimeLike | None, field: str, zone: tzinfo) -> datetime | None:
+    """The first instant of what a caller gave as a time."""
+    if value is None:
+        return None
+    if isinstance(value, datetime) and value.tzinfo is not None and value.utcoffset() is not None:
+        return from_micros(parse_time(value, zone=zone, field=field).start_us)
+    return from_micros(parse_time(value, zone=zone, field=field).start_us)
+
+
+def instant_of(value: TimeLike, field: str, zone: tzinfo) -> datetime:
+    """The *last* instant covered by ``value``: ``as_of="2024"`` asks for the end of 2024."""
+    span = parse_time(value, zone=zone, field=field)
+    return from_micros(max(span.start_us, span.end_us - 1))
+
+
+def one_vector(value: ArrayLike, dim: int | None, field: str = "vector") -> NDArray[np.float32]:
+    """(dim,) float32, finite. ``DimensionMismatch`` when it is not the space's ``dim``."""
+    try:
+        vector = np.ascontiguousarray(value, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise _fail(field, "must be a sequence of numbers") from error
+    if vector.ndim != 1 or not vector.size:
+        raise _fail(field, "must have one dimension")
+    if vector.size > settings.MAX_DIM:
+        raise _fail(field, f"has more than {settings.MAX_DIM} numbers")
+    if dim is not None and vector.size != dim:
+        raise DimensionMismatch(f"{field} has {vector.size} numbers, the space {dim}", field=field)
+    if not np.isfinite(vector).all():
+        raise _fail(field, "has a number that is not finite")
+    return vector
+
+
+class Draft(msgspec.Struct):
+    """A checked memory on its way in: everything but its id, row and time of record."""
+
+    memory: Memory
+    vector: Any = None  # (dim,) float32, or None: embed the text
+
+
+def draft(
+    fields: Mapping[str, Any],
+    *,
+    zone: tzinfo,
+    now: datetime,
+    default_namespace: str,
+    default_source: str,
+    vector_dim: Callable[[str | None], int | None],
+) -> Draft:
+    """Check the fields of one ``remember``.
+
+    ``vector_dim`` gives the dimension of the space of that name (None: not known yet).
+    """
+    unknown = fields.keys() - _FIELDS
+    if unknown:
+        raise InvalidArgument(
+            f"unknown field: {sorted(unknown)[0]!s:.64}", field="items", hint="see `remember`"
+        )
+    get = fields.get
+    text, data = get("text"), get("data")
+    if text is None and data is None and get("vector") is None:
+        raise InvalidArgument("one of text, data and vector is needed", field="text")
+    if text is not None:
+        string(text, "text", settings.MAX_TEXT_BYTES)
+        if text.isspace():
+            raise _fail("text", "must not be blank")
+    space_name = optional_string(get("space"), "space")
+    vector = get("vector")
+    if vector is not None:
+        vector = one_vector(vector, vector_dim(space_name))
+    subject, key = optional_string(get("subject"), "subject"), optional_string(get("key"), "key")
+    kind = string(get("kind") or "note", "kind")
+    where = get("namespace")
+    path = namespace(default_namespace if where is None else where)
+    if not path:
+        raise _fail("namespace", "must name one namespace in a write")
+    span = _event_span(get("event_time"), zone)
+    expires = _expiry(get("expires_at"), get("expires_in"), zone, now)
+    event_time = None if span is None else from_micros(span.start_us)
+    event_end = moment(get("event_end"), "event_end", zone)
+    valid_from, valid_to = (moment(get(n), n, zone) for n in ("valid_from", "valid_to"))
+    if valid_from is not None and valid_to is not None and valid_to <= valid_from:
+        raise _fail("valid_to", "must be after valid_from")
+    if event_end is not None and (event_time is None or event_end < event_time):
+        raise _fail("event_end", "must not be before event_time")
+    source = get("source")
+    memory = Memory(
+        id="",
+        kind="profile" if key is not None and kind == "note" else kind,
+        text=text,
+        source=string(default_source if source is None else source, "source"),
+        namespace=path,
+        event_time=event_time,
+        stream=optional_string(get("stream"), "stream"),
+        position=optional_integer(get("position"), "position"),
+        tags=names(get("tags", ()), "tags"),
+        metadata=json_metadata(get("metadata") or {}),
+        data=None if data is None else json_data(data),
+        subject=subject,
+        key=key,
+        about=names(get("about", ()), "about"),
+        external_id=optional_string(get("external_id"), "external_id"),
+        event_end=event_end,
+        time_zone=None if span is None else span.zone,
+        precision="exact" if span is None else span.precision,
+        valid_from=valid_from,
+        valid_to=valid_to,
+        importance=unit_interval(get("importance"), "importance"),
+        pinned=boolean(get("pinned", False), "pinned"),
+        sensitivity=optional_string(get("sensitivity"), "sensitivity"),
+        derived_from=names(get("derived_from", ()), "derived_from"),
+        expires_at=expires,
+        space=space_name,
+    )
+    return Draft(memory, vector)
+
+
+def _event_span(value: TimeLike | None, zone: tzinfo) -> TimeSpan | None:
+    return None if value is None else parse_time(value, zone=zone, field="event_time")
+
+
+def _expiry(at: Any, after: Any, zone: tzinfo, now: datetime) -> datetime | None:
+    if after is None:
+        return moment(at, "expires_at", zone)
+    if at is not None:
+        raise _fail("expires_in", "and expires_at exclude each other")
+    duration = parse_duration(after)
+    if duration.total_seconds() <= 0:
+        raise _fail("expires_in", "must be positive")
+    try:
+        return now + duration
+    except OverflowError:
+        raise _fail("expires_in", "reaches beyond the year 9999") from None

@@ -1,0 +1,158 @@
+"""Ways to a row that are not filters: public id, versions, the caller's own id, a profile
+fact's timeline, a stream's order.
+
+Each is a small B-tree beside the records. User text enters keys only as a keyed hash; what a
+hash stands for is checked against the record by the caller where a collision could matter (64-bit
+stream hashes) and is out of reach where it could not (128 bits).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from memdb.storage import tables
+from memdb.storage.environment import ReadTxn, WriteTxn
+
+_ROW = struct.Struct("<I")
+_BIAS = 1 << 63
+
+
+def _joined(*parts: str) -> bytes:
+    """Unambiguous concatenation: no part can contain the separator's length prefix."""
+    encoded = [part.encode() for part in parts]
+    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+
+
+# --- public ids ---------------------------------------------------------------------------
+
+
+def row_of(txn: ReadTxn, raw_id: bytes) -> int | None:
+    """The row of the current version of a memory."""
+    payload = txn.get(tables.IDS, raw_id)
+    return None if payload is None else int(_ROW.unpack(payload)[0])
+
+
+def rows_of(txn: ReadTxn, raw_ids: list[bytes]) -> dict[bytes, int]:
+    found = txn.get_many(tables.IDS, raw_ids)
+    return {key: int(_ROW.unpack(payload)[0]) for key, payload in found.items()}
+
+
+def set_row(txn: WriteTxn, raw_id: bytes, row: int) -> None:
+    txn.put(tables.IDS, raw_id, _ROW.pack(row))
+
+
+def set_rows(txn: WriteTxn, pairs: list[tuple[bytes, int]]) -> None:
+    txn.put_many(tables.IDS, [(raw_id, _ROW.pack(row)) for raw_id, row in sorted(pairs)])
+
+
+def forget_id(txn: WriteTxn, raw_id: bytes) -> None:
+    txn.delete(tables.IDS, raw_id)
+
+
+def add_version(txn: WriteTxn, raw_id: bytes, version: int, row: int) -> None:
+    """Where an earlier version of a memory is kept."""
+    txn.put(tables.VERSIONS, raw_id + version.to_bytes(4, "big"), _ROW.pack(row))
+
+
+def versions(txn: ReadTxn, raw_id: bytes) -> list[int]:
+    """Rows of the earlier versions, oldest first; the current one is not among them."""
+    stop = raw_id + b"\xff" * 5
+    return [int(_ROW.unpack(p)[0]) for _, p in txn.scan(tables.VERSIONS, raw_id, stop)]
+
+
+# --- the caller's own id, and exact duplicates ----------------------------------------------
+
+
+def external_key(txn: ReadTxn, namespace: str, external_id: str) -> bytes:
+    return txn.digest(b"e" + _joined(namespace, external_id), 16)
+
+
+def content_key(txn: ReadTxn, content: bytes) -> bytes:
+    """The key under which the first memory with exactly this content is found."""
+    return txn.digest(b"c" + content, 16)
+
+
+def id_under(txn: ReadTxn, key: bytes) -> bytes | None:
+    """The raw id stored under an external or content key."""
+    return txn.get(tables.EXTERNAL, key)
+
+
+def put_under(txn: WriteTxn, key: bytes, raw_id: bytes) -> None:
+    txn.put(tables.EXTERNAL, key, raw_id)
+
+
+def put_many_under(txn: WriteTxn, pairs: list[tuple[bytes, bytes]]) -> None:
+    txn.put_many(tables.EXTERNAL, sorted(pairs))
+
+
+def drop_under(txn: WriteTxn, key: bytes, raw_id: bytes) -> None:
+    """Forget the key if it still names this memory."""
+    if txn.get(tables.EXTERNAL, key) == raw_id:
+        txn.delete(tables.EXTERNAL, key)
+
+
+# --- profile timelines ----------------------------------------------------------------------
+
+
+def profile_key(txn: ReadTxn, namespace: str, subject: str, key: str) -> bytes:
+    return txn.digest(_joined(namespace, subject, key), 16)
+
+
+def timeline(txn: ReadTxn, key: bytes) -> list[int]:
+    """Rows of a fact's values in order of ``valid_from``; the last is the newest."""
+    payload = txn.get(tables.PROFILE, key)
+    return [] if payload is None else list(struct.unpack(f"<{len(payload) // 4}I", payload))
+
+
+def set_timeline(txn: WriteTxn, key: bytes, rows: list[int]) -> None:
+    if rows:
+        txn.put(tables.PROFILE, key, struct.pack(f"<{len(rows)}I", *rows))
+    else:
+        txn.delete(tables.PROFILE, key)
+
+
+# --- streams --------------------------------------------------------------------------------
+
+
+def stream_prefix(txn: ReadTxn, namespace: str, stream: str) -> bytes:
+    return txn.digest(_joined(namespace, stream), 8)
+
+
+def _stream_key(prefix: bytes, position: int) -> bytes:
+    return prefix + (position + _BIAS).to_bytes(8, "big")
+
+
+def last_position(txn: ReadTxn, prefix: bytes) -> int | None:
+    """The greatest position of a stream, or None when it is empty."""
+    entry = txn.floor(tables.STREAMS, prefix + b"\xff" * 8)
+    if entry is None or not entry[0].startswith(prefix):
+        return None
+    return int.from_bytes(entry[0][8:], "big") - _BIAS
+
+
+def set_position(txn: WriteTxn, prefix: bytes, position: int, row: int) -> None:
+    txn.put(tables.STREAMS, _stream_key(prefix, position), _ROW.pack(row))
+
+
+def clear_position(txn: WriteTxn, prefix: bytes, position: int, row: int) -> None:
+    """Vacate a place in a stream if this row holds it."""
+    key = _stream_key(prefix, position)
+    if txn.get(tables.STREAMS, key) == _ROW.pack(row):
+        txn.delete(tables.STREAMS, key)
+
+
+def row_at(txn: ReadTxn, prefix: bytes, position: int) -> int | None:
+    payload = txn.get(tables.STREAMS, _stream_key(prefix, position))
+    return None if payload is None else int(_ROW.unpack(payload)[0])
+
+
+def neighbours(txn: ReadTxn, prefix: bytes, position: int) -> Iterator[int]:
+    """Rows just before and just after a position of a stream."""
+    before = txn.floor(tables.STREAMS, _stream_key(prefix, position - 1))
+    if before is not None and before[0].startswith(prefix):
+        yield int(_ROW.unpack(before[1])[0])
+    start, stop = _stream_key(prefix, position + 1), prefix + b"\xff" * 9
+    for _, payload in txn.scan(tables.STREAMS, start, stop):
+        yield int(_ROW.unpack(payload)[0])
+        return

@@ -1,0 +1,183 @@
+"""Records by row, and the ways to a row: id, external id, profile key, stream position.
+
+A value of ``records`` begins with one of
+
+    0xdc        hot: the msgpack array of ``Memory`` (0xdc is msgpack's own array header)
+    0xc1 0x01   cold: block u32, index u8; the record is in table ``cold``
+    0xc1 0x02   blob: content hash 32 bytes, then the msgpack array with an empty text
+
+0xc1 is the one byte msgpack never uses, so hot records carry no flag of their own. Callers see
+``Memory`` and row ids only. It does not know filters, postings or vectors.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from memdb.errors import StoreCorrupt
+from memdb.storage import cold, tables
+from memdb.storage.blobs import BlobStore
+from memdb.storage.environment import ReadTxn, WriteTxn
+from memdb.types import Memory
+
+_ESCAPE = 0xC1
+_COLD = struct.Struct(">BBIB")
+_BLOB_HEAD = 2 + 32
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Memory)
+
+
+def row_key(row: int) -> bytes:
+    return row.to_bytes(4, "big")
+
+
+def encode(memory: Memory) -> bytes:
+    """The hot form of a record."""
+    return _ENCODER.encode(memory)
+
+
+def decode(payload: bytes) -> Memory:
+    try:
+        return _DECODER.decode(payload)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise StoreCorrupt("a record does not decode", path="kv") from error
+
+
+class Records:
+    """Reads and writes records; needs the blob store for texts too large for a value."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+
+    # --- by row -------------------------------------------------------------------------
+
+    def get(self, txn: ReadTxn, row: int) -> Memory | None:
+        payload = txn.get(tables.RECORDS, row_key(row))
+        return None if payload is None else self._open(txn, payload)
+
+    def get_many(self, txn: ReadTxn, rows: Sequence[int]) -> dict[int, Memory]:
+        """Those of ``rows`` that exist."""
+        found = txn.get_many(tables.RECORDS, [row_key(row) for row in rows])
+        blocks: dict[int, list[Memory | None]] = {}
+        memories = {}
+        for key, payload in found.items():
+            row = int.from_bytes(key, "big")
+            if payload[0] != _ESCAPE:
+                memories[row] = decode(payload)
+            elif payload[1] == 1:
+                _, _, block, index = _COLD.unpack(payload)
+                if block not in blocks:
+                    blocks[block] = self._open_block(txn, block)
+                memories[row] = _present(blocks[block][index])
+            else:
+                memories[row] = self._open(txn, payload)
+        return memories
+
+    def iterate(
+        self, txn: ReadTxn, rows: Iterable[int], chunk: int = 512
+    ) -> Iterator[tuple[int, Memory]]:
+        """(row, memory) in the order of ``rows``."""
+        batch: list[int] = []
+        for row in rows:
+            batch.append(row)
+            if len(batch) == chunk:
+                yield from self._in_order(txn, batch)
+                batch = []
+        yield from self._in_order(txn, batch)
+
+    def _in_order(self, txn: ReadTxn, rows: list[int]) -> Iterator[tuple[int, Memory]]:
+        found = self.get_many(txn, rows)
+        for row in rows:
+            if row in found:
+                yield row, found[row]
+
+    def _open(self, txn: ReadTxn, payload: bytes) -> Memory:
+        if payload[0] != _ESCAPE:
+            return decode(payload)
+        if payload[1] == 1:
+            _, _, block, index = _COLD.unpack(payload)
+            return _present(self._open_block(txn, block)[index])
+        text = self._blobs.get(payload[2:_BLOB_HEAD]).decode()
+        return decode(payload[_BLOB_HEAD:]).replace(text=text)
+
+    @staticmethod
+    def _open_block(txn: ReadTxn, block: int) -> list[Memory | None]:
+        payload = txn.get(tables.COLD, block.to_bytes(4, "big"))
+        if payload is None:
+            raise StoreCorrupt("a cold block is missing", path="kv")
+        return cold.decode(payload)
+
+    # --- writing ------------------------------------------------------------------------
+
+    @staticmethod
+    def put(txn: WriteTxn, row: int, memory: Memory, blob: bytes | None = None) -> None:
+        """Write a record hot; ``blob`` is the hash under which its text was stored already."""
+        if blob is None:
+            txn.put(tables.RECORDS, row_key(row), encode(memory))
+        else:
+            payload = bytes((_ESCAPE, 2)) + blob + encode(memory.replace(text=""))
+            txn.put(tables.RECORDS, row_key(row), payload)
+
+    @staticmethod
+    def put_many(txn: WriteTxn, records: Iterable[tuple[int, bytes]]) -> None:
+        """Write encoded hot records, ascending by row."""
+        txn.put_many(tables.RECORDS, [(row_key(row), payload) for row, payload in records])
+
+    @staticmethod
+    def blob_of(txn: ReadTxn, row: int) -> bytes | None:
+        """The content hash of the blob that holds a record's text, if one does."""
+        payload = txn.get(tables.RECORDS, row_key(row))
+        is_blob = payload is not None and payload[0] == _ESCAPE and payload[1] == 2
+        return payload[2:_BLOB_HEAD] if payload is not None and is_blob else None
+
+    def delete(self, txn: WriteTxn, row: int) -> None:
+        """Remove a record's bytes, from its cold block too."""
+        payload = txn.get(tables.RECORDS, row_key(row))
+        if payload is None:
+            return
+        if payload[0] == _ESCAPE and payload[1] == 1:
+            _, _, block, index = _COLD.unpack(payload)
+            key = block.to_bytes(4, "big")
+            packed = txn.get(tables.COLD, key)
+            if packed is not None:
+                txn.put(tables.COLD, key, cold.without(packed, [index]))
+        txn.delete(tables.RECORDS, row_key(row))
+
+    def freeze(self, txn: WriteTxn, rows: Sequence[int]) -> int:
+        """Move up to 64 hot records of one aligned group of rows into a cold block.
+
+        Records already cold, with a blob, or absent are left alone. Returns how many moved. The
+        block's number is the group's, so the group is frozen at most once; a later rewrite of
+        one record makes that one hot again.
+        """
+        if not rows:
+            return 0
+        block = rows[0] >> 6
+        if any(row >> 6 != block for row in rows):
+            raise ValueError("rows of one aligned group of 64 are frozen together")
+        key = block.to_bytes(4, "big")
+        if txn.exists(tables.COLD, key):
+            return 0
+        found = txn.get_many(tables.RECORDS, [row_key(row) for row in rows])
+        members: list[bytes | None] = [None] * 64
+        moved = []
+        for row_bytes, payload in found.items():
+            if payload[0] != _ESCAPE:
+                row = int.from_bytes(row_bytes, "big")
+                members[row & 63] = payload
+                moved.append(row)
+        if not moved:
+            return 0
+        txn.put(tables.COLD, key, cold.encode(members))
+        for row in moved:
+            txn.put(tables.RECORDS, row_key(row), _COLD.pack(_ESCAPE, 1, block, row & 63))
+        return len(moved)
+
+
+def _present(memory: Memory | None) -> Memory:
+    if memory is None:
+        raise StoreCorrupt("a cold block lacks a record that points at it", path="kv")
+    return memory

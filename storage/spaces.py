@@ -1,0 +1,149 @@
+"""Embedding spaces and the rows they own.
+
+A row id is 32 bits. Ids are handed out in runs of 65,536 (one roaring container), and a run
+belongs to one space, so that a row's vector slot is arithmetic::
+
+    slot = rank(run) * 65,536 + (row & 0xFFFF)        rank: the run's place among its space's runs
+
+and a bitmap of rows becomes a bitmap of slots by renumbering containers. Space 0 is the rows
+without a vector. This file knows which rows belong to which space; it does not know vectors: the
+``index`` field is an opaque mapping that the index understands.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from memdb import settings
+from memdb.errors import Conflict, StoreCorrupt
+from memdb.storage import tables
+from memdb.storage.environment import ReadTxn
+from memdb.storage.store import Writer
+
+NO_VECTOR = 0
+_RUN_BITS = 16
+_RUN = struct.Struct("<H")
+
+
+class SpaceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the store keeps of one space."""
+
+    number: int
+    name: str
+    dim: int
+    metric: str
+    profile: str
+    embedder: dict[str, Any] | None = None
+    index: dict[str, Any] = {}
+    default: bool = False
+
+
+class Allocation(msgspec.Struct, frozen=True, array_like=True):
+    """The runs of a space in rank order, and how much of the last one is used."""
+
+    runs: tuple[int, ...] = ()
+    used: int = 0
+
+    @property
+    def capacity(self) -> int:
+        """One past the greatest slot handed out."""
+        return max(0, len(self.runs) - 1) * settings.RUN_ROWS + self.used
+
+    def slots(self, rows: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """The slots of rows of this space; order is kept."""
+        ranks = np.zeros(1 << _RUN_BITS, dtype=np.uint32)
+        ranks[list(self.runs)] = np.arange(len(self.runs), dtype=np.uint32)
+        return (ranks[rows >> _RUN_BITS] << _RUN_BITS) | (rows & 0xFFFF)
+
+    def rows(self, slots: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """The rows at slots of this space; order is kept."""
+        runs = np.array(self.runs, dtype=np.uint32)
+        return (runs[slots >> _RUN_BITS] << _RUN_BITS) | (slots & 0xFFFF)
+
+    def all_rows(self) -> BitMap:
+        """Every row handed out."""
+        rows = BitMap()
+        for rank, run in enumerate(self.runs):
+            full = rank < len(self.runs) - 1
+            first = run << _RUN_BITS
+            rows.add_range(first, first + (settings.RUN_ROWS if full else self.used))
+        return rows
+
+
+_ALLOCATION = msgspec.msgpack.Decoder(Allocation)
+_SPACE = msgspec.msgpack.Decoder(SpaceRecord)
+
+
+def _allocation_key(space: int) -> bytes:
+    return b"rows/" + _RUN.pack(space)
+
+
+def allocation(txn: ReadTxn, space: int) -> Allocation:
+    payload = txn.get(tables.META, _allocation_key(space))
+    return Allocation() if payload is None else _ALLOCATION.decode(payload)
+
+
+def allocate(txn: Writer, space: int, count: int) -> list[int]:
+    """``count`` new row ids owned by ``space``, ascending within a run."""
+    current = allocation(txn, space)
+    runs, used = list(current.runs), current.used
+    rows: list[int] = []
+    while len(rows) < count:
+        if not runs or used == settings.RUN_ROWS:
+            runs.append(txn.allocate_run())
+            used = 0
+        taken = min(count - len(rows), settings.RUN_ROWS - used)
+        first = (runs[-1] << _RUN_BITS) + used
+        rows.extend(range(first, first + taken))
+        used += taken
+    txn.put(
+        tables.META,
+        _allocation_key(space),
+        msgspec.msgpack.encode(Allocation(tuple(runs), used)),
+    )
+    return rows
+
+
+def _space_key(number: int) -> bytes:
+    return number.to_bytes(2, "big")
+
+
+def spaces(txn: ReadTxn) -> list[SpaceRecord]:
+    return [_decode(payload) for _, payload in txn.scan(tables.SPACES)]
+
+
+def find_space(txn: ReadTxn, name: str) -> SpaceRecord | None:
+    return next((space for space in spaces(txn) if space.name == name), None)
+
+
+def put_space(txn: Writer, space: SpaceRecord) -> None:
+    txn.put(tables.SPACES, _space_key(space.number), msgspec.msgpack.encode(space))
+
+
+def create_space(txn: Writer, space: SpaceRecord) -> SpaceRecord:
+    """Enter a new space under the next number; ``Conflict`` when the name is taken."""
+    existing = spaces(txn)
+    if any(other.name == space.name for other in existing):
+        raise Conflict("a space of that name exists", hint="choose another name or drop it")
+    number = 1 + max((other.number for other in existing), default=0)
+    made = msgspec.structs.replace(space, number=number)
+    put_space(txn, made)
+    return made
+
+
+def drop_space(txn: Writer, number: int) -> None:
+    """Forget the space; its runs are not handed out again."""
+    txn.delete(tables.SPACES, _space_key(number))
+
+
+def _decode(payload: bytes) -> SpaceRecord:
+    try:
+        return _SPACE.decode(payload)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise StoreCorrupt("a space's record does not decode", path="kv") from error

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FileStatus",
+    "Forgotten",
     "Hit",
     "Hits",
     "Memory",
@@ -97,6 +98,14 @@ class Written:
     id: str
     status: Status
     memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What ``forget`` hid, and the batch under which ``restore`` brings it back."""
+
+    batch: str
+    ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

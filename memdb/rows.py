@@ -1,0 +1,183 @@
+"""What happens to rows inside one write transaction: enter, rewrite, retire, hide, show.
+
+Every structure that knows a row (record, ids, filters, postings, vectors, streams, change log) is
+changed here and only here, together, so that a transaction leaves them in agreement. These
+functions have no effect but on their transaction: the store may run them again. They do not
+decide what to write; ``writer`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from memdb.engine import HIDDEN, LIVE, Engine
+from memdb.query.tokenizer import Analysed
+from memdb.storage import lookups, postings, spaces
+from memdb.storage.ids import parse_id
+from memdb.storage.store import Writer
+from memdb.types import Memory
+
+SEGMENT_AT = 128  # a batch this large writes its own segment of postings
+
+
+class Entry:
+    """A memory about to become a row, with everything derived from it outside the transaction."""
+
+    __slots__ = ("analysed", "blob", "memory", "raw_id", "space", "vector")
+
+    def __init__(
+        self,
+        memory: Memory,
+        *,
+        raw_id: bytes,
+        space: int = spaces.NO_VECTOR,
+        vector: NDArray[np.float32] | None = None,
+        analysed: Analysed | None = None,
+        blob: bytes | None = None,
+    ) -> None:
+        self.memory = memory
+        self.raw_id = raw_id
+        self.space = space
+        self.vector = vector
+        self.analysed = analysed
+        self.blob = blob
+
+    def copy(self) -> Entry:
+        """One for this run of the transaction, which may change its memory and id."""
+        return Entry(
+            self.memory,
+            raw_id=self.raw_id,
+            space=self.space,
+            vector=self.vector,
+            analysed=self.analysed,
+            blob=self.blob,
+        )
+
+
+def enter(txn: Writer, engine: Engine, entries: Sequence[Entry]) -> list[int]:
+    """Give each entry a row and make it live; returns the rows in the order of ``entries``."""
+    rows = _allocate(txn, entries)
+    _place_in_streams(txn, entries, rows)
+    pairs = [(row, entry.memory) for row, entry in zip(rows, entries, strict=True)]
+    for row, entry in zip(rows, entries, strict=True):
+        engine.records.put(txn, row, entry.memory, entry.blob)
+        if entry.blob is not None:
+            engine.blobs.reference(txn, entry.blob)
+    lookups.set_rows(txn, [(entry.raw_id, row) for row, entry in zip(rows, entries, strict=True)])
+    engine.filters.add(txn, pairs)
+    bitmap = BitMap(rows)
+    engine.filters.set_add(txn, LIVE, bitmap)
+    _index_terms(txn, entries, rows)
+    _keep_vectors(txn, engine, entries, rows)
+    txn.changed(added=bitmap)
+    return rows
+
+
+def _allocate(txn: Writer, entries: Sequence[Entry]) -> list[int]:
+    wanted: dict[int, int] = {}
+    for entry in entries:
+        wanted[entry.space] = wanted.get(entry.space, 0) + 1
+    given = {space: iter(spaces.allocate(txn, space, count)) for space, count in wanted.items()}
+    return [next(given[entry.space]) for entry in entries]
+
+
+def _place_in_streams(txn: Writer, entries: Sequence[Entry], rows: Sequence[int]) -> None:
+    """Number the memories of each stream that came without a position, and enter all of them."""
+    last: dict[bytes, int] = {}
+    for row, entry in zip(rows, entries, strict=True):
+        memory = entry.memory
+        if memory.stream is None:
+            continue
+        prefix = lookups.stream_prefix(txn, memory.namespace, memory.stream)
+        position = memory.position
+        if position is None:
+            if prefix not in last:
+                greatest = lookups.last_position(txn, prefix)
+                last[prefix] = -1 if greatest is None else greatest
+            position = last[prefix] + 1
+            entry.memory = memory.replace(position=position)
+        if prefix in last:
+            last[prefix] = max(last[prefix], position)
+        lookups.set_position(txn, prefix, position, row)
+
+
+def _index_terms(txn: Writer, entries: Sequence[Entry], rows: Sequence[int]) -> None:
+    analysed = [
+        (row, entry.analysed)
+        for row, entry in zip(rows, entries, strict=True)
+        if entry.analysed is not None
+    ]
+    if len(analysed) >= SEGMENT_AT:
+        postings.add_segment(txn, analysed)
+    else:
+        for row, terms in analysed:
+            postings.add(txn, row, terms)
+
+
+def _keep_vectors(
+    txn: Writer, engine: Engine, entries: Sequence[Entry], rows: Sequence[int]
+) -> None:
+    by_space: dict[int, tuple[list[int], list[NDArray[np.float32]]]] = {}
+    for row, entry in zip(rows, entries, strict=True):
+        if entry.vector is not None:
+            kept = by_space.setdefault(entry.space, ([], []))
+            kept[0].append(row)
+            kept[1].append(entry.vector)
+    for number, (its_rows, vectors) in by_space.items():
+        space = next(s for s in spaces.spaces(txn) if s.number == number)
+        engine.vectors(space).put(txn, its_rows, np.stack(vectors))
+
+
+def rewrite(txn: Writer, engine: Engine, row: int, old: Memory, new: Memory) -> None:
+    """Change fields of a row in place; its text, vector and terms stay what they are."""
+    engine.filters.remove(txn, [(row, old)])
+    engine.filters.add(txn, [(row, new)])
+    engine.records.put(txn, row, new, engine.records.blob_of(txn, row))
+    txn.changed(added=[row])
+
+
+def archive(txn: Writer, engine: Engine, old: Memory, now: datetime) -> None:
+    """Keep a version that is about to be rewritten in place, under a row of its own."""
+    raw_id = parse_id(old.id)
+    assert raw_id is not None, "stored ids are well formed"
+    (row,) = spaces.allocate(txn, spaces.NO_VECTOR, 1)
+    engine.records.put(txn, row, old.replace(retired_at=now))
+    lookups.add_version(txn, raw_id, old.version, row)
+
+
+def retire(txn: Writer, engine: Engine, row: int, old: Memory, now: datetime) -> None:
+    """Take a row out of sight because another row holds the memory's next version."""
+    raw_id = parse_id(old.id)
+    assert raw_id is not None, "stored ids are well formed"
+    blob = engine.records.blob_of(txn, row)
+    engine.records.put(txn, row, old.replace(retired_at=now), blob)
+    lookups.add_version(txn, raw_id, old.version, row)
+    engine.filters.set_discard(txn, LIVE, BitMap([row]))
+    txn.changed(removed=[row])
+
+
+def hide(txn: Writer, engine: Engine, memories: Iterable[tuple[int, Memory]]) -> BitMap:
+    """Make live rows invisible at once; nothing of them is lost."""
+    pairs = list(memories)
+    rows = BitMap([row for row, _ in pairs])
+    for row, memory in pairs:
+        if memory.key is not None:
+            key = lookups.profile_key(txn, memory.namespace, memory.subject or "", memory.key)
+            left = [other for other in lookups.timeline(txn, key) if other != row]
+            lookups.set_timeline(txn, key, left)
+    engine.filters.set_discard(txn, LIVE, rows)
+    engine.filters.set_add(txn, HIDDEN, rows)
+    txn.changed(removed=rows)
+    return rows
+
+
+def show(txn: Writer, engine: Engine, rows: BitMap) -> None:
+    """Make hidden rows visible again."""
+    engine.filters.set_discard(txn, HIDDEN, rows)
+    engine.filters.set_add(txn, LIVE, rows)
+    txn.changed(added=rows)

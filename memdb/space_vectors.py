@@ -1,0 +1,335 @@
+"""One embedding space while the database is open: fresh vectors in LMDB, encoded ones in files.
+
+A vector is *fresh* (durable in LMDB, scanned exactly) until the holder of the maintenance lease
+has written it to the space's files, and *encoded* from the commit that publishes it. A search
+sees both in one snapshot, so the state of a vector is never visible in an answer.
+
+This file joins the store (rows, bitmaps, transactions) and the index (slots, arrays); neither
+knows the other. It does not know text, embedding or ranking.
+"""
+
+from __future__ import annotations
+
+import array
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from memdb import settings
+from memdb.index import exact
+from memdb.index.flat import Encoded, FlatIndex, SpaceSpec
+from memdb.index.slots import SlotSet
+from memdb.storage import spaces, vectors
+from memdb.storage.changes import changes_since
+from memdb.storage.filters import FilterIndex
+from memdb.storage.spaces import SpaceRecord
+from memdb.storage.store import Reader, Store, Writer
+
+ENCODE_AT = 512
+_ENCODE_BATCH = 1_024
+_COMPILED_KEPT = 8
+
+
+def rows_bitmap(rows: NDArray[np.uint32] | Sequence[int]) -> BitMap:
+    """The bitmap of an array of rows, by the fastest way pyroaring has."""
+    return BitMap(array.array("I", np.asarray(rows, dtype=np.uint32).tobytes()))
+
+
+class Neighbours(NamedTuple):
+    """Rows (n,) uint32 and their distances (n,) float32, closest first."""
+
+    rows: NDArray[np.uint32]
+    distances: NDArray[np.float32]
+
+
+class _Fresh(NamedTuple):
+    """Fresh vectors as of one snapshot. Immutable: a later view shares the buffers behind it."""
+
+    content_seq: int
+    layout_seq: int
+    rows: NDArray[np.uint32]
+    matrix: NDArray[np.float32]
+    bitmap: BitMap
+
+    def extended(
+        self, content_seq: int, rows: NDArray[np.uint32], matrix: NDArray[np.float32]
+    ) -> _Fresh:
+        """The view with more vectors; copies only when the buffers behind are full."""
+        used, needed = len(self.rows), len(self.rows) + len(rows)
+        row_buffer, matrix_buffer = self.rows.base, self.matrix.base
+        if row_buffer is None or matrix_buffer is None or needed > len(row_buffer):
+            row_buffer = np.empty(max(256, 2 * needed), np.uint32)
+            matrix_buffer = np.empty((len(row_buffer), self.matrix.shape[1]), np.float32)
+            row_buffer[:used], matrix_buffer[:used] = self.rows, self.matrix
+        row_buffer[used:needed], matrix_buffer[used:needed] = rows, matrix
+        bitmap = self.bitmap | rows_bitmap(rows) if len(rows) else self.bitmap
+        return _Fresh(
+            content_seq, self.layout_seq, row_buffer[:needed], matrix_buffer[:needed], bitmap
+        )
+
+
+class _Layout(NamedTuple):
+    """Where the encoded vectors of a space lie, as of one ``layout_seq``."""
+
+    layout_seq: int
+    encoded: BitMap
+    allocation: spaces.Allocation
+
+
+class SpaceVectors:
+    """Search, fetch and encode in one space; thread-safe."""
+
+    def __init__(self, store: Store, filters: FilterIndex, record: SpaceRecord) -> None:
+        self.record = record
+        self._store = store
+        self._filters = filters
+        self._directory: Path = store.path / "space" / str(record.number)
+        self._guard = threading.Lock()
+        self._files_guard = threading.Lock()
+        self._index: FlatIndex | None = None
+        self._fresh: _Fresh | None = None
+        self._layout: _Layout | None = None
+        self._compiled: list[tuple[_Layout, BitMap, SlotSet]] = []
+        if record.index:
+            self._open_index(record)
+
+    @property
+    def trained(self) -> bool:
+        """Whether the mean and rotation are fixed, so that vectors can be encoded."""
+        return self._index is not None
+
+    def fresh_dtype(self) -> type[np.float16] | type[np.float32]:
+        return np.float32 if self.record.profile == "exact" else np.float16
+
+    def _open_index(self, record: SpaceRecord) -> None:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        writable = not self._store.readonly
+        spec = SpaceSpec.from_dict(record.index)
+        self._index = FlatIndex(self._directory, spec, writable=writable)
+        self.record = record
+
+    # --- reading ------------------------------------------------------------------------
+
+    def search(
+        self,
+        txn: Reader,
+        query: NDArray[np.float32],
+        k: int,
+        allowed: BitMap,
+        *,
+        effort: int | None = None,
+        exact_search: bool = False,
+    ) -> Neighbours:
+        """The min(k, matches) rows of ``allowed`` closest to ``query`` (dim,)."""
+        found: list[Neighbours] = []
+        fresh = self._fresh_view(txn)
+        layout = self._layout_view(txn)
+        fresh_allowed = fresh.bitmap & allowed if len(fresh.rows) else BitMap()
+        if fresh_allowed:
+            found.append(self._scan_fresh(fresh, fresh_allowed, query, k))
+        encoded_allowed = layout.encoded & allowed
+        if encoded_allowed and self._index is not None:
+            slots = self._compile(layout, encoded_allowed)
+            places, distances = self._index.search(
+                query[None, :], k, allowed=slots, effort=effort, exact=exact_search
+            )
+            kept = np.isfinite(distances[0])
+            found.append(
+                Neighbours(layout.allocation.rows(places[0][kept]), distances[0][kept])
+            )
+        return _merge(found, k)
+
+    def within(
+        self, txn: Reader, query: NDArray[np.float32], radius: float, allowed: BitMap
+    ) -> Neighbours:
+        """Every row of ``allowed`` at distance <= ``radius``, closest first."""
+        fresh, layout = self._fresh_view(txn), self._layout_view(txn)
+        found: list[Neighbours] = []
+        fresh_allowed = fresh.bitmap & allowed if len(fresh.rows) else BitMap()
+        if fresh_allowed:
+            near = self._scan_fresh(fresh, fresh_allowed, query, len(fresh_allowed))
+            kept = near.distances <= radius
+            found.append(Neighbours(near.rows[kept], near.distances[kept]))
+        encoded_allowed = layout.encoded & allowed
+        if encoded_allowed and self._index is not None:
+            slots = self._compile(layout, encoded_allowed)
+            places, distances = self._index.within(query, radius, slots)
+            found.append(Neighbours(layout.allocation.rows(places), distances))
+        return _merge(found, None)
+
+    def fetch(self, txn: Reader, rows: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+        """The stored vectors of those rows that have one."""
+        ids, matrix = vectors.load_fresh(txn, self.record.number, self.record.dim, rows)
+        found = {int(row): matrix[place] for place, row in enumerate(ids)}
+        layout = self._layout_view(txn)
+        encoded = [row for row in rows if row not in found and row in layout.encoded]
+        if encoded and self._index is not None:
+            fetched = self._index.fetch(layout.allocation.slots(np.array(encoded, np.uint32)))
+            found.update(zip(encoded, fetched, strict=True))
+        return found
+
+    def rows_with_vectors(self, txn: Reader) -> BitMap:
+        """Every row of the space that has a vector, live or not."""
+        return self._fresh_view(txn).bitmap | self._layout_view(txn).encoded
+
+    def _scan_fresh(
+        self, fresh: _Fresh, allowed: BitMap, query: NDArray[np.float32], k: int
+    ) -> Neighbours:
+        rows, matrix = fresh.rows, fresh.matrix
+        if len(allowed) < len(rows):
+            keep = np.isin(rows, np.array(allowed, dtype=np.uint32))
+            rows, matrix = rows[keep], matrix[keep]
+        places, distances = exact.scan(query[None, :], matrix, k, self.record.metric)
+        kept = np.isfinite(distances[0])
+        return Neighbours(rows[places[0][kept]], distances[0][kept])
+
+    def _fresh_view(self, txn: Reader) -> _Fresh:
+        """Fresh vectors visible to ``txn``; later ones may be in it and are masked by the caller."""
+        with self._guard:
+            cached, state = self._fresh, txn.state
+            if cached is not None and cached.layout_seq == state.layout_seq:
+                if cached.content_seq >= state.content_seq:
+                    return cached
+                change = changes_since(txn, cached.content_seq, state.content_seq)
+                if change is not None:
+                    new = list(change.added - cached.bitmap)
+                    self._fresh = cached.extended(state.content_seq, *self._load(txn, new))
+                    return self._fresh
+            rows, matrix = self._load(txn, None)
+            loaded = _Fresh(
+                state.content_seq, state.layout_seq, rows, matrix, rows_bitmap(rows)
+            )
+            if cached is None or cached.layout_seq <= state.layout_seq:
+                self._fresh = loaded
+            return loaded
+
+    def _load(
+        self, txn: Reader, rows: list[int] | None
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+        return vectors.load_fresh(txn, self.record.number, self.record.dim, rows)
+
+    def _layout_view(self, txn: Reader) -> _Layout:
+        with self._guard:
+            cached = self._layout
+            if cached is not None and cached.layout_seq == txn.state.layout_seq:
+                return cached
+            number = self.record.number
+            loaded = _Layout(
+                txn.state.layout_seq,
+                self._filters.get_set(txn, f"encoded/{number}"),
+                spaces.allocation(txn, number),
+            )
+            if loaded.encoded and self._index is None:
+                stored = next(s for s in spaces.spaces(txn) if s.number == number)
+                self._open_index(stored)
+            if self._index is not None:
+                self._index.refresh()
+            if cached is None or cached.layout_seq < loaded.layout_seq:
+                self._layout = loaded
+            return loaded
+
+    def _compile(self, layout: _Layout, allowed: BitMap) -> SlotSet:
+        """The slots of rows; the last few are kept, since most searches repeat their filter."""
+        with self._guard:
+            for place, (of, rows, slots) in enumerate(self._compiled):
+                if of is layout and rows == allowed:
+                    self._compiled.append(self._compiled.pop(place))
+                    return slots
+        array_of_slots = layout.allocation.slots(np.array(allowed, dtype=np.uint32))
+        array_of_slots.sort()
+        compiled = SlotSet.from_sorted(array_of_slots)
+        with self._guard:
+            self._compiled.append((layout, allowed, compiled))
+            del self._compiled[:-_COMPILED_KEPT]
+        return compiled
+
+    # --- writing ------------------------------------------------------------------------
+
+    def put_fresh(self, txn: Writer, rows: Sequence[int], matrix: NDArray[np.float32]) -> None:
+        """Keep vectors of rows just allocated in this space; durable with ``txn``."""
+        vectors.put_fresh(txn, self.record.number, rows, matrix.astype(self.fresh_dtype()))
+
+    def encode(self, matrix: NDArray[np.float32]) -> Encoded | None:
+        """The CPU part of ``put_encoded``, for outside a transaction; None while untrained."""
+        return None if self._index is None else self._index.encode(matrix)
+
+    def put_encoded(self, txn: Writer, rows: Sequence[int], encoded: Encoded) -> None:
+        """Write vectors to the files, synced, and publish them with ``txn``. Lease holder only."""
+        if self._index is None:
+            raise ValueError("the space is not trained")
+        number = self.record.number
+        slots = spaces.allocation(txn, number).slots(np.asarray(rows, dtype=np.uint32))
+        with self._files_guard:
+            self._index.publish(self._index.prepare(slots, encoded))
+        self._filters.set_add(txn, f"encoded/{number}", rows_bitmap(rows))
+        txn.layout_moved()
+
+    def encode_step(self, threshold: int = ENCODE_AT) -> bool:
+        """Move one batch of fresh vectors into the files; False when there is too little to do.
+
+        The caller holds the maintenance lease.
+        """
+        number, dim = self.record.number, self.record.dim
+        with self._store.read() as txn:
+            waiting = vectors.fresh_rows(txn, number)
+            if len(waiting) < (threshold if self.trained else settings.FRESH_VECTORS_MAX):
+                return False
+            chosen = waiting if not self.trained else waiting[:_ENCODE_BATCH]
+            ids, matrix = vectors.load_fresh(txn, number, dim, chosen)
+        if self._index is None:
+            self._train(matrix)
+            ids, matrix = ids[:_ENCODE_BATCH], matrix[:_ENCODE_BATCH]
+        encoded = self.encode(matrix)
+        if encoded is None:
+            raise ValueError("training left the space untrained")
+        rows = ids.tolist()
+
+        def publish(txn: Writer) -> None:
+            self.put_encoded(txn, rows, encoded)
+            vectors.drop_fresh(txn, number, rows)
+
+        self._store.write(publish)
+        return True
+
+    def _train(self, sample: NDArray[np.float32]) -> None:
+        record = self.record
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        untrained = SpaceSpec(dim=record.dim, metric=record.metric, profile=record.profile)
+        index = FlatIndex(self._directory, untrained, writable=True)
+        spec = index.train(sample)
+        trained = msgspec.structs.replace(record, index=spec.to_dict())
+
+        def save(txn: Writer) -> None:
+            spaces.put_space(txn, trained)
+            txn.layout_moved()
+
+        self._store.write(save)
+        self.record, self._index = trained, index
+
+    def stats(self) -> dict[str, int]:
+        """Bytes by file; empty while nothing is encoded."""
+        return {} if self._index is None else self._index.stats()
+
+    @property
+    def index(self) -> FlatIndex | None:
+        """The files of the space, for ``check`` and ``snapshot``."""
+        return self._index
+
+    def close(self) -> None:
+        if self._index is not None:
+            self._index.close()
+
+
+def _merge(parts: list[Neighbours], k: int | None) -> Neighbours:
+    if not parts:
+        return Neighbours(np.empty(0, np.uint32), np.empty(0, np.float32))
+    rows = np.concatenate([part.rows for part in parts])
+    distances = np.concatenate([part.distances for part in parts])
+    order = np.lexsort((rows, distances))[:k]
+    return Neighbours(rows[order], distances[order])

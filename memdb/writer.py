@@ -1,0 +1,453 @@
+"""Writing memories: from checked drafts to acknowledged rows.
+
+The order of work is the design's write path: validate, embed and analyse outside the
+transaction; then one transaction that resolves conflicts and enters everything; then the
+acknowledgement. What the transaction function does depends only on its transaction, because the
+store may run it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from memdb import facts, rows, settings, validate
+from memdb.engine import HIDDEN, LIVE, Engine
+from memdb.errors import Conflict, InvalidArgument, NotFound
+from memdb.ingest.embedders import identity_of
+from memdb.query.tokenizer import indexed_text
+from memdb.rows import Entry
+from memdb.storage import lookups, spaces, tables
+from memdb.storage.ids import parse_id, require_id
+from memdb.storage.store import Writer
+from memdb.types import Forgotten, Memory, Status, Written, to_micros
+from memdb.validate import Draft
+
+_ON_CONFLICT = ("error", "replace", "skip")
+_DEDUP = ("exact", "off")
+_UPDATABLE = frozenset(
+    """text data source kind tags metadata stream position about event_time event_end valid_from
+    valid_to importance pinned sensitivity derived_from expires_at expires_in vector""".split()
+)
+_TRASH = b"trash/"
+
+
+def check_policies(on_conflict: str, dedup: str) -> None:
+    if on_conflict not in _ON_CONFLICT:
+        raise InvalidArgument(
+            f"on_conflict must be one of {', '.join(_ON_CONFLICT)}", field="on_conflict"
+        )
+    if dedup not in _DEDUP:
+        raise InvalidArgument(f"dedup must be one of {', '.join(_DEDUP)}", field="dedup")
+
+
+class MemoryWriter:
+    """The writing verbs over one engine; stateless between calls."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # --- remember -----------------------------------------------------------------------
+
+    def insert(
+        self, drafts: Sequence[Draft], *, on_conflict: str = "error", dedup: str = "exact"
+    ) -> list[Written]:
+        """Write a batch as one transaction; durable when this returns."""
+        return self._engine.store.write(self.insertion(drafts, on_conflict=on_conflict, dedup=dedup))
+
+    def insertion(
+        self, drafts: Sequence[Draft], *, on_conflict: str = "error", dedup: str = "exact"
+    ) -> Callable[[Writer], list[Written]]:
+        """The transaction function of ``insert``, for callers that write more beside it."""
+        check_policies(on_conflict, dedup)
+        now = self._engine.now()
+        entries = self.prepare(drafts, now)
+
+        def run(txn: Writer) -> list[Written]:
+            fresh = [entry.copy() for entry in entries]
+            return _Insertion(txn, self._engine, now, on_conflict, dedup).run(fresh)
+
+        return run
+
+    def prepare(self, drafts: Sequence[Draft], now: datetime) -> list[Entry]:
+        """Everything about the drafts that needs no transaction: ids, vectors, terms, blobs."""
+        engine = self._engine
+        memories = [self._complete(draft.memory, now) for draft in drafts]
+        vectors = self._vectors(drafts, memories)
+        texts = [indexed_text(memory) for memory in memories]
+        analysed = engine.analyse(texts)
+        entries = []
+        for memory, (space, vector), terms in zip(memories, vectors, analysed, strict=True):
+            raw_id = parse_id(memory.id)
+            if raw_id is None:
+                raise InvalidArgument("id must be a ULID of 26 characters", field="id")
+            text = memory.text
+            blob = None
+            if text is not None and len(text) > settings.BLOB_THRESHOLD_BYTES // 4:
+                encoded = text.encode()
+                if len(encoded) > settings.BLOB_THRESHOLD_BYTES:
+                    blob = engine.blobs.put(encoded)
+            entries.append(
+                Entry(memory, raw_id=raw_id, space=space, vector=vector, analysed=terms, blob=blob)
+            )
+        return entries
+
+    def _complete(self, memory: Memory, now: datetime) -> Memory:
+        """Give the memory its id, time of record and, for a bare fact, its text."""
+        text = memory.text
+        if text is None and memory.key is not None:
+            text = facts.fact_text(memory)
+        return memory.replace(
+            id=memory.id or self._engine.new_id(now),
+            recorded_at=memory.recorded_at or now,
+            text=text,
+            strength=memory.strength,
+        )
+
+    def _vectors(
+        self, drafts: Sequence[Draft], memories: Sequence[Memory]
+    ) -> list[tuple[int, NDArray[np.float32] | None]]:
+        """(space number, vector) of each; texts without one are embedded, in one batch."""
+        engine = self._engine
+        to_embed = [
+            place
+            for place, (draft, memory) in enumerate(zip(drafts, memories, strict=True))
+            if draft.vector is None and memory.text is not None and memory.space is None
+        ]
+        found: list[tuple[int, NDArray[np.float32] | None]] = [(spaces.NO_VECTOR, None)] * len(
+            drafts
+        )
+        embedded = engine.embed([memories[place].text or "" for place in to_embed], "document")
+        if embedded is not None and len(to_embed):
+            embedder = engine.embedder()
+            identity = None if embedder is None else identity_of(embedder)
+            space = engine.default_space(embedded.shape[1], identity)
+            for place, vector in zip(to_embed, embedded, strict=True):
+                found[place] = (space.number, vector)
+        for place, draft in enumerate(drafts):
+            if draft.vector is not None:
+                number = self._space_for(draft)
+                found[place] = (number, draft.vector)
+        return found
+
+    def _space_for(self, draft: Draft) -> int:
+        engine = self._engine
+        if draft.memory.space is None:
+            space = engine.default_space(len(draft.vector), None)
+        else:
+            with engine.store.read() as txn:
+                space = engine.require_space(txn, draft.memory.space)
+        validate.one_vector(draft.vector, space.dim)
+        return space.number
+
+    # --- update -------------------------------------------------------------------------
+
+    def update(self, id: str, fields: Mapping[str, Any], draft: Callable[..., Draft]) -> Written:
+        """A new version of a memory; ``draft`` checks the changed fields."""
+        engine = self._engine
+        unknown = fields.keys() - _UPDATABLE
+        if unknown:
+            raise InvalidArgument(
+                f"{sorted(unknown)[0]!s:.64} cannot be updated",
+                field=str(sorted(unknown)[0]),
+                hint="subject, key, namespace and external_id identify a memory: write a new one",
+            )
+        raw_id = require_id(id)
+        now = engine.now()
+        with engine.store.read() as txn:
+            row = lookups.row_of(txn, raw_id)
+            if row is None or row not in engine.live(txn):
+                raise NotFound("no memory has that id")
+            old = engine.records.get(txn, row)
+        if old is None:
+            raise NotFound("no memory has that id")
+        checked = draft(_merged(old, fields))
+        new = checked.memory.replace(
+            id=old.id,
+            recorded_at=now,
+            version=old.version + 1,
+            last_used=old.last_used,
+            use_count=old.use_count,
+            strength=old.strength,
+        )
+        if new.key is not None and "text" not in fields and "data" in fields:
+            new = new.replace(text=facts.fact_text(new))
+        same_content = new.text == old.text and checked.vector is None
+        (entry,) = self.prepare([Draft(new, checked.vector)], now) if not same_content else (None,)
+
+        def run(txn: Writer) -> Written:
+            current = lookups.row_of(txn, raw_id)
+            if current != row or engine.records.get(txn, row) != old:
+                raise Conflict("the memory changed meanwhile", hint="read it again and retry")
+            if entry is None:
+                rows.archive(txn, engine, old, now)
+                rows.rewrite(txn, engine, row, old, new)
+                return Written(old.id, "replaced", new)
+            fresh = entry.copy()
+            replace_version(txn, engine, row, old, fresh, now)
+            return Written(old.id, "replaced", fresh.memory)
+
+        return engine.store.write(run)
+
+    # --- forget and restore -------------------------------------------------------------
+
+    def forget(self, select: Callable[[Writer], BitMap]) -> Forgotten:
+        """Hide the live rows that ``select`` finds; one batch, restorable for seven days."""
+        engine = self._engine
+        now = engine.now()
+        batch = engine.new_id(now)
+
+        def run(txn: Writer) -> Forgotten:
+            chosen = select(txn)
+            memories = list(engine.records.iterate(txn, chosen))
+            if not memories:
+                return Forgotten(batch, ())
+            hidden = rows.hide(txn, engine, memories)
+            payload = msgspec.msgpack.encode((to_micros(now), bytes(hidden.serialize())))
+            txn.put(tables.META, _TRASH + batch.encode(), payload)
+            return Forgotten(batch, tuple(memory.id for _, memory in memories))
+
+        return engine.store.write(run)
+
+    def restore(self, ids: Sequence[str] | None, batch: str | None) -> list[str]:
+        """Bring forgotten memories back; returns their ids.
+
+        Raises ``NotFound`` when nothing of what is named is in the trash or its seven days are
+        over, ``Conflict`` when an external id has been taken meanwhile.
+        """
+        if (ids is None) == (batch is None):
+            raise InvalidArgument("name either ids or batch", field="ids")
+        engine = self._engine
+        oldest = to_micros(engine.now() - timedelta(days=settings.TRASH_DAYS))
+
+        def run(txn: Writer) -> list[str]:
+            trash = _trash_batches(txn)
+            young = BitMap()
+            for name, (forgotten_at, hidden) in trash.items():
+                if forgotten_at >= oldest and (batch is None or name == batch):
+                    young |= hidden
+            wanted = young & engine.filters.get_set(txn, HIDDEN)
+            if ids is not None:
+                raw = [require_id(one) for one in ids]
+                wanted &= BitMap(lookups.rows_of(txn, raw).values())
+            memories = list(engine.records.iterate(txn, wanted))
+            if not memories:
+                raise NotFound("nothing of that is in the trash any more")
+            for row, memory in memories:
+                _claim_external_id(txn, engine, memory)
+                if memory.key is not None:
+                    facts.reinsert(txn, engine, row, memory)
+            rows.show(txn, engine, wanted)
+            _forget_trash(txn, trash, wanted)
+            return [memory.id for _, memory in memories]
+
+        return engine.store.write(run)
+
+
+def _merged(old: Memory, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``remember`` that would make ``old`` with ``fields`` changed."""
+    kept = {
+        name: getattr(old, name)
+        for name in (
+            *("text", "data", "source", "kind", "tags", "metadata", "namespace", "stream"),
+            *("position", "subject", "key", "about", "external_id", "event_time", "event_end"),
+            *("valid_from", "valid_to", "importance", "pinned", "sensitivity", "derived_from"),
+            *("expires_at", "space"),
+        )
+    }
+    merged = {**kept, **fields}
+    if "expires_in" in fields:
+        merged["expires_at"] = None
+    return merged
+
+
+def _trash_batches(txn: Writer) -> dict[str, tuple[int, BitMap]]:
+    found = {}
+    for key, payload in txn.scan(tables.META, _TRASH, _TRASH + b"\xff"):
+        forgotten_at, packed = msgspec.msgpack.decode(payload)
+        found[key[len(_TRASH) :].decode()] = (forgotten_at, BitMap.deserialize(packed))
+    return found
+
+
+def _forget_trash(txn: Writer, trash: dict[str, tuple[int, BitMap]], restored: BitMap) -> None:
+    for name, (forgotten_at, hidden) in trash.items():
+        left = hidden - restored
+        if left == hidden:
+            continue
+        key = _TRASH + name.encode()
+        if left:
+            payload = msgspec.msgpack.encode((forgotten_at, bytes(left.serialize())))
+            txn.put(tables.META, key, payload)
+        else:
+            txn.delete(tables.META, key)
+
+
+def _claim_external_id(txn: Writer, engine: Engine, memory: Memory) -> None:
+    if memory.external_id is None:
+        return
+    key = lookups.external_key(txn, memory.namespace, memory.external_id)
+    raw_id = require_id(memory.id)
+    holder = lookups.id_under(txn, key)
+    if holder is not None and holder != raw_id:
+        row = lookups.row_of(txn, holder)
+        if row is not None and row in engine.filters.get_set(txn, LIVE):
+            raise Conflict("another memory has taken the external_id meanwhile")
+    lookups.put_under(txn, key, raw_id)
+
+
+def replace_version(
+    txn: Writer, engine: Engine, row: int, old: Memory, entry: Entry, now: datetime
+) -> int:
+    """Retire ``row`` and enter the memory's next version in a new one."""
+    rows.retire(txn, engine, row, old, now)
+    (new_row,) = rows.enter(txn, engine, [entry])
+    if old.key is not None:
+        key = lookups.profile_key(txn, old.namespace, old.subject or "", old.key)
+        timeline = [new_row if other == row else other for other in lookups.timeline(txn, key)]
+        lookups.set_timeline(txn, key, timeline)
+    return new_row
+
+
+class _Insertion:
+    """One batch inside its transaction: conflicts and duplicates first, then the new rows."""
+
+    def __init__(
+        self, txn: Writer, engine: Engine, now: datetime, on_conflict: str, dedup: str
+    ) -> None:
+        self._txn = txn
+        self._engine = engine
+        self._now = now
+        self._on_conflict = on_conflict
+        self._dedup = dedup
+        self._live: BitMap | None = None
+
+    def run(self, entries: list[Entry]) -> list[Written]:
+        results: list[Written | None] = [None] * len(entries)
+        pending: list[int] = []
+        claimed: dict[bytes, int] = {}
+        keys = [self._keys(entry) for entry in entries]
+        wanted = sorted({key for pair in keys for key in pair if key is not None})
+        known = self._txn.get_many(tables.EXTERNAL, wanted)
+        for place, entry in enumerate(entries):
+            external, content = keys[place]
+            twin = next((claimed[k] for k in (external, content) if k in claimed), None)
+            if twin is not None and entry.memory.key is None:
+                results[place] = self._twin(entries, place, twin, external)
+            elif entry.memory.key is not None:
+                results[place] = self._fact(entry, known, external)
+            else:
+                results[place] = self._known(entry, known, external, content)
+            if results[place] is None:
+                pending.append(place)
+                claimed.update((k, place) for k in (external, content) if k is not None)
+        self._enter([entries[place] for place in pending], [keys[place] for place in pending])
+        for place in pending:
+            results[place] = Written(entries[place].memory.id, "inserted", entries[place].memory)
+        return [result for result in results if result is not None]
+
+    def _keys(self, entry: Entry) -> tuple[bytes | None, bytes | None]:
+        memory, txn = entry.memory, self._txn
+        external = None
+        if memory.external_id is not None:
+            external = lookups.external_key(txn, memory.namespace, memory.external_id)
+        if self._dedup == "off" or external is not None or memory.key is not None:
+            return external, None
+        content = memory.replace(id="", recorded_at=None, source="")
+        payload = msgspec.msgpack.encode(content)
+        if memory.text is None and entry.vector is not None:
+            payload += entry.vector.tobytes()
+        return external, lookups.content_key(txn, payload)
+
+    def _alive(self, row: int) -> bool:
+        if self._live is None:
+            self._live = self._engine.filters.get_set(self._txn, LIVE)
+        return row in self._live
+
+    def _holder(self, known: dict[bytes, bytes], key: bytes | None) -> tuple[int, Memory] | None:
+        """The live memory stored under a key."""
+        raw_id = None if key is None else known.get(key)
+        row = None if raw_id is None else lookups.row_of(self._txn, raw_id)
+        if row is None or not self._alive(row):
+            return None
+        memory = self._engine.records.get(self._txn, row)
+        return None if memory is None else (row, memory)
+
+    def _known(
+        self,
+        entry: Entry,
+        known: dict[bytes, bytes],
+        external: bytes | None,
+        content: bytes | None,
+    ) -> Written | None:
+        """The outcome for an entry that meets a stored memory; None when it is new."""
+        holder = self._holder(known, external)
+        if holder is not None:
+            return self._conflict(entry, *holder)
+        holder = self._holder(known, content)
+        return None if holder is None else Written(holder[1].id, "duplicate", holder[1])
+
+    def _conflict(self, entry: Entry, row: int, old: Memory) -> Written:
+        if self._on_conflict == "error":
+            raise Conflict("a memory with that external_id exists in the namespace")
+        if self._on_conflict == "skip":
+            return Written(old.id, "duplicate", old)
+        raw_id = require_id(old.id)
+        entry.raw_id = raw_id
+        entry.memory = entry.memory.replace(
+            id=old.id,
+            version=old.version + 1,
+            last_used=old.last_used,
+            use_count=old.use_count,
+            strength=old.strength,
+        )
+        replace_version(self._txn, self._engine, row, old, entry, self._now)
+        return Written(old.id, "replaced", entry.memory)
+
+    def _twin(
+        self, entries: list[Entry], place: int, twin: int, external: bytes | None
+    ) -> Written:
+        """The outcome for an entry equal to an earlier one of the same batch."""
+        first = entries[twin].memory
+        if external is not None and self._on_conflict == "error":
+            raise Conflict("two items of the batch have the same external_id")
+        if external is not None and self._on_conflict == "replace":
+            raise InvalidArgument(
+                "two items of the batch have the same external_id", field="external_id"
+            )
+        return Written(first.id, "duplicate", first)
+
+    def _fact(
+        self, entry: Entry, known: dict[bytes, bytes], external: bytes | None
+    ) -> Written:
+        """Profile facts go one by one: each may close the one before it."""
+        holder = self._holder(known, external)
+        if holder is not None:
+            return self._conflict(entry, *holder)
+        placed = facts.place(self._txn, self._engine, entry.memory, self._now)
+        if placed.same_row is not None:
+            return Written(placed.memory.id, "duplicate", placed.memory)
+        entry.memory = placed.memory
+        (row,) = self._enter([entry], [(external, None)])
+        placed.enter(row)
+        return Written(entry.memory.id, placed.status, entry.memory)
+
+    def _enter(
+        self, entries: list[Entry], keys: list[tuple[bytes | None, bytes | None]]
+    ) -> list[int]:
+        if not entries:
+            return []
+        entered = rows.enter(self._txn, self._engine, entries)
+        pairs = [
+            (key, entry.raw_id)
+            for entry, pair in zip(entries, keys, strict=True)
+            for key in pair
+            if key is not None
+        ]
+        lookups.put_many_under(self._txn, pairs)
+        return entered

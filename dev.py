@@ -83,6 +83,14 @@ def has_compiler() -> bool:
     return WINDOWS and (installer / "Installer" / "vswhere.exe").is_file()
 
 
+def newer_python() -> str | None:
+    """Another Python on PATH that memdb runs on, where this one is too old; else None."""
+    if sys.version_info >= OLDEST_PYTHON:
+        return None
+    names = (f"python3.{minor}" for minor in (13, 12, 11, 14))
+    return next(filter(None, map(shutil.which, names)), None)
+
+
 def check_machine() -> None:
     """Raise one SetupError that lists everything missing and the one command that installs it."""
     problems = []
@@ -334,6 +342,9 @@ def main() -> int:
     parser.add_argument("verb", choices=list(VERBS), metavar="VERB", help="one of the above")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT")
     options = parser.parse_args()
+    newer = newer_python()
+    if newer:
+        return subprocess.run([newer, *sys.argv], check=False).returncode
     try:
         return VERBS[options.verb](options.arguments)
     except SetupError as error:

@@ -87,10 +87,15 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_sdist_holds_what_a_wheel_is_built_from(sdist_names: set[str]) -> None:
-    wanted = {"pyproject.toml", "README.md", "LICENSE"}
-    for name in ("memdb", *LINKED):
-        wanted |= {path.relative_to(ROOT).as_posix() for path in walk(ROOT / name)}
-    assert not wanted - sdist_names
+    kernels = {path.relative_to(ROOT).as_posix() for path in walk(ROOT / "index" / "native")}
+    assert not {"pyproject.toml", "README.md", "LICENSE"} - sdist_names
+    assert not (package_files() | kernels) - sdist_names
+
+
+def test_the_sdist_holds_nothing_twice(sdist_names: set[str]) -> None:
+    folders = {PurePosixPath(name).parts[0] for name in sdist_names if "/" in name}
+    assert folders == {"memdb", "index"}
+    assert not [name for name in sdist_names if name.startswith("memdb/index/native")]
 
 
 def test_the_sdist_holds_no_build_output(sdist_names: set[str]) -> None:

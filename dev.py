@@ -277,10 +277,10 @@ def verb_test(arguments: list) -> int:
 
 
 def verb_lint(arguments: list) -> int:
-    """ruff and mypy --strict"""
+    """ruff, as linter and formatter, and mypy --strict"""
     setup(("dev",))
-    statuses = [call(PYTHON, "-m", "ruff", "check", "."), call(PYTHON, "-m", "mypy")]
-    return max(statuses)
+    tools = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
+    return max([call(PYTHON, "-m", *tool) for tool in tools])
 
 
 def verb_bench(arguments: list) -> int:

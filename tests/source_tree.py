@@ -49,7 +49,7 @@ def source_files() -> tuple[Path, ...]:
 
 @cache
 def modules() -> tuple[Module, ...]:
-    """All Python files with the names they are imported by (``storage/x.py`` is memdb.storage.x)."""
+    """All Python files with their import names: ``storage/x.py`` is memdb.storage.x."""
     found = []
     for path in source_files():
         if path.suffix != ".py":

@@ -1,9 +1,9 @@
 """The documentation is true: its code runs, its printed results appear, its tables are generated.
 
 In every Markdown file, all ``python`` blocks run in order as one program in an empty folder, then
-every ``sh`` block that calls ``memdb`` runs in that folder. A ``text`` block right after a ``python``
-block is what that block prints. Tables between ``<!-- generated: NAME -->`` and ``<!-- end -->`` are
-made from the code; MEMDB_WRITE_DOCS=1 writes them instead of comparing.
+every ``sh`` block that calls ``memdb`` runs in that folder. A ``text`` block right after a
+``python`` block is what that block prints. Tables between ``<!-- generated: NAME -->`` and
+``<!-- end -->`` are made from the code; MEMDB_WRITE_DOCS=1 writes them instead of comparing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def blocks_of(text: str) -> list[Block]:
     return found
 
 
-def run(command: list[str], folder: Path) -> str:
+def check_runs(command: list[str], folder: Path) -> str:
     scripts = sysconfig.get_path("scripts")
     environment = {
         **os.environ,
@@ -67,14 +67,14 @@ def run(command: list[str], folder: Path) -> str:
     return result.stdout
 
 
-def run_python(blocks: list[Block], name: str, folder: Path) -> None:
+def check_python(blocks: list[Block], name: str, folder: Path) -> None:
     """Run the blocks as one program whose tracebacks name the lines of the document."""
     program = "".join(
         f"exec(compile({chr(10) * (block.line - 1) + block.code!r}, {name!r}, 'exec'), globals())\n"
         f"print({BLOCK_END!r}, end='')\n"
         for block in blocks
     )
-    outputs = run([sys.executable, "-c", program], folder).split(BLOCK_END)
+    outputs = check_runs([sys.executable, "-c", program], folder).split(BLOCK_END)
     for block, output in zip(blocks, outputs, strict=False):
         if block.printed is not None:
             assert output == block.printed, f"{name}:{block.line} prints something else"
@@ -85,11 +85,11 @@ def test_the_code_in_a_document_runs(path: Path, tmp_path: Path) -> None:
     blocks = blocks_of((ROOT / path).read_text(encoding="utf-8"))
     python = [block for block in blocks if block.language == "python"]
     if python:
-        run_python(python, path.as_posix(), tmp_path)
+        check_python(python, path.as_posix(), tmp_path)
     for block in blocks:
         calls_memdb = re.search(r"^memdb ", block.code, re.MULTILINE)
         if block.language == "sh" and calls_memdb and os.name == "posix":
-            run(["sh", "-eu", "-c", block.code], tmp_path)
+            check_runs(["sh", "-eu", "-c", block.code], tmp_path)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=str)

@@ -1,0 +1,263 @@
+"""Sets of rows in the ``bitmaps`` table: one value's set in blocks by first row.
+
+    key    := prefix 10 | first row u32          a block runs to the prefix's next key
+    block  := "A" | rows u32 LE, ascending       the set's only block, at most 8 rows
+            | "R" | roaring, portable form       any span
+            | "B" | bits, LE, zeros cut          one aligned chunk of 8,192 rows
+
+A set that has rows has a block at first row 0, empty or not. A payload never exceeds 1,896 bytes, so that no set costs pages of its own: roaring keeps a dense
+container as 8 KiB of bits, which is why dense chunks are kept as bits here and glued back into
+containers on reading. This file knows prefixes and rows, not fields or values.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from memdb.errors import StoreCorrupt
+from memdb.storage import tables
+from memdb.storage.environment import ReadTxn, WriteTxn
+from memdb.storage.values import SMALL_PAYLOAD_MAX_BYTES
+
+INLINE_MAX = 8
+_CHUNK_ROWS = 1 << 13
+_CONTAINER_ROWS = 1 << 16
+_CONTAINER_BYTES = _CONTAINER_ROWS // 8
+_ARRAY_MAX = 4096  # roaring: a container of at most so many rows is an array, else bits
+_COOKIE = 12346  # roaring, portable form without run containers
+_END = b"\xff\xff\xff\xff"
+
+
+def row_array(payload: bytes) -> array[int]:
+    """u32 little-endian bytes as an array."""
+    rows = array("I", payload)
+    if sys.byteorder == "big":
+        rows.byteswap()
+    return rows
+
+
+def row_bytes(rows: Iterable[int]) -> bytes:
+    """Rows as u32 little-endian bytes."""
+    packed = array("I", rows)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def add_rows(txn: WriteTxn, prefix: bytes, rows: Sequence[int]) -> list[int] | None:
+    """Add rows, any order. The set before: all its rows if it was inline or empty, else None."""
+    fresh = sorted(set(rows)) if len(rows) > 1 else list(rows)
+    found = txn.floor(tables.BITMAPS, prefix + fresh[0].to_bytes(4, "big"))
+    if found is None or not found[0].startswith(prefix):
+        _write_new(txn, prefix, fresh)
+        return []
+    if found[1][:1] == b"A":
+        before = row_array(found[1][1:]).tolist()
+        after = {*before, *fresh}
+        if len(after) > len(before):
+            _write_new(txn, prefix, sorted(after))
+        return before
+    at = 0
+    while at < len(fresh):
+        key, payload = found or _missing_block()
+        stop = len(fresh)
+        if stop - at > 1:
+            after_key = next(txn.scan_keys(tables.BITMAPS, key + b"\0", prefix + _END), None)
+            if after_key is not None:
+                stop = bisect_left(fresh, int.from_bytes(after_key[-4:], "big"), at)
+        _add_to_block(txn, key, payload, fresh[at:stop])
+        at = stop
+        if at < len(fresh):
+            found = txn.floor(tables.BITMAPS, prefix + fresh[at].to_bytes(4, "big"))
+    return None
+
+
+def _missing_block() -> NoReturn:
+    raise StoreCorrupt("a set of rows lacks its first block", path="kv")
+
+
+def _write_new(txn: WriteTxn, prefix: bytes, rows: list[int]) -> None:
+    if len(rows) <= INLINE_MAX:
+        txn.put(tables.BITMAPS, prefix + bytes(4), b"A" + row_bytes(rows))
+        return
+    for first, payload in _cut(bitmap_of(rows), 0):
+        txn.put(tables.BITMAPS, prefix + first.to_bytes(4, "big"), payload)
+
+
+def _add_to_block(txn: WriteTxn, key: bytes, payload: bytes, rows: list[int]) -> None:
+    first = int.from_bytes(key[-4:], "big")
+    if payload[:1] == b"B" and rows[-1] < first + _CHUNK_ROWS:
+        bits = bytearray(payload[1:].ljust((rows[-1] - first >> 3) + 1, b"\0"))
+        for row in rows:
+            bits[row - first >> 3] |= 1 << (row & 7)
+        txn.put(tables.BITMAPS, key, b"B" + bits)
+        return
+    block = _decode(payload, first)
+    block.update(rows)
+    for piece_first, piece in _cut(block, first):
+        txn.put(tables.BITMAPS, key[:-4] + piece_first.to_bytes(4, "big"), piece)
+
+
+def discard_rows(txn: WriteTxn, prefix: bytes, rows: Iterable[int]) -> tuple[list[int], bool]:
+    """Remove rows. (the rows that were inline and are gone, whether no row is left)."""
+    gone = bitmap_of(rows)
+    inline: list[int] = []
+    emptied: list[bytes] = []
+    left = False
+    for key, payload in list(txn.scan(tables.BITMAPS, prefix + bytes(4), prefix + _END)):
+        first = int.from_bytes(key[-4:], "big")
+        block = _decode(payload, first)
+        kept = block - gone
+        left = left or bool(kept)
+        if not kept:
+            emptied.append(key)
+        if payload[:1] == b"A":
+            inline = list(block & gone)
+            if kept and inline:
+                txn.put(tables.BITMAPS, key, b"A" + row_bytes(kept))
+        elif kept and len(kept) < len(block):
+            for piece_first, piece in _cut(kept, first):
+                txn.put(tables.BITMAPS, key[:-4] + piece_first.to_bytes(4, "big"), piece)
+    for key in emptied:
+        if left and key[-4:] == bytes(4):  # a set that has rows has a block at row 0
+            txn.put(tables.BITMAPS, key, b"R" + BitMap().serialize())
+        else:
+            txn.delete(tables.BITMAPS, key)
+    return inline, not left
+
+
+def load(txn: ReadTxn, prefix: bytes) -> BitMap:
+    """The set stored under ``prefix``."""
+    return load_range(txn, prefix + bytes(4), prefix + _END)
+
+
+def load_range(txn: ReadTxn, start: bytes, stop: bytes) -> BitMap:
+    """The union of all sets with start <= key < stop."""
+    blocks = [(key[-4:], payload) for key, payload in txn.scan(tables.BITMAPS, start, stop)]
+    return union_of_blocks(blocks)
+
+
+def union_of_blocks(blocks: Iterable[tuple[bytes, bytes]]) -> BitMap:
+    """The union of stored blocks given as (first row, payload)."""
+    few: list[bytes] = []
+    maps: list[BitMap] = []
+    containers: dict[int, bytearray] = {}
+    for first, payload in blocks:
+        tag = payload[:1]
+        if tag == b"A":
+            few.append(payload[1:])
+        elif tag == b"R":
+            maps.append(BitMap.deserialize(payload[1:]))
+        elif tag == b"B":
+            _glue(containers, int.from_bytes(first, "big"), payload)
+        else:
+            raise StoreCorrupt("a block of rows has no known form", path="kv")
+    if few:
+        maps.append(BitMap(row_array(b"".join(few))))
+    maps.extend(_container(number, bits) for number, bits in containers.items())
+    if not maps:
+        return BitMap()
+    return maps[0] if len(maps) == 1 else BitMap.union(*maps)
+
+
+def load_many(txn: ReadTxn, prefixes: Sequence[bytes]) -> BitMap:
+    """The union of several sets. Sets that fit one block, most of them, are read together."""
+    if len(prefixes) <= 4:
+        found = [load(txn, prefix) for prefix in prefixes]
+        return BitMap.union(*found) if found else BitMap()
+    keys = sorted(prefix + bytes(4) for prefix in prefixes)
+    blocks: list[tuple[bytes, bytes]] = []
+    for key, payload in txn.get_many(tables.BITMAPS, keys).items():
+        blocks.append((key[-4:], payload))
+        if payload[:1] == b"A":
+            continue
+        rest = txn.scan(tables.BITMAPS, key + b"\0", key[:-4] + _END)
+        blocks.extend((k[-4:], p) for k, p in rest)
+    return union_of_blocks(blocks)
+
+
+def _glue(containers: dict[int, bytearray], first: int, payload: bytes) -> None:
+    bits = containers.get(first >> 16)
+    if bits is None:
+        bits = containers[first >> 16] = bytearray(_CONTAINER_BYTES)
+    at = (first & (_CONTAINER_ROWS - 1)) >> 3
+    end = at + len(payload) - 1
+    if bits[at:end].strip(b"\0"):  # another value's set in the same chunk
+        merged = int.from_bytes(bits[at:end], "little") | int.from_bytes(payload[1:], "little")
+        bits[at:end] = merged.to_bytes(end - at, "little")
+    else:
+        bits[at:end] = payload[1:]
+
+
+def _container(number: int, bits: bytes | bytearray) -> BitMap:
+    """One container of 65,536 rows from its bits."""
+    count = int.from_bytes(bits, "little").bit_count()
+    if count <= _ARRAY_MAX:
+        rows = np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little"))
+        return bitmap_of((rows + (number << 16)).astype("<u4"))
+    head = struct.pack("<IIHHI", _COOKIE, 1, number, count - 1, 16)
+    return BitMap.deserialize(head + bits)
+
+
+def bitmap_of(rows: Iterable[int] | NDArray[np.uint32]) -> BitMap:
+    """Any rows as a bitmap; many in no order go through bits, which is four times faster."""
+    if not isinstance(rows, np.ndarray):
+        return rows.copy() if isinstance(rows, BitMap) else BitMap(array("I", rows))
+    if len(rows) < 4096:
+        return BitMap(array("I", rows.astype(np.uint32).tobytes()))
+    low, high = int(rows.min()) >> 16, int(rows.max()) >> 16
+    if (high - low + 1) * 512 > len(rows):  # too thin for bits: fewer than 512 rows a container
+        return BitMap(array("I", np.sort(rows).astype(np.uint32).tobytes()))
+    present = np.zeros((high - low + 1) << 16, np.uint8)
+    present[rows - np.uint32(low << 16)] = 1
+    packed = np.packbits(present, bitorder="little").tobytes()
+    size = _CONTAINER_BYTES
+    parts = [
+        _container(low + i, packed[i * size : (i + 1) * size]) for i in range(high - low + 1)
+    ]
+    return parts[0] if len(parts) == 1 else BitMap.union(*parts)
+
+
+def _decode(payload: bytes, first: int) -> BitMap:
+    return union_of_blocks([(first.to_bytes(4, "big"), payload)]) if payload else BitMap()
+
+
+def _cut(rows: BitMap, first: int) -> list[tuple[int, bytes]]:
+    """Blocks for the rows of one block's span: (first row, payload), each within the limit."""
+    rows.run_optimize()
+    payload: bytes = b"R" + rows.serialize()
+    if len(payload) <= SMALL_PAYLOAD_MAX_BYTES:
+        return [(first, payload)]
+    low, high = rows.min() // _CHUNK_ROWS, rows.max() // _CHUNK_ROWS
+    if low == high:
+        return _cut_chunk(rows, first, low * _CHUNK_ROWS)
+    # Rows mostly come in ascending order: leave the last chunk alone and the rest full, if it is.
+    head = BitMap(rows)
+    head.remove_range(high * _CHUNK_ROWS, (high + 1) * _CHUNK_ROWS)
+    head.run_optimize()
+    boundary = high * _CHUNK_ROWS
+    if 1 + len(head.serialize()) > SMALL_PAYLOAD_MAX_BYTES:
+        middle = rows[len(rows) // 2] // _CHUNK_ROWS
+        boundary = (middle if middle > low else middle + 1) * _CHUNK_ROWS
+        head = BitMap(rows)
+        head.remove_range(boundary, (high + 1) * _CHUNK_ROWS)
+    return _cut(head, first) + _cut(rows - head, boundary)
+
+
+def _cut_chunk(rows: BitMap, first: int, chunk: int) -> list[tuple[int, bytes]]:
+    bits = np.zeros(_CHUNK_ROWS, np.uint8)
+    bits[np.frombuffer(rows.to_array(), np.uint32) - np.uint32(chunk)] = 1
+    payload = b"B" + np.packbits(bits, bitorder="little").tobytes().rstrip(b"\0")
+    blocks = [(chunk, payload)]
+    if first < chunk:  # the span before it is empty now, but its key must go on bounding it
+        blocks.insert(0, (first, b"R" + BitMap().serialize()))
+    return blocks

@@ -1,0 +1,420 @@
+"""The filter index: which rows have which values, exactly and transactionally.
+
+Writes file a memory under its terms; reads answer one condition with the set of rows that meet
+it. Sets keep rows that are no longer live: who evaluates intersects with the live ones. What the
+index cannot decide it names (``undecided``), and the caller looks at those rows themselves.
+Combining conditions, and what an operator means, is ``query``'s.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from pyroaring import BitMap
+
+from memdb.errors import InvalidArgument
+from memdb.storage.environment import ReadTxn, WriteTxn
+from memdb.storage.filters import bitmaps, strings
+from memdb.storage.filters.fields import (
+    FIELDS,
+    METADATA,
+    SETS,
+    UNINDEXED,
+    JsonScalar,
+    parts,
+)
+from memdb.storage.filters.ordered import (
+    KEY_END,
+    NUMBERS,
+    TIMES,
+    key_number,
+    key_time,
+    number_key,
+    time_key,
+)
+from memdb.storage.filters.paths import PathNumbers, bucket, forget_path, path_number
+from memdb.storage.filters.terms import (
+    FALSE,
+    LONG,
+    NULL,
+    PRESENT,
+    SEVERAL,
+    TRUE,
+    Term,
+    terms_of,
+)
+from memdb.types import Memory
+
+__all__ = ["FilterIndex"]
+
+Bound = str | int | float | None
+
+
+class FilterIndex:
+    """Stateless; every call takes its transaction, so any number of processes may use one store.
+
+    Fields are named as in a filter: ``kind``, ``tags``, ``metadata.chat``. A field nothing was
+    filed under has no rows. Times are microseconds UTC.
+    """
+
+    # --- writing ---------------------------------------------------------------------------
+
+    def add(self, txn: WriteTxn, rows: Sequence[tuple[int, Memory]]) -> None:
+        """File memories under their rows; again is the same as once."""
+        numbers = PathNumbers(txn)
+        groups: defaultdict[Term, list[int]] = defaultdict(list)
+        for row, memory in rows:
+            for term in terms_of(
+                memory,
+                lambda namespace, path: numbers.claim(txn, namespace, path),
+                lambda path: bucket(txn, path),
+            ):
+                groups[term].append(row)
+        _enter(txn, groups)
+
+    def remove(self, txn: WriteTxn, rows: Sequence[tuple[int, Memory]]) -> None:
+        """Take memories out physically; strings and metadata paths nobody else has go too.
+
+        The memories must be what was added. Rows not there are passed over.
+        """
+        groups: defaultdict[Term, list[int]] = defaultdict(list)
+        paths: defaultdict[str, set[str]] = defaultdict(set)
+        for row, memory in rows:
+            for term in self._terms_to_remove(txn, memory, paths):
+                groups[term].append(row)
+        _take_out(txn, groups)
+        for path, namespaces in paths.items():
+            number = path_number(txn, path)
+            if number is not None and not bitmaps.load(txn, _prefix(number, PRESENT)):
+                forget_path(txn, path, namespaces)
+
+    def change(self, txn: WriteTxn, row: int, before: Memory, after: Memory) -> None:
+        """Refile one row; only the terms that differ are written."""
+        numbers = PathNumbers(txn)
+        new = set(
+            terms_of(
+                after,
+                lambda namespace, path: numbers.claim(txn, namespace, path),
+                lambda path: bucket(txn, path),
+            )
+        )
+        old = set(self._terms_to_remove(txn, before, defaultdict(set)))
+        _take_out(txn, {term: [row] for term in old - new})
+        _enter(txn, {term: [row] for term in new - old})
+
+    @staticmethod
+    def _terms_to_remove(
+        txn: ReadTxn, memory: Memory, paths: defaultdict[str, set[str]]
+    ) -> Iterator[Term]:
+        """All terms a memory can be under: a path may have been unindexed when it was added."""
+        unindexed: list[str] = []
+
+        def number(namespace: str, path: str) -> int | None:
+            paths[path].add(namespace)
+            unindexed.append(path)
+            return path_number(txn, path)
+
+        yield from terms_of(memory, number, lambda path: bucket(txn, path))
+        for path in unindexed:
+            yield "set", UNINDEXED, bucket(txn, path)
+
+    # --- named sets of rows ----------------------------------------------------------------
+
+    def set_add(self, txn: WriteTxn, name: str, rows: Iterable[int]) -> None:
+        members = list(rows)
+        if members:
+            bitmaps.add_rows(txn, _set_prefix(txn, name), members)
+
+    def set_discard(self, txn: WriteTxn, name: str, rows: Iterable[int]) -> None:
+        bitmaps.discard_rows(txn, _set_prefix(txn, name), rows)
+
+    def get_set(self, txn: ReadTxn, name: str) -> BitMap:
+        """The rows of a named set, such as ``live``; empty if nothing was added."""
+        return bitmaps.load(txn, _set_prefix(txn, name))
+
+    # --- conditions ------------------------------------------------------------------------
+
+    def equals(self, txn: ReadTxn, field: str, value: JsonScalar) -> BitMap:
+        """Rows with a value equal to ``value``: 1 is 1.0 and is not True."""
+        return self.any_of(txn, field, (value,))
+
+    def any_of(self, txn: ReadTxn, field: str, values: Sequence[JsonScalar]) -> BitMap:
+        """Rows with a value equal to any of ``values``."""
+        number = _number(txn, field)
+        if number is None:
+            return BitMap()
+        prefixes: list[bytes] = []
+        found: list[BitMap] = []
+        for value in values:
+            if isinstance(value, str):
+                prefixes.append(_text_prefix(txn, number, value.encode()))
+            elif value is None:
+                prefixes.append(_prefix(number, NULL))
+            elif isinstance(value, bool):
+                if value or field != "pinned":
+                    prefixes.append(_prefix(number, TRUE if value else FALSE))
+                else:
+                    found.append(self.present(txn, field) - self.equals(txn, field, True))
+            else:
+                key = number_key(value)
+                found.append(NUMBERS.rows(txn, number, key, key + 1))
+        if prefixes:
+            found.append(bitmaps.load_many(txn, prefixes))
+        return _union(found)
+
+    def present(self, txn: ReadTxn, field: str) -> BitMap:
+        """Rows that have the field."""
+        known = FIELDS.get(field)
+        number = _number(txn, "namespace" if known and known.always else field)
+        return BitMap() if number is None else bitmaps.load(txn, _prefix(number, PRESENT))
+
+    def several(self, txn: ReadTxn, field: str) -> BitMap:
+        """Rows with more than one value under a metadata path."""
+        number = _number(txn, field)
+        return BitMap() if number is None else bitmaps.load(txn, _prefix(number, SEVERAL))
+
+    def undecided(self, txn: ReadTxn, field: str, *, ordered: bool) -> BitMap:
+        """Rows whose value under ``field`` is not, or not wholly, in the index.
+
+        Metadata past the number of indexed keys; for a range or prefix (``ordered``) also strings
+        over 512 bytes.
+        """
+        found = []
+        if field.startswith(METADATA):
+            code = bucket(txn, field.removeprefix(METADATA))
+            found.append(bitmaps.load(txn, _prefix(UNINDEXED, code)))
+        number = _number(txn, field) if ordered else None
+        if number is not None:
+            found.append(bitmaps.load(txn, _prefix(number, LONG)))
+        return _union(found)
+
+    def range(
+        self,
+        txn: ReadTxn,
+        field: str,
+        low: Bound,
+        high: Bound,
+        *,
+        include_low: bool = True,
+        include_high: bool = False,
+    ) -> BitMap:
+        """Rows with a value between the bounds, of the bounds' type; None is no bound.
+
+        Strings are ordered by code point. Times are given as microseconds UTC.
+        """
+        number = _number(txn, field)
+        if number is None:
+            return BitMap()
+        if isinstance(low, str) or isinstance(high, str):
+            start = b"" if low is None else str(low).encode() + (b"" if include_low else b"\0")
+            stop = None if high is None else str(high).encode() + (b"\0" if include_high else b"")
+            return self._strings_between(txn, number, start, stop)
+        is_time = field in FIELDS and FIELDS[field].type == "time"
+        first, last = 0, KEY_END
+        if low is not None:
+            first = (time_key(int(low)) if is_time else number_key(low)) + (not include_low)
+        if high is not None:
+            last = (time_key(int(high)) if is_time else number_key(high)) + include_high
+        return (TIMES if is_time else NUMBERS).rows(txn, number, first, last)
+
+    def prefix(self, txn: ReadTxn, field: str, prefix: str) -> BitMap:
+        """Rows with a string that starts with ``prefix``."""
+        number = _number(txn, field)
+        if number is None:
+            return BitMap()
+        start = prefix.encode()
+        if self.has_part(field, prefix):
+            return bitmaps.load(txn, _part_prefix(txn, number, start)) | bitmaps.load(
+                txn, _text_prefix(txn, number, start)
+            )
+        return self._strings_between(txn, number, start, start + b"\xff")
+
+    @staticmethod
+    def has_part(field: str, prefix: str) -> bool:
+        """Whether ``prefix`` ends at a component boundary that has a set of its own."""
+        known = FIELDS.get(field)
+        return known is not None and known.parts and parts(prefix + "x")[-1:] == [prefix]
+
+    def subtree(self, txn: ReadTxn, namespace: str) -> BitMap:
+        """Rows of a namespace and of everything under it; ``""`` is every row."""
+        if not namespace:
+            return self.present(txn, "namespace")
+        return self.equals(txn, "namespace", namespace) | self.prefix(
+            txn, "namespace", namespace + "/"
+        )
+
+    def _strings_between(
+        self, txn: ReadTxn, number: int, start: bytes, stop: bytes | None
+    ) -> BitMap:
+        packed, many = strings.find(txn, number, start, stop)
+        few = bitmaps.bitmap_of(np.frombuffer(packed, "<u4"))
+        if not many:
+            return few
+        prefixes = [_text_prefix(txn, number, text) for text in many]
+        return few | bitmaps.load_many(txn, prefixes)
+
+    # --- values and order ------------------------------------------------------------------
+
+    def values(
+        self, txn: ReadTxn, field: str, within: BitMap
+    ) -> list[tuple[JsonScalar, int]]:
+        """The distinct values of a field among some rows, each with how many of them have it.
+
+        Most frequent first, then by value. Strings over 512 bytes are left out, and so is
+        metadata past the number of indexed keys. Raises ``InvalidArgument`` for a time field.
+        """
+        if field in FIELDS and FIELDS[field].type == "time":
+            raise InvalidArgument(f"{field} is a time and has no list of values", field=field)
+        number = _number(txn, field)
+        if number is None:
+            return []
+        counts: defaultdict[str, int] = defaultdict(int)
+        for text, row in strings.scan(txn, number):
+            if row == strings.MANY:
+                rows = bitmaps.load(txn, _text_prefix(txn, number, text))
+                counts[text.decode()] = rows.intersection_cardinality(within)
+            elif row in within:
+                counts[text.decode()] += 1
+        figures: defaultdict[float, int] = defaultdict(int)
+        for key, row in NUMBERS.scan(txn, number, 0, KEY_END):
+            if row in within:
+                figures[key_number(key)] += 1
+        found: list[tuple[JsonScalar, int]] = [(text, n) for text, n in counts.items() if n]
+        found += [(int(x) if x.is_integer() else x, n) for x, n in figures.items()]
+        for value in (True, False, None):
+            n = self.equals(txn, field, value).intersection_cardinality(within)
+            if n:
+                found.append((value, n))
+        return sorted(found, key=lambda pair: (-pair[1], type(pair[0]).__name__, str(pair[0])))
+
+    def times_in_order(
+        self,
+        txn: ReadTxn,
+        field: str,
+        low_us: int | None,
+        high_us: int | None,
+        *,
+        reverse: bool = False,
+    ) -> Iterator[tuple[int, int]]:
+        """(microseconds, row) with low_us <= time < high_us, by time and row, or reversed."""
+        number = FIELDS[field].number
+        low = 0 if low_us is None else time_key(low_us)
+        high = KEY_END if high_us is None else time_key(high_us)
+        for key, row in TIMES.scan(txn, number, low, high, reverse=reverse):
+            yield key_time(key), row
+
+    def bounds(self, txn: ReadTxn, field: str) -> tuple[float, float] | None:
+        """Two numbers (for a time field: microseconds) near the least and the greatest."""
+        number = _number(txn, field)
+        if number is None:
+            return None
+        is_time = field in FIELDS and FIELDS[field].type == "time"
+        keys = (TIMES if is_time else NUMBERS).bounds(txn, number)
+        if keys is None:
+            return None
+        decode = key_time if is_time else key_number
+        return decode(keys[0]), decode(keys[1])
+
+
+def _enter(txn: WriteTxn, groups: dict[Term, list[int]] | defaultdict[Term, list[int]]) -> None:
+    ordered: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+    added: defaultdict[int, list[strings.Entry]] = defaultdict(list)
+    dropped: defaultdict[int, list[strings.Entry]] = defaultdict(list)
+    for (kind, number, value), rows in groups.items():
+        if isinstance(value, int):
+            ordered[kind, number] += [(value, row) for row in rows]
+        elif isinstance(value, bytes):
+            bitmaps.add_rows(txn, _prefix(number, value), rows)
+        elif kind == "part":
+            bitmaps.add_rows(txn, _part_prefix(txn, number, value.encode()), rows)
+        else:
+            _enter_text(txn, number, value.encode(), rows, added[number], dropped[number])
+    for (kind, number), entries in ordered.items():
+        (TIMES if kind == "time" else NUMBERS).add(txn, number, entries)
+    for number, texts in dropped.items():
+        strings.remove(txn, number, texts)
+    for number, texts in added.items():
+        strings.insert(txn, number, texts)
+
+
+def _enter_text(
+    txn: WriteTxn,
+    number: int,
+    text: bytes,
+    rows: list[int],
+    added: list[strings.Entry],
+    dropped: list[strings.Entry],
+) -> None:
+    before = bitmaps.add_rows(txn, _text_prefix(txn, number, text), rows)
+    if len(text) > strings.TEXT_MAX_BYTES:
+        bitmaps.add_rows(txn, _prefix(number, LONG), rows)
+        return
+    if before is None:  # it has many rows, and its one entry
+        return
+    after = {*before, *rows}
+    if len(after) <= bitmaps.INLINE_MAX:
+        added += [(text, row) for row in after.difference(before)]
+    else:
+        dropped += [(text, row) for row in before]
+        added.append((text, strings.MANY))
+
+
+def _take_out(txn: WriteTxn, groups: dict[Term, list[int]]) -> None:
+    ordered: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+    dropped: defaultdict[int, list[strings.Entry]] = defaultdict(list)
+    for (kind, number, value), rows in groups.items():
+        if isinstance(value, int):
+            ordered[kind, number] += [(value, row) for row in rows]
+        elif isinstance(value, bytes):
+            bitmaps.discard_rows(txn, _prefix(number, value), rows)
+        elif kind == "part":
+            bitmaps.discard_rows(txn, _part_prefix(txn, number, value.encode()), rows)
+        else:
+            text = value.encode()
+            inline, empty = bitmaps.discard_rows(txn, _text_prefix(txn, number, text), rows)
+            if len(text) > strings.TEXT_MAX_BYTES:
+                bitmaps.discard_rows(txn, _prefix(number, LONG), rows)
+                continue
+            dropped[number] += [(text, row) for row in inline]
+            if empty:
+                dropped[number].append((text, strings.MANY))
+    for (kind, number), entries in ordered.items():
+        (TIMES if kind == "time" else NUMBERS).remove(txn, number, entries)
+    for number, texts in dropped.items():
+        strings.remove(txn, number, texts)
+
+
+def _number(txn: ReadTxn, field: str) -> int | None:
+    if field.startswith(METADATA):
+        return path_number(txn, field.removeprefix(METADATA))
+    return FIELDS[field].number
+
+
+def _prefix(number: int, code: bytes) -> bytes:
+    return number.to_bytes(2, "big") + code
+
+
+def _text_prefix(txn: ReadTxn, number: int, text: bytes) -> bytes:
+    return number.to_bytes(2, "big") + _hash(txn, b"v" + text)
+
+
+def _part_prefix(txn: ReadTxn, number: int, prefix: bytes) -> bytes:
+    return number.to_bytes(2, "big") + _hash(txn, b"p" + prefix)
+
+
+def _set_prefix(txn: ReadTxn, name: str) -> bytes:
+    return SETS.to_bytes(2, "big") + _hash(txn, b"s" + name.encode())
+
+
+def _hash(txn: ReadTxn, data: bytes) -> bytes:
+    """63 bits; the highest bit is set, apart from special sets and radix levels."""
+    digest = txn.digest(data, 8)
+    return bytes((digest[0] | 0x80,)) + digest[1:]
+
+
+def _union(found: Sequence[BitMap]) -> BitMap:
+    if not found:
+        return BitMap()
+    return found[0] if len(found) == 1 else BitMap.union(*found)

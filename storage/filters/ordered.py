@@ -1,0 +1,289 @@
+"""Numbers and times in order: packed sorted blocks of (key, row), and radix bitmaps above them.
+
+    table key     := field u16 | first entry's key u64 | its row u32
+    table payload := n keys u64 LE | n rows u32 LE                       1 <= n <= 150
+    radix set     := bitmaps prefix  field u16 | level u8 | key >> shift, 7 bytes
+
+A key is any value mapped to an unsigned 64-bit integer of the same order: a time biased by 2^63, a
+number by the bits of its float64. A range is two edges read from the blocks and, between them,
+unions of radix sets at growing units, so that its cost does not grow with its width. For times
+the units are 71 minutes, 38 hours, 51 days and 4.5 years; for numbers 1/32 of a power of two, and
+a power of two. This file knows no field names and no operators.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+from pyroaring import BitMap
+
+from memdb.storage import tables
+from memdb.storage.environment import ReadTxn, WriteTxn
+from memdb.storage.filters import bitmaps
+
+BLOCK_ENTRIES = 150
+KEY_END = 1 << 64
+_TIME_BIAS = 1 << 63
+_DIRECT_BLOCKS = 8
+_FIRST_LEVEL = 0x10  # the byte after the field: under it special sets, from 0x80 hashes of text
+_DOUBLE = struct.Struct(">d")
+_UNSIGNED = struct.Struct(">Q")
+
+Entry = tuple[int, int]
+
+
+def time_key(micros: int) -> int:
+    """Microseconds UTC as an ordered key; beyond int64 it saturates."""
+    return min(max(micros + _TIME_BIAS, 0), KEY_END - 1)
+
+
+def key_time(key: int) -> int:
+    return key - _TIME_BIAS
+
+
+def number_key(number: int | float) -> int:
+    """A finite number as an ordered key; 2 and 2.0, and 0.0 and -0.0, have the same."""
+    bits: int = _UNSIGNED.unpack(_DOUBLE.pack(float(number) + 0.0))[0]
+    return bits ^ (KEY_END - 1) if bits >> 63 else bits | _TIME_BIAS
+
+
+def key_number(key: int) -> float:
+    bits = key & (_TIME_BIAS - 1) if key >> 63 else key ^ (KEY_END - 1)
+    number: float = _DOUBLE.unpack(_UNSIGNED.pack(bits))[0]
+    return number
+
+
+class OrderedIndex:
+    """One table of ordered entries. Stateless: every call takes its transaction."""
+
+    def __init__(self, table: str, shifts: tuple[int, ...]) -> None:
+        self._table = table
+        self._shifts = shifts
+
+    # --- writing ---------------------------------------------------------------------------
+
+    def add(self, txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
+        """Enter (key, row) pairs, in any order; those already there stay once."""
+        ordered = sorted(set(entries))
+        at = 0
+        while at < len(ordered):
+            at = self._add_to_block(txn, field, ordered, at)
+        for prefix, rows in self._radix(field, ordered).items():
+            bitmaps.add_rows(txn, prefix, rows)
+
+    def remove(self, txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
+        """Take (key, row) pairs out; those not there are passed over."""
+        ordered = sorted(set(entries))
+        removed = [entry for entry in ordered if self._remove_one(txn, field, entry)]
+        for prefix, rows in self._radix(field, removed).items():
+            bitmaps.discard_rows(txn, prefix, rows)
+
+    def _radix(self, field: int, entries: Sequence[Entry]) -> dict[bytes, list[int]]:
+        groups: dict[bytes, list[int]] = {}
+        for level, shift in enumerate(self._shifts):
+            head = field.to_bytes(2, "big") + bytes((_FIRST_LEVEL + level,))
+            last, rows = -1, [0]
+            for key, row in entries:
+                bucket = key >> shift
+                if bucket != last:
+                    last, rows = bucket, []
+                    groups[head + bucket.to_bytes(7, "big")] = rows
+                rows.append(row)
+        return groups
+
+    def _add_to_block(self, txn: WriteTxn, field: int, ordered: list[Entry], at: int) -> int:
+        """Enter those entries from ``at`` on that belong in one block; the index after them."""
+        found = self._block_of(txn, field, *ordered[at])
+        if found is None:
+            self._write(txn, field, None, array("Q"), array("I"), ordered[at:], appended=True)
+            return len(ordered)
+        stop = at + 1
+        if stop < len(ordered):
+            following = self._key_after(txn, field, found[0])
+            stop = len(ordered) if following is None else bisect_left(ordered, following, stop)
+        keys, rows = _unpack(found[1])
+        old_last = (keys[-1], rows[-1])
+        fresh = ordered[at:stop]
+        self._write(txn, field, found[0], keys, rows, fresh, appended=fresh[0] > old_last)
+        return stop
+
+    def _write(
+        self,
+        txn: WriteTxn,
+        field: int,
+        old_key: bytes | None,
+        keys: array[int],
+        rows: array[int],
+        fresh: Sequence[Entry],
+        *,
+        appended: bool,
+    ) -> None:
+        for key, row in fresh:
+            i = _position(keys, rows, key, row)
+            if i < len(keys) and keys[i] == key and rows[i] == row:
+                continue
+            keys.insert(i, key)
+            rows.insert(i, row)
+        # Entries mostly ascend: full blocks stay full then; otherwise a split leaves room.
+        count = -(-len(keys) // BLOCK_ENTRIES)
+        size = BLOCK_ENTRIES if appended else -(-len(keys) // count)
+        if old_key is not None and old_key != _block_key(field, keys[0], rows[0]):
+            txn.delete(self._table, old_key)
+        for start in range(0, len(keys), size):
+            part = slice(start, start + size)
+            txn.put(
+                self._table, _block_key(field, keys[start], rows[start]), _pack(keys[part], rows[part])
+            )
+
+    def _remove_one(self, txn: WriteTxn, field: int, entry: Entry) -> bool:
+        found = self._block_of(txn, field, *entry)
+        if found is None:
+            return False
+        keys, rows = _unpack(found[1])
+        i = _position(keys, rows, *entry)
+        if i == len(keys) or (keys[i], rows[i]) != entry:
+            return False
+        del keys[i], rows[i]
+        if i == 0:  # its value was in the block's key
+            txn.delete(self._table, found[0])
+        if keys:
+            txn.put(self._table, _block_key(field, keys[0], rows[0]), _pack(keys, rows))
+        return True
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def rows(self, txn: ReadTxn, field: int, low: int, high: int) -> BitMap:
+        """Rows with low <= key < high."""
+        low, high = max(low, 0), min(high, KEY_END)
+        if low >= high:
+            return BitMap()
+        start, stop = self._start(txn, field, low), _bound(field, high)
+        probe = list(islice(txn.scan_keys(self._table, start, stop), _DIRECT_BLOCKS + 1))
+        if len(probe) <= _DIRECT_BLOCKS:
+            return self._rows_from_blocks(txn, field, low, high)
+        found: list[BitMap] = []
+        level = -1
+        for shift in self._shifts:
+            inner_low, inner_high = -(-low >> shift) << shift, high >> shift << shift
+            if inner_low >= inner_high:
+                break
+            found.append(self._cover(txn, field, level, low, inner_low))
+            found.append(self._cover(txn, field, level, inner_high, high))
+            low, high = inner_low, inner_high
+            level += 1
+        found.append(self._cover(txn, field, level, low, high))
+        return BitMap.union(*found)
+
+    def _cover(self, txn: ReadTxn, field: int, level: int, low: int, high: int) -> BitMap:
+        if low >= high:
+            return BitMap()
+        if level < 0:
+            return self._rows_from_blocks(txn, field, low, high)
+        shift = self._shifts[level]
+        head = field.to_bytes(2, "big") + bytes((_FIRST_LEVEL + level,))
+        return bitmaps.load_range(
+            txn,
+            head + (low >> shift).to_bytes(7, "big"),
+            head + (high >> shift).to_bytes(7, "big"),
+        )
+
+    def _rows_from_blocks(self, txn: ReadTxn, field: int, low: int, high: int) -> BitMap:
+        start = self._start(txn, field, low)
+        blocks = [payload for _, payload in txn.scan(self._table, start, _bound(field, high))]
+        # Every block but the last ends before the last begins, hence below ``high``.
+        parts = []
+        for number, payload in enumerate(blocks):
+            count = len(payload) // 12
+            first, last = 0, count
+            if number in (0, len(blocks) - 1):
+                keys, _ = _unpack(payload)
+                first, last = bisect_left(keys, low), bisect_left(keys, high)
+            parts.append(payload[8 * count + 4 * first : 8 * count + 4 * last])
+        return bitmaps.bitmap_of(np.frombuffer(b"".join(parts), "<u4"))
+
+    def scan(
+        self, txn: ReadTxn, field: int, low: int, high: int, *, reverse: bool = False
+    ) -> Iterator[Entry]:
+        """(key, row) with low <= key < high, in order of both or reversed."""
+        low, high = max(low, 0), min(high, KEY_END)
+        if low >= high:
+            return
+        start = self._start(txn, field, low)
+        for _, payload in txn.scan(self._table, start, _bound(field, high), reverse=reverse):
+            keys, rows = _unpack(payload)
+            entries = range(bisect_left(keys, low), bisect_left(keys, high))
+            for i in reversed(entries) if reverse else entries:
+                yield keys[i], rows[i]
+
+    def bounds(self, txn: ReadTxn, field: int) -> tuple[int, int] | None:
+        """Two keys near the least and the greatest of a field; for estimates."""
+        start, stop = _bound(field, 0), _bound(field + 1, 0)
+        first = next(txn.scan_keys(self._table, start, stop), None)
+        last = next(txn.scan_keys(self._table, start, stop, reverse=True), None)
+        if first is None or last is None:
+            return None
+        return int.from_bytes(first[2:10], "big"), int.from_bytes(last[2:10], "big")
+
+    def _start(self, txn: ReadTxn, field: int, low: int) -> bytes:
+        """The key of the block that holds the first entry >= ``low``, or a bound before it."""
+        start = _bound(field, low)
+        before = next(txn.scan_keys(self._table, _bound(field, 0), start, reverse=True), None)
+        return start if before is None else before
+
+    def _block_of(
+        self, txn: ReadTxn, field: int, key: int, row: int
+    ) -> tuple[bytes, bytes] | None:
+        """The block an entry belongs in; None when the field has none."""
+        found = txn.floor(self._table, _block_key(field, key, row))
+        if found is not None and found[0][:2] == field.to_bytes(2, "big"):
+            return found
+        return next(txn.scan(self._table, _bound(field, 0), _bound(field + 1, 0)), None)
+
+    def _key_after(self, txn: ReadTxn, field: int, block: bytes) -> Entry | None:
+        after = next(txn.scan_keys(self._table, block + b"\0", _bound(field + 1, 0)), None)
+        if after is None:
+            return None
+        return int.from_bytes(after[2:10], "big"), int.from_bytes(after[10:], "big")
+
+
+NUMBERS = OrderedIndex(tables.NUMBERS, (47, 52))
+TIMES = OrderedIndex(tables.TIMES, (32, 37, 42, 47))
+
+
+def _block_key(field: int, key: int, row: int) -> bytes:
+    return b"".join((field.to_bytes(2, "big"), key.to_bytes(8, "big"), row.to_bytes(4, "big")))
+
+
+def _bound(field: int, key: int) -> bytes:
+    """Before every entry of ``key`` or more; ``KEY_END`` is past the field's last."""
+    if key >= KEY_END:
+        return _bound(field + 1, 0)
+    if field > 0xFFFF:
+        return b"\xff" * 15
+    return _block_key(field, key, 0)
+
+
+def _position(keys: array[int], rows: array[int], key: int, row: int) -> int:
+    i = bisect_left(keys, key)
+    return bisect_left(rows, row, i, bisect_right(keys, key, i)) if i < len(keys) else i
+
+
+def _pack(keys: array[int], rows: array[int]) -> bytes:
+    if sys.byteorder == "big":
+        keys = keys[:]
+        keys.byteswap()
+    return keys.tobytes() + bitmaps.row_bytes(rows)
+
+
+def _unpack(payload: bytes) -> tuple[array[int], array[int]]:
+    count = len(payload) // 12
+    keys = array("Q", payload[: 8 * count])
+    if sys.byteorder == "big":
+        keys.byteswap()
+    return keys, bitmaps.row_array(payload[8 * count :])

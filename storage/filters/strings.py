@@ -1,0 +1,284 @@
+"""Strings in order, without a string in any key: sorted (text, row) blocks under ordered labels.
+
+    table key     := field u16 | label u64
+    table payload := n u16 LE | n rows u32 LE | common prefix { FF suffix } x n
+
+Blocks of one field are ordered by label, and labels by the texts in them; text is in the values
+only. Labels are handed out as in order maintenance (Dietz and Sleator 1987; here as the simple
+list labelling of Bender et al. 2002): a new block takes one between its neighbours', and when
+there is none a neighbourhood is relabelled evenly. To find a block one bisects the labels, reading
+a first text at each step. 0xFF occurs in no UTF-8 text, so it separates.
+
+A string with at most ``INLINE_MAX`` rows has one entry per row, so that a prefix over many
+distinct strings reads no bitmaps; one with more has a single entry whose row is ``MANY``, and
+its rows are in its bitmap. This file knows fields by number and texts as bytes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from os.path import commonprefix
+
+from memdb.storage import tables
+from memdb.storage.environment import ReadTxn, WriteTxn
+from memdb.storage.filters.bitmaps import row_array, row_bytes
+from memdb.storage.values import SMALL_PAYLOAD_MAX_BYTES
+
+MANY = 0xFFFF_FFFF
+TEXT_MAX_BYTES = 512
+_FIRST_LABEL = 1 << 63
+_STEP = 1 << 40
+_LABEL_END = 1 << 64
+_BATCH = 8  # from so many entries on, listing a field's labels is cheaper than bisecting each
+
+Entry = tuple[bytes, int]
+
+
+class _Labels:
+    """The labels of one field in order, and the first entries read so far. Lives for one call."""
+
+    def __init__(self, txn: ReadTxn, field: int, *, listed: bool) -> None:
+        self._txn = txn
+        self._field = field
+        self._firsts: dict[int, Entry] = {}
+        self._list = list(_labels(txn, field)) if listed else None
+
+    def locate(self, entry: Entry) -> int | None:
+        """The last block that begins at or before ``entry``; the first one if none does."""
+        if self._list is not None:
+            if not self._list:
+                return None
+            at = bisect_right(self._list, entry, key=self.first)
+            return self._list[max(at - 1, 0)]
+        low = next(_labels(self._txn, self._field), None)
+        if low is None:
+            return None
+        high = _LABEL_END
+        while True:
+            middle = (low + high) // 2
+            found = self._block_in(low, middle, high)
+            if found is None:
+                return low
+            label, after_middle = found
+            if self.first(label) <= entry:
+                low = label
+            elif after_middle:  # it begins too late, and no block lies between
+                return low
+            else:
+                high = label
+
+    def _block_in(self, low: int, middle: int, high: int) -> tuple[int, bool] | None:
+        """The last block in (low, middle], else the first in (middle, high)."""
+        table, field = tables.NAMES, self._field
+        before = self._txn.scan_keys(table, _key(field, low + 1), _key(field, middle + 1), reverse=True)
+        key = next(before, None)
+        if key is not None:
+            return int.from_bytes(key[2:], "big"), False
+        after = self._txn.scan_keys(table, _key(field, middle + 1), _key(field, high))
+        key = next(after, None)
+        return None if key is None else (int.from_bytes(key[2:], "big"), True)
+
+    def first(self, label: int) -> Entry:
+        entry = self._firsts.get(label)
+        if entry is None:
+            payload = self._txn.get(tables.NAMES, _key(self._field, label)) or b""
+            entry = self._firsts[label] = _first(payload)
+        return entry
+
+    def after(self, label: int) -> int | None:
+        """The label following ``label``."""
+        if self._list is not None:
+            at = bisect_right(self._list, label)
+            return self._list[at] if at < len(self._list) else None
+        return next(_labels(self._txn, self._field, label + 1), None)
+
+    def wrote(self, label: int, first: Entry) -> None:
+        """A block was written under ``label``."""
+        self._firsts[label] = first
+        if self._list is not None:
+            at = bisect_left(self._list, label)
+            if at == len(self._list) or self._list[at] != label:
+                self._list.insert(at, label)
+
+
+def insert(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
+    """Enter (text, row) pairs, in any order; those already there stay once."""
+    ordered = sorted(set(entries))
+    listed = len(ordered) >= _BATCH
+    labels = _Labels(txn, field, listed=listed)
+    at = 0
+    while at < len(ordered):
+        label = labels.locate(ordered[at])
+        if label is None:
+            label, following, block, stop = _FIRST_LABEL, None, [], len(ordered)
+        else:
+            following = labels.after(label)
+            stop = len(ordered)
+            if following is not None:
+                stop = max(bisect_left(ordered, labels.first(following), at), at + 1)
+            block = _decode(txn.get(tables.NAMES, _key(field, label)) or b"")
+        fresh = ordered[at:stop]
+        appended = not block or fresh[0] > block[-1]
+        pieces = _cut(sorted({*block, *fresh}), appended=appended)
+        places = _places(label, following, len(pieces))
+        if places is None:
+            _make_room(txn, field, label)
+            labels = _Labels(txn, field, listed=listed)
+            continue
+        for place, (first, payload) in zip(places, pieces, strict=True):
+            txn.put(tables.NAMES, _key(field, place), payload)
+            labels.wrote(place, first)
+        at = stop
+
+
+def remove(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
+    """Take (text, row) pairs out; those not there are passed over."""
+    for entry in sorted(set(entries)):
+        label = _Labels(txn, field, listed=False).locate(entry)
+        if label is None:
+            return
+        block = _decode(txn.get(tables.NAMES, _key(field, label)) or b"")
+        at = bisect_left(block, entry)
+        if at == len(block) or block[at] != entry:
+            continue
+        del block[at]
+        if block:
+            txn.put(tables.NAMES, _key(field, label), _encode(block))
+        else:
+            txn.delete(tables.NAMES, _key(field, label))
+
+
+def find(
+    txn: ReadTxn, field: int, low: bytes, high: bytes | None
+) -> tuple[bytes, list[bytes]]:
+    """What lies at low <= text < high (None: no upper bound).
+
+    The rows of strings with few rows, as packed u32, and the texts of strings with many.
+    """
+    packed: list[bytes] = []
+    many: list[bytes] = []
+    first_payload = True
+    for payload, following in _pairwise(_blocks_from(txn, field, low, high)):
+        inside = not first_payload and following is not None
+        first_payload = False
+        count = int.from_bytes(payload[:2], "little")
+        rows = payload[2 : 2 + 4 * count]
+        # MANY is four bytes FF: cheap to rule out, and only then are the texts needed.
+        if inside and b"\xff\xff\xff\xff" not in rows:
+            packed.append(rows)
+            continue
+        block = _decode(payload)
+        start = bisect_left(block, (low, 0))
+        stop = len(block) if high is None else bisect_left(block, (high, 0))
+        few = []
+        for text, row in block[start:stop]:
+            if row == MANY:
+                many.append(text)
+            else:
+                few.append(row)
+        packed.append(row_bytes(few))
+    return b"".join(packed), many
+
+
+def scan(txn: ReadTxn, field: int) -> Iterator[Entry]:
+    """Every (text, row) of a field in order."""
+    for _, payload in txn.scan(tables.NAMES, _key(field, 0), _key(field + 1, 0)):
+        yield from _decode(payload)
+
+
+def _blocks_from(txn: ReadTxn, field: int, low: bytes, high: bytes | None) -> Iterator[bytes]:
+    label = _Labels(txn, field, listed=False).locate((low, 0))
+    if label is None:
+        return
+    start = True
+    for _, payload in txn.scan(tables.NAMES, _key(field, label), _key(field + 1, 0)):
+        if not start and high is not None and _first(payload)[0] >= high:
+            return
+        start = False
+        yield payload
+
+
+def _pairwise(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bytes | None]]:
+    previous = next(blocks, None)
+    while previous is not None:
+        following = next(blocks, None)
+        yield previous, following
+        previous = following
+
+
+def _labels(txn: ReadTxn, field: int, start: int = 0) -> Iterator[int]:
+    for key in txn.scan_keys(tables.NAMES, _key(field, start), _key(field + 1, 0)):
+        yield int.from_bytes(key[2:], "big")
+
+
+def _places(label: int, following: int | None, count: int) -> list[int] | None:
+    """Labels for the pieces of a block, its own first; None when there is no room."""
+    if following is None:
+        last = label + _STEP * (count - 1)
+        return [label + _STEP * i for i in range(count)] if last < _LABEL_END else None
+    gap = (following - label) // count
+    return [label + gap * i for i in range(count)] if gap or count == 1 else None
+
+
+def _make_room(txn: WriteTxn, field: int, label: int) -> None:
+    """Relabel a neighbourhood evenly: the smallest around ``label`` that is thin enough."""
+    labels = list(_labels(txn, field))
+    at = bisect_left(labels, label)
+    width = 16
+    while True:
+        start, stop = max(at - width, 0), min(at + width, len(labels))
+        low = labels[start - 1] if start else 0
+        high = labels[stop] if stop < len(labels) else _LABEL_END
+        gap = (high - low) // (stop - start + 1)
+        if gap >= 1 << 20 or (start == 0 and stop == len(labels)):
+            break
+        width *= 2
+    payloads = [txn.get(tables.NAMES, _key(field, old)) or b"" for old in labels[start:stop]]
+    txn.delete_range(tables.NAMES, _key(field, labels[start]), _key(field, labels[stop - 1] + 1))
+    for i, payload in enumerate(payloads, 1):
+        txn.put(tables.NAMES, _key(field, low + gap * i), payload)
+
+
+def _key(field: int, label: int) -> bytes:
+    if label >= _LABEL_END:
+        return _key(field + 1, 0)
+    return field.to_bytes(2, "big") + label.to_bytes(8, "big") if field <= 0xFFFF else b"\xff" * 11
+
+
+def _encode(block: Sequence[Entry]) -> bytes:
+    prefix = commonprefix([block[0][0], block[-1][0]])
+    size = len(prefix)
+    texts = b"".join([b"\xff" + text[size:] for text, _ in block])
+    rows = row_bytes(row for _, row in block)
+    return len(block).to_bytes(2, "little") + rows + prefix + texts
+
+
+def _decode(payload: bytes) -> list[Entry]:
+    count = int.from_bytes(payload[:2], "little")
+    prefix, *suffixes = payload[2 + 4 * count :].split(b"\xff")
+    rows = row_array(payload[2 : 2 + 4 * count])
+    return list(zip([prefix + suffix for suffix in suffixes], rows, strict=True))
+
+
+def _first(payload: bytes) -> Entry:
+    at = 2 + 4 * int.from_bytes(payload[:2], "little")
+    prefix, suffix = payload[at : at + 2 * TEXT_MAX_BYTES + 2].split(b"\xff", 2)[:2]
+    return prefix + suffix, int.from_bytes(payload[2:6], "little")
+
+
+def _cut(block: list[Entry], *, appended: bool) -> list[tuple[Entry, bytes]]:
+    """The block in pieces that obey the size limit: (first entry, payload)."""
+    payload = _encode(block)
+    if len(payload) <= SMALL_PAYLOAD_MAX_BYTES:
+        return [(block[0], payload)]
+    middle = len(block) // 2
+    if appended:  # ascending texts: leave full blocks behind
+        low, high = 1, len(block)
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = len(_encode(block[:middle])) <= SMALL_PAYLOAD_MAX_BYTES
+            low, high = (middle, high) if fits else (low, middle)
+        middle = low
+    left = _cut(block[:middle], appended=appended)
+    return left + _cut(block[middle:], appended=appended)

@@ -226,7 +226,8 @@ def setup(groups: tuple) -> None:
     done_something = False
     if not set(wanted) <= set(stamp.get("requirements", ())):
         say(f"installing {len(wanted)} requirements into {VENV}")
-        pip("install", *wanted)
+        # Compiling all of torch and transformers to bytecode would take longer than the demo.
+        pip("install", "--no-compile", *wanted)
         stamp["requirements"] = wanted
         write_stamp(stamp)
         done_something = True

@@ -1,0 +1,51 @@
+"""Every command of the command line, in the order of help."""
+
+from __future__ import annotations
+
+from memdb.cli import completion, faces, memories, upkeep
+from memdb.cli.calls import Call
+from memdb.cli.spec import Command, Option
+
+
+def demo(call: Call) -> int:
+    """The tour: a sample life in a temporary directory."""
+    from memdb import demo as tour
+
+    return tour.main(as_json=call.out.as_json)
+
+
+def complete(call: Call) -> None:
+    """Print a completion script."""
+    call.out.stream.write(completion.script(call.args.shell, COMMANDS))
+
+
+DEMO = Command(
+    "demo",
+    "the tour: a sample life is read, asked about, changed and asked again",
+    demo,
+    None,
+    examples=("demo",),
+    opens="nothing",
+    details=" It runs in a temporary directory and touches nothing else.",
+)
+COMPLETION = Command(
+    "completion",
+    "print a completion script for your shell",
+    complete,
+    None,
+    (Option("shell", "which shell", place="one", choices=completion.SHELLS, own=True),),
+    (
+        "completion bash >> ~/.bashrc",
+        "completion zsh > ~/.zfunc/_memdb",
+        "completion fish > ~/.config/fish/completions/memdb.fish",
+    ),
+    opens="nothing",
+)
+
+COMMANDS: tuple[Command, ...] = (
+    DEMO,
+    *memories.COMMANDS,
+    *faces.COMMANDS,
+    *upkeep.COMMANDS,
+    COMPLETION,
+)

@@ -1,0 +1,300 @@
+"""Commands that keep house: config, stats, check, compact, snapshot, export, import, spaces."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memdb.cli.calls import Call, with_database
+from memdb.cli.output import counted, plain
+from memdb.cli.spec import BY_ID, SELECTOR, SELECTOR_WITH_ID, Command, Option
+
+if TYPE_CHECKING:
+    from memdb import Database
+
+STDIO = "-"
+
+
+@with_database
+def report(call: Call, db: Database) -> None:
+    """Print everything known under a selector."""
+    found = db.report(**call.arguments())
+    if call.out.as_json:
+        call.out.json(found)
+        return
+    plainly = plain(found)
+    for name, value in plainly.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            call.out.line(call.out.style(f"{name.replace('_', ' ')} ({len(value)})", "bold"))
+            call.out.memories(getattr(found, name))
+            call.out.line()
+        else:
+            call.out.fields([(name, value)])
+
+
+@with_database
+def config(call: Call, db: Database) -> None:
+    """Print the stored settings, or one of them, or change one."""
+    from memdb import InvalidArgument
+
+    name, value = call.args.name, call.args.value
+    settings = db.settings.to_dict()
+    if name is not None and name not in settings:
+        raise InvalidArgument(
+            f"there is no setting {name!s:.64}",
+            field="name",
+            hint="the settings are: " + ", ".join(sorted(settings)),
+        )
+    if value is not None:
+        setattr(db.settings, name, None if value == "none" else _typed(value))
+        settings = db.settings.to_dict()
+    shown = settings if name is None else {name: settings[name]}
+    if call.out.as_json:
+        call.out.json(shown)
+    elif name is not None and value is None:
+        call.out.line(str(plain(shown[name])) if shown[name] is not None else "-")
+    else:
+        call.out.fields(shown.items())
+
+
+def _typed(text: str) -> Any:
+    """JSON where it is one (numbers, lists), else the text itself (Europe/London, 200MB)."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@with_database
+def stats(call: Call, db: Database) -> None:
+    """Print what is stored and what it costs."""
+    found = db.stats()
+    if call.out.as_json:
+        call.out.json(found)
+    else:
+        call.out.fields(found.items())
+
+
+@with_database
+def check(call: Call, db: Database) -> int:
+    """Verify the database; exit status 1 when something is wrong."""
+    found = db.check(**call.arguments())
+    sound = bool(found["ok"])
+    if call.out.as_json:
+        call.out.json(found)
+    else:
+        verdict = call.out.style("sound", "green") if sound else call.out.style("damaged", "red")
+        call.out.line(verdict)
+        call.out.fields((name, value) for name, value in found.items() if name != "ok")
+    return 0 if sound else 1
+
+
+@with_database
+def compact(call: Call, db: Database) -> None:
+    """Rewrite the store without free pages or dead bytes."""
+    found = db.compact()
+    if call.out.as_json:
+        call.out.json(found)
+    else:
+        call.out.fields(found.items())
+
+
+@with_database
+def snapshot(call: Call, db: Database) -> None:
+    """Write a consistent copy that opens like any other database."""
+    path = db.snapshot(call.args.path)
+    if call.out.as_json:
+        call.out.json({"path": str(path)})
+    else:
+        call.out.line(str(path))
+
+
+@with_database
+def export(call: Call, db: Database) -> None:
+    """Write memories with every field to a file, or to standard output."""
+    fields = call.arguments("path")
+    to_stdout = call.args.path == STDIO
+    with (
+        tempfile.TemporaryDirectory(prefix="memdb-export-") as folder,
+        call.progress("exporting") as progress,
+    ):
+        path = Path(folder, "memories") if to_stdout else Path(call.args.path)
+        count = db.export(path, **fields, progress=progress)
+        if to_stdout:
+            with path.open(encoding="utf-8") as written:
+                shutil.copyfileobj(written, call.out.stream)
+            return
+    if call.out.as_json:
+        call.out.json({"path": call.args.path, "exported": count})
+    else:
+        call.out.line(f"exported {counted(count, 'memory', 'memories')}")
+
+
+@with_database
+def import_(call: Call, db: Database) -> None:
+    """Read what export wrote; what is stored already is left alone."""
+    with (
+        tempfile.TemporaryDirectory(prefix="memdb-import-") as folder,
+        call.progress("importing") as progress,
+    ):
+        path = Path(call.args.path)
+        if call.args.path == STDIO:
+            path = Path(folder, "memories.jsonl")
+            with path.open("wb") as copy:
+                shutil.copyfileobj(sys.stdin.buffer, copy)
+        count = db.import_(path, progress=progress)
+    if call.out.as_json:
+        call.out.json({"path": call.args.path, "imported": count})
+    else:
+        call.out.line(f"imported {counted(count, 'new memory', 'new memories')}")
+
+
+@with_database
+def spaces_list(call: Call, db: Database) -> None:
+    """List the embedding spaces."""
+    found = [plain(space) for space in db.spaces.list()]
+    if call.out.as_json:
+        call.out.json({"spaces": found})
+        return
+    names = ("name", "dim", "metric", "profile", "count", "embedder")
+    rows = [tuple(_cell(space.get(name)) for name in names) for space in found]
+    call.out.table(names, rows)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("name", ""))
+    return "" if value is None else str(value)
+
+
+@with_database
+def spaces_create(call: Call, db: Database) -> None:
+    """Make a space for vectors of your own."""
+    space = db.spaces.create(**call.arguments())
+    if call.out.as_json:
+        call.out.json(space if space is not None else {"name": call.args.name})
+    else:
+        call.out.line(f"made space {call.args.name}")
+
+
+@with_database
+def spaces_drop(call: Call, db: Database) -> None:
+    """Remove a space with its vectors; the memories stay."""
+    db.spaces.drop(call.args.name)
+    if call.out.as_json:
+        call.out.json({"name": call.args.name, "dropped": True})
+    else:
+        call.out.line(f"dropped space {call.args.name}")
+
+
+NAME = Option("name", "name of the space", place="one")
+
+COMMANDS = (
+    Command(
+        "report",
+        "print everything known about someone or something",
+        report,
+        "report",
+        (BY_ID, *SELECTOR),
+        ("report --about Ana", "report --source 'app:*' --since 2024 --json"),
+        opens="read",
+    ),
+    Command(
+        "config",
+        "print or change the settings stored in the database",
+        config,
+        None,
+        (
+            Option("name", "one setting", place="maybe", own=True),
+            Option("value", "its new value; none unsets it", place="maybe", own=True),
+        ),
+        ("config", "config time_zone Europe/London", "config disk_budget 200MB"),
+    ),
+    Command(
+        "stats",
+        "print what is stored and what it costs in bytes",
+        stats,
+        "stats",
+        examples=("stats", "stats --json"),
+        opens="read",
+    ),
+    Command(
+        "check",
+        "verify every checksum and that all structures agree",
+        check,
+        "check",
+        (Option("repair", "rebuild derived data that is damaged", kind="flag"),),
+        ("check", "check --repair"),
+        details=" The exit status is 1 when something is wrong.",
+    ),
+    Command(
+        "compact",
+        "rewrite the store without free pages or dead bytes",
+        compact,
+        "compact",
+        examples=("compact",),
+    ),
+    Command(
+        "snapshot",
+        "write a consistent copy, which opens like any other database",
+        snapshot,
+        "snapshot",
+        (Option("path", "a new directory", place="one"),),
+        ("snapshot ~/backup/memdb-2024-12-31",),
+        opens="read",
+    ),
+    Command(
+        "export",
+        "write memories with every field to a file",
+        export,
+        "export",
+        (
+            Option("path", "the file; - is standard output", place="one"),
+            Option("format", "how to write it (default: jsonl)", choices=("jsonl", "parquet")),
+            *SELECTOR_WITH_ID,
+        ),
+        ("export life.jsonl", "export - --tag health | grep Ana"),
+        opens="read",
+    ),
+    Command(
+        "import",
+        "read what export wrote; what is stored already is left alone",
+        import_,
+        "import_",
+        (Option("path", "the file; - is standard input", place="one"),),
+        ("import life.jsonl",),
+    ),
+    Command(
+        "spaces list",
+        "list the embedding spaces",
+        spaces_list,
+        "spaces.list",
+        examples=("spaces list",),
+        opens="read",
+    ),
+    Command(
+        "spaces create",
+        "make a space for vectors of your own",
+        spaces_create,
+        "spaces.create",
+        (
+            NAME,
+            Option("dim", "numbers in a vector", kind="integer"),
+            Option("metric", "how to compare (default: cosine)", choices=("cosine", "ip", "l2")),
+            Option("profile", "how precisely vectors are kept (default: standard)"),
+        ),
+        ("spaces create photos --dim 512 --metric cosine",),
+    ),
+    Command(
+        "spaces drop",
+        "remove a space with its vectors; the memories stay",
+        spaces_drop,
+        "spaces.drop",
+        (NAME,),
+        ("spaces drop photos",),
+    ),
+)

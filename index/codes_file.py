@@ -1,0 +1,176 @@
+"""codes.bin: what a scan reads. Sign codes in blocks of 8 rows, word-major, factors apart.
+
+    codes.bin := header | group...
+    fields    := dim u32 | metric u8 | code bits u8 | 0 u16 | epoch u32 | 0 u32 | seed u64
+                 | centre f32[dim], rotated
+    group     := block[512] | offset f32[4096] | slope f32[4096]
+    block     := u64[words][8], little-endian: word w of each of 8 rows
+
+The body holds whole groups. All of it is derived from the records: losing this file costs speed,
+and ``FlatIndex.rebuild_codes`` makes it again. This file knows no distances.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.errors import StoreCorrupt
+from memdb.index import files, layout
+from memdb.index.layout import BLOCK_ROWS, GROUP_BLOCKS, GROUP_ROWS
+from memdb.index.protocol import Encoded, SpaceSpec
+
+NAME = "codes.bin"
+MAGIC = b"MDBCODES"
+_FIELDS = struct.Struct("<IBBHIIQ")
+_REBUILD = "the vectors are safe: run `memdb check --repair` to make the codes again"
+
+
+def _pack_fields(spec: SpaceSpec, centre: NDArray[np.float32]) -> bytes:
+    fixed = (spec.dim, layout.METRICS[spec.metric], spec.code_bits, 0, spec.epoch, 0, spec.seed)
+    return _FIELDS.pack(*fixed) + centre.astype("<f4").tobytes()
+
+
+class CodesFile:
+    """An open codes.bin of one space."""
+
+    def __init__(self, directory: Path, spec: SpaceSpec, *, writable: bool) -> None:
+        self.dim = spec.dim
+        self._words = layout.words_of(spec.dim)
+        self._group_bytes = layout.group_bytes(spec.dim)
+        self._wanted = (spec.dim, layout.METRICS[spec.metric], spec.code_bits)
+        self.file = files.MappedFile(directory / NAME, MAGIC, writable=writable)
+        try:
+            self._load_fields()
+        except BaseException:
+            self.file.close()
+            raise
+
+    @staticmethod
+    def make(
+        directory: Path,
+        spec: SpaceSpec,
+        centre: NDArray[np.float32],
+        encoded: Iterator[tuple[NDArray[np.uint32], Encoded]],
+    ) -> None:
+        """Write a whole file with these slots, ascending, in place of any older one."""
+        size = layout.group_bytes(spec.dim)
+        with files.replacing(directory / NAME) as handle:
+            head = files.seal_header(MAGIC, _pack_fields(spec, centre))
+            handle.write(head)
+            for slots, part in encoded:
+                for number in np.unique(slots // GROUP_ROWS):
+                    first, last = np.searchsorted(
+                        slots, [number * GROUP_ROWS, (int(number) + 1) * GROUP_ROWS]
+                    )
+                    body = np.zeros(size, np.uint8)
+                    chosen = slice(int(first), int(last))
+                    _place(body, spec.dim, slots[chosen] % GROUP_ROWS, part, chosen)
+                    handle.seek(len(head) + int(number) * size)
+                    handle.write(body.data)
+
+    def _load_fields(self) -> None:
+        fields = self.file.fields
+        if len(fields) != _FIELDS.size + 4 * self.dim:
+            raise self.corrupt("has fields of another length")
+        dim, metric, bits, _, epoch, _, seed = _FIELDS.unpack_from(fields)
+        if (dim, metric, bits) != self._wanted:
+            raise self.corrupt("belongs to another space")
+        self.epoch, self.seed = epoch, seed
+        self.centre = np.frombuffer(fields, "<f4", offset=_FIELDS.size).astype(np.float32)
+        if not np.isfinite(self.centre).all():
+            raise self.corrupt("has a centre that is not finite")
+
+    def corrupt(self, what: str) -> StoreCorrupt:
+        return self.file.corrupt(what, hint=_REBUILD)
+
+    def refresh(self) -> None:
+        if self.file.refresh():
+            self._load_fields()
+
+    @property
+    def groups(self) -> NDArray[np.uint8]:
+        """(bytes,) of whole groups; what a scan takes."""
+        body = self.file.body
+        return body[: len(body) // self._group_bytes * self._group_bytes]
+
+    @property
+    def capacity(self) -> int:
+        """One past the greatest slot that the mapped groups have room for."""
+        return len(self.file.body) // self._group_bytes * GROUP_ROWS
+
+    def write(self, slots: NDArray[np.uint32], encoded: Encoded) -> None:
+        """Put the codes of ascending ``slots``, durably."""
+        self._change(slots, encoded)
+
+    def clear(self, slots: NDArray[np.uint32]) -> None:
+        """Zero the codes and factors of ascending ``slots``, durably."""
+        self._change(slots, None)
+
+    def _change(self, slots: NDArray[np.uint32], encoded: Encoded | None) -> None:
+        if not len(slots):
+            return
+        self.file.grow((int(slots[-1]) // GROUP_ROWS + 1) * self._group_bytes)
+        self.file.refresh()
+        numbers = slots // GROUP_ROWS
+        cuts = np.flatnonzero(np.diff(numbers)) + 1
+        for first, last in zip([0, *cuts], [*cuts, len(slots)], strict=True):
+            self._change_group(int(numbers[first]), slots, slice(int(first), int(last)), encoded)
+        self.file.sync()
+
+    def _change_group(
+        self, number: int, slots: NDArray[np.uint32], chosen: slice, encoded: Encoded | None
+    ) -> None:
+        """Write back the touched range of blocks; its other rows get the bytes they had."""
+        rows = slots[chosen] % GROUP_ROWS
+        start = number * self._group_bytes
+        lowest, highest = int(rows[0]) // BLOCK_ROWS, int(rows[-1]) // BLOCK_ROWS + 1
+        block_bytes = 8 * BLOCK_ROWS * self._words
+        factors = GROUP_BLOCKS * block_bytes
+        ranges = [(lowest * block_bytes, highest * block_bytes)]
+        for array in range(2):
+            base = factors + array * 4 * GROUP_ROWS
+            ranges.append((base + 32 * lowest, base + 32 * highest))
+        body = np.zeros(self._group_bytes, np.uint8)
+        for low, high in ranges:
+            body[low:high] = self.file.body[start + low : start + high]
+        _place(body, self.dim, rows, encoded, chosen)
+        for low, high in ranges:
+            self.file.write(start + low, body[low:high].data)
+
+    def read(
+        self, slots: NDArray[np.uint32]
+    ) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.float32]]:
+        """Codes (n, words), offsets and slopes (n,) of slots within the capacity."""
+        codes = np.empty((len(slots), self._words), np.uint64)
+        factors = np.empty((2, len(slots)), np.float32)
+        groups = self.groups
+        for number in np.unique(slots // GROUP_ROWS):
+            at = np.flatnonzero(slots // GROUP_ROWS == number)
+            rows = slots[at] % GROUP_ROWS
+            group = layout.group_at(groups, self.dim, int(number))
+            codes[at] = group.codes[rows // BLOCK_ROWS, :, rows % BLOCK_ROWS]
+            factors[0, at], factors[1, at] = group.offsets[rows], group.slopes[rows]
+        return codes, factors[0], factors[1]
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def _place(
+    body: NDArray[np.uint8],
+    dim: int,
+    rows: NDArray[np.uint32],
+    encoded: Encoded | None,
+    chosen: slice,
+) -> None:
+    """Set rows of one group's bytes to the chosen part of ``encoded``, or to zeros."""
+    group = layout.group_at(body, dim, 0)
+    at = (rows // BLOCK_ROWS, slice(None), rows % BLOCK_ROWS)
+    group.codes[at] = 0 if encoded is None else encoded.codes[chosen]
+    group.offsets[rows] = 0 if encoded is None else encoded.offsets[chosen]
+    group.slopes[rows] = 0 if encoded is None else encoded.slopes[chosen]

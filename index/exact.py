@@ -1,0 +1,105 @@
+"""Brute force over vectors that are in no file yet, and the union of ranked lists.
+
+Fresh vectors come as a matrix; their distances are on the scale of the engines, so that lists of
+both can be merged. Arrays only: positions are places in the caller's matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from memdb.errors import DimensionMismatch, InvalidArgument
+from memdb.index.protocol import Metric, as_vectors
+
+NOWHERE = -1
+"""Pads positions; the distance beside it is +inf."""
+
+_PART = 4096
+
+
+def distances(
+    queries: ArrayLike, matrix: NDArray[np.float16 | np.float32], metric: Metric
+) -> NDArray[np.float32]:
+    """(q, n) float32 distances of (q, dim) queries to the rows of (n, dim); float32 sums."""
+    if matrix.ndim != 2:
+        raise InvalidArgument("a matrix of vectors has two axes", field="matrix")
+    given = as_vectors(queries, matrix.shape[1], field="queries")
+    rows = matrix.astype(np.float32, copy=False)
+    if metric == "l2":
+        return _squared(given, rows)
+    if metric not in ("cosine", "ip"):
+        raise InvalidArgument("metric must be cosine, ip or l2", field="metric")
+    with np.errstate(all="ignore"):  # some BLAS raise flags for lanes they do not use
+        products = given @ rows.T
+    if metric == "ip":
+        return -products
+    lengths = np.sqrt(
+        np.einsum("ij,ij->i", given, given, dtype=np.float64)[:, None]
+        * np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    )
+    cosines = np.divide(products, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    return (1 - cosines).astype(np.float32)
+
+
+def _squared(queries: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """By differences: the expanded square loses near neighbours of long vectors."""
+    found = np.empty((len(queries), len(rows)), np.float32)
+    for at, query in enumerate(queries):
+        gaps = rows - query
+        np.einsum("ij,ij->i", gaps, gaps, out=found[at])
+    return found
+
+
+def scan(
+    queries: ArrayLike,
+    matrix: NDArray[np.float16 | np.float32],
+    k: int,
+    metric: Metric,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The min(k, n) nearest rows of ``matrix`` (n, dim) to each of (q, dim) queries.
+
+    Returns (q, k) positions padded with -1 and (q, k) distances, ascending, padded with +inf;
+    equal distances are in order of position.
+    """
+    if k < 1:
+        raise InvalidArgument("k must be at least 1", field="k")
+    all_distances = distances(queries, matrix, metric)
+    count, rows = all_distances.shape
+    found = min(k, rows)
+    positions = np.full((count, k), NOWHERE, np.int64)
+    best = np.full((count, k), np.inf, np.float32)
+    if found:
+        order = np.argsort(all_distances, axis=1, kind="stable")[:, :found]
+        positions[:, :found] = order
+        best[:, :found] = np.take_along_axis(all_distances, order, axis=1)
+    return positions, best
+
+
+def merge(
+    lists: Sequence[tuple[NDArray[np.int64 | np.uint32 | np.uint64], NDArray[np.float32]]],
+    k: int,
+    *,
+    padding: int,
+) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+    """One ranking of several: (q, any) ids and distances each, disjoint ids.
+
+    Returns (q, k) uint64 ids padded with ``padding`` and distances padded with +inf. An entry whose
+    distance is +inf is padding already.
+    """
+    if not lists or k < 1:
+        raise InvalidArgument("merge takes at least one list and k >= 1", field="k")
+    ids = np.concatenate([part.astype(np.uint64) for part, _ in lists], axis=1)
+    keys = np.concatenate([part for _, part in lists], axis=1)
+    if ids.shape != keys.shape:
+        raise DimensionMismatch("ids and distances differ in shape", field="lists")
+    order = np.lexsort((ids, keys), axis=1)[:, :k]
+    out_ids = np.full((len(ids), k), padding, np.uint64)
+    out_keys = np.full((len(ids), k), np.inf, np.float32)
+    chosen = np.take_along_axis(keys, order, axis=1)
+    out_keys[:, : order.shape[1]] = chosen
+    sound = np.isfinite(chosen)
+    out_ids[:, : order.shape[1]][sound] = np.take_along_axis(ids, order, axis=1)[sound]
+    return out_ids, out_keys

@@ -1,0 +1,204 @@
+"""One mapped file with a checksummed header: how the index reads and writes bytes.
+
+The strategy: readers map the file shared and read-only; the one writer uses ``pwrite`` and
+``fdatasync`` on the same pages, so no view is ever half remapped. A mapping covers what the file
+held when it was made: growth is seen after ``refresh``. What the body means is decided above.
+
+    header := magic 8 bytes | version u32 | header bytes u32 | length u32 | fields | crc32c u32 | 0...
+
+The checksum covers all before it; the header is a multiple of 4,096 bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import struct
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+from google_crc32c import value as crc32c
+from numpy.typing import NDArray
+
+from memdb.errors import FormatTooNew, PermissionDenied, StoreCorrupt, StoreFull
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE_BYTES = 4096
+VERSION = 1
+_FIXED = struct.Struct("<8sIII")
+_CRC = struct.Struct("<I")
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
+
+
+@contextmanager
+def typed_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system raised into memdb's errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise StoreFull(f"no room to write {path.name}") from error
+        if error.errno in _FORBIDDEN:
+            raise PermissionDenied(f"{path.name} cannot be opened or written") from error
+        raise StoreCorrupt(f"{path.name} cannot be read or written", path=str(path)) from error
+
+
+def header_bytes(fields: bytes) -> int:
+    """Size of the header that holds ``fields``."""
+    return -(-(_FIXED.size + len(fields) + _CRC.size) // PAGE_BYTES) * PAGE_BYTES
+
+
+def seal_header(magic: bytes, fields: bytes) -> bytes:
+    size = header_bytes(fields)
+    head = _FIXED.pack(magic, VERSION, size, len(fields)) + fields
+    return (head + _CRC.pack(crc32c(head))).ljust(size, b"\0")
+
+
+def create(path: Path, magic: bytes, fields: bytes) -> None:
+    """Make the file with its header alone, durably, replacing any older one in one step."""
+    with replacing(path) as handle:
+        handle.write(seal_header(magic, fields))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes ``path``'s place, synced, when the block ends well."""
+    draft = path.with_name(path.name + ".new")
+    with typed_errors(path):
+        with open(draft, "wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(draft, path)
+        _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    if os.name == "nt":
+        return  # a directory cannot be opened there; NTFS journals its names
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class MappedFile:
+    """An open file: its header's fields, and its body as bytes.
+
+    ``body`` is replaced as a whole by ``refresh``; hold on to one value of it during a search.
+    """
+
+    def __init__(self, path: Path, magic: bytes, *, writable: bool) -> None:
+        self.path = path
+        self._magic = magic
+        self._writable = writable
+        self._descriptor = -1
+        self.body: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._open()
+
+    def _open(self) -> None:
+        flags = (os.O_RDWR if self._writable else os.O_RDONLY) | getattr(os, "O_BINARY", 0)
+        with typed_errors(self.path):
+            descriptor = os.open(self.path, flags)
+        try:
+            with typed_errors(self.path):
+                status = os.fstat(descriptor)
+                self.fields, self.header_bytes = self._read_header(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = descriptor
+        self._identity = (status.st_dev, status.st_ino)
+        self._mapped_bytes = 0
+        self.body = np.zeros(0, np.uint8)
+        self._map()
+
+    def _read_header(self, descriptor: int) -> tuple[bytes, int]:
+        head = os.read(descriptor, PAGE_BYTES)
+        if len(head) < _FIXED.size or head[:8] != self._magic:
+            raise self.corrupt("has no header of its kind")
+        _, version, size, length = _FIXED.unpack_from(head)
+        if version > VERSION:
+            raise FormatTooNew(f"{self.path.name} was written by a later memdb")
+        if size > 1 << 20 or size != header_bytes(bytes(min(length, 1 << 20))):
+            raise self.corrupt("has a damaged header")
+        while len(head) < size:
+            more = os.read(descriptor, size - len(head))
+            if not more:
+                raise self.corrupt("ends inside its header")
+            head += more
+        end = _FIXED.size + length
+        if crc32c(head[:end]) != _CRC.unpack_from(head, end)[0]:
+            raise self.corrupt("has a header that fails its checksum")
+        return head[_FIXED.size : end], size
+
+    def _map(self) -> None:
+        size = os.fstat(self._descriptor).st_size
+        if size == self._mapped_bytes or size <= self.header_bytes:
+            return
+        with typed_errors(self.path):
+            mapping = mmap.mmap(self._descriptor, size, access=mmap.ACCESS_READ)
+        self._mapped_bytes = size
+        self.body = np.frombuffer(mapping, np.uint8)[self.header_bytes :]
+
+    def refresh(self) -> bool:
+        """See growth, or the file that took this one's place; whether it is another file."""
+        with typed_errors(self.path):
+            status = os.stat(self.path)
+        if (status.st_dev, status.st_ino) != self._identity:
+            self._open()
+            return True
+        self._map()
+        return False
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Write at ``offset`` of the body; durable after ``sync``."""
+        with typed_errors(self.path):
+            view = memoryview(data)
+            at = self.header_bytes + offset
+            while view:
+                written = _pwrite(self._descriptor, view, at)
+                view = view[written:]
+                at += written
+
+    def grow(self, body_bytes: int) -> None:
+        """Make the body at least this long; what is new reads as zeros."""
+        with typed_errors(self.path):
+            size = self.header_bytes + body_bytes
+            if os.fstat(self._descriptor).st_size < size:
+                os.ftruncate(self._descriptor, size)
+
+    def sync(self) -> None:
+        with typed_errors(self.path):
+            getattr(os, "fdatasync", os.fsync)(self._descriptor)
+
+    def disk_bytes(self) -> int:
+        """Bytes the file takes on disk; holes take none."""
+        status = os.fstat(self._descriptor)
+        return getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
+
+    def corrupt(self, what: str, hint: str | None = None) -> StoreCorrupt:
+        return StoreCorrupt(f"{self.path.name} {what}", path=str(self.path), hint=hint)
+
+    def close(self) -> None:
+        """Idempotent. Views of the body stay valid until they are dropped."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self.body = np.zeros(0, np.uint8)
+
+
+def _pwrite(descriptor: int, data: memoryview, offset: int) -> int:
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, offset)
+    os.lseek(descriptor, offset, os.SEEK_SET)  # Windows; the index has one writer
+    return os.write(descriptor, data)

@@ -1,0 +1,398 @@
+"""The flat engine: every allowed code is looked at, the best are re-scored from their records.
+
+A search estimates all allowed distances from one-bit codes, keeps a shortlist of ``effort`` slots
+and orders it by the distances of the lasting records. A small allowed set skips the estimate and
+is exact. Inserting and deleting touch only the slots concerned. It owns one directory and knows
+nothing of records, rows or LMDB; ``protocol.py`` says how a change becomes visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from memdb import settings
+from memdb.errors import DimensionMismatch, InvalidArgument, NotFound, StoreCorrupt
+from memdb.index import layout
+from memdb.index.codes_file import NAME as CODES_NAME
+from memdb.index.codes_file import CodesFile
+from memdb.index.kernels import Kernels, default_kernels
+from memdb.index.protocol import (
+    NO_SLOT,
+    Change,
+    Encoded,
+    SpaceSpec,
+    as_slots,
+    as_vectors,
+)
+from memdb.index.quantise import Quantiser
+from memdb.index.records_file import NAMES as RECORDS_NAMES
+from memdb.index.records_file import RecordsFile
+from memdb.index.slots import SlotSet
+
+DEFAULT_EFFORT = 200
+_EFFORT_PER_RESULT = 4
+_EXACT_BELOW = 256  # refining this many costs less than estimating and is exact
+_PART = 4096  # vectors worked on at a time
+
+
+class FlatIndex:
+    """Vectors of one space in ``directory``, which exists.
+
+    Raises ``StoreCorrupt`` or ``PermissionDenied`` when the records cannot be opened. Missing or
+    damaged codes do not: searches then score the records themselves, ``codes_problem`` says why,
+    and ``rebuild_codes`` mends it. Thread-safe for searches; one thread writes at a time.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        spec: SpaceSpec,
+        *,
+        writable: bool,
+        threads: int = 1,
+        kernels: Kernels | None = None,
+    ) -> None:
+        if threads < 1:
+            raise InvalidArgument("threads must be at least 1", field="threads")
+        self.directory = Path(directory)
+        self.codes_problem: StoreCorrupt | None = None
+        self.kernels = kernels or default_kernels()
+        self._spec = spec
+        self._writable = writable
+        self._threads = threads
+        self._quantiser = Quantiser(spec, self.kernels)
+        self._codes: CodesFile | None = None
+        self._records: RecordsFile | None = None
+        self._open_records()
+        self._open_codes()
+
+    # --- files -----------------------------------------------------------------------------
+
+    def _open_records(self) -> None:
+        path = self.directory / RECORDS_NAMES[self._quantiser.precision]
+        if self._writable or path.exists():
+            self._records = RecordsFile(
+                self.directory, self._spec, self.kernels, writable=self._writable
+            )
+        elif self._spec.epoch:
+            raise StoreCorrupt(f"{path.name} is missing", path=str(path))
+
+    def _open_codes(self) -> None:
+        path = self.directory / CODES_NAME
+        self.codes_problem = None
+        try:
+            if path.exists():
+                self._codes = CodesFile(self.directory, self._spec, writable=self._writable)
+            elif self._spec.epoch:
+                raise StoreCorrupt(f"{CODES_NAME} is missing", path=str(path))
+        except StoreCorrupt as error:
+            self._codes, self.codes_problem = None, error
+
+    def _need_records(self) -> RecordsFile:
+        if self._records is None:
+            self._open_records()
+        if self._records is None:
+            raise NotFound("the index holds no vectors yet")
+        return self._records
+
+    def _need_codes(self) -> CodesFile:
+        if self._codes is None:
+            raise self.codes_problem or InvalidArgument(
+                "the index is not trained", hint="call train with a sample of the vectors first"
+            )
+        return self._codes
+
+    def _need_writable(self) -> None:
+        if not self._writable:
+            raise InvalidArgument("the index was opened for reading", field="writable")
+
+    @property
+    def spec(self) -> SpaceSpec:
+        return self._spec
+
+    @property
+    def trained(self) -> bool:
+        return self._codes is not None
+
+    def refresh(self, spec: SpaceSpec | None = None) -> None:
+        """See what another process wrote: growth, or files that took the place of others."""
+        if spec is not None:
+            if replace(spec, epoch=0) != replace(self._spec, epoch=0):
+                raise InvalidArgument("only the epoch of a space changes", field="spec")
+            self._spec = spec
+        if self._records is None:
+            self._open_records()
+        else:
+            self._records.refresh()
+        if self._codes is None:
+            self._open_codes()
+            return
+        try:
+            self._codes.refresh()
+        except StoreCorrupt as error:
+            self._codes, self.codes_problem = None, error
+
+    def close(self) -> None:
+        """Idempotent."""
+        for file in (self._codes, self._records):
+            if file is not None:
+                file.close()
+
+    # --- training --------------------------------------------------------------------------
+
+    def train(self, sample: ArrayLike, *, encoded: SlotSet | None = None) -> SpaceSpec:
+        """Fix the centre on ``sample`` (n, dim) and write a new codes file, durably.
+
+        ``encoded``: the slots in use, whose codes are made again about the new centre. Returns
+        the spec with its epoch raised, for the caller to commit; a crash before that is harmless,
+        because the file describes itself.
+        """
+        self._need_writable()
+        records = self._quantiser.to_records(as_vectors(sample, self._spec.dim, field="sample"))
+        return self._write_codes(self._quantiser.centre(records), encoded or SlotSet.empty())
+
+    def rebuild_codes(self, encoded: SlotSet) -> SpaceSpec:
+        """Make codes.bin again from the records of the slots in use; the epoch is raised.
+
+        The centre is taken from up to 4,096 of them, evenly spread.
+        """
+        self._need_writable()
+        slots = encoded.array
+        sample = self._need_records().read(slots[:: max(1, len(slots) // _PART)])
+        return self._write_codes(self._quantiser.centre(sample), encoded)
+
+    def _write_codes(self, centre: NDArray[np.float32], encoded: SlotSet) -> SpaceSpec:
+        known = max(self._spec.epoch, self._codes.epoch if self._codes else 0)
+        spec = replace(self._spec, epoch=known + 1)
+
+        def parts() -> Iterator[tuple[NDArray[np.uint32], Encoded]]:
+            # Cut where groups end, so that each group is written once.
+            slots = encoded.array
+            for number in np.unique(slots // layout.GROUP_ROWS):
+                part = slots[slots // layout.GROUP_ROWS == number]
+                records = self._need_records().read(part)
+                yield part, self._quantiser.encode(records, centre, spec.epoch)
+
+        CodesFile.make(self.directory, spec, centre, parts())
+        if self._codes is not None:
+            self._codes.close()
+        self._spec = spec
+        self._open_codes()
+        return spec
+
+    # --- changes ---------------------------------------------------------------------------
+
+    def encode(self, vectors: ArrayLike) -> Encoded:
+        """Quantise (n, dim) vectors; no file is touched. About 10 us a vector at 384-d.
+
+        Raises ``InvalidArgument``, ``DimensionMismatch``.
+        """
+        codes = self._need_codes()
+        given = as_vectors(vectors, self._spec.dim)
+        parts = [
+            self._quantiser.encode(
+                self._quantiser.to_records(given[first : first + _PART]), codes.centre, codes.epoch
+            )
+            for first in range(0, max(1, len(given)), _PART)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return Encoded(
+            codes.epoch,
+            np.concatenate([part.records for part in parts]),
+            np.concatenate([part.codes for part in parts]),
+            np.concatenate([part.offsets for part in parts]),
+            np.concatenate([part.slopes for part in parts]),
+        )
+
+    def prepare(self, slots: ArrayLike, encoded: Encoded) -> Change:
+        """Write records, then codes, at slots that nobody reads yet; durable on return."""
+        self._need_writable()
+        codes, records = self._need_codes(), self._need_records()
+        chosen = as_slots(slots)
+        if len(chosen) != len(encoded):
+            raise InvalidArgument("as many slots as vectors are needed", field="slots")
+        order = np.argsort(chosen, kind="stable")
+        ordered = chosen[order]
+        if len(ordered) and (ordered[1:] == ordered[:-1]).any():
+            raise InvalidArgument("a slot is given twice", field="slots")
+        if encoded.epoch != codes.epoch:  # trained again meanwhile: the record still holds
+            encoded = self._quantiser.encode(encoded.records, codes.centre, codes.epoch)
+        sorted_records = np.ascontiguousarray(encoded.records[order])
+        records.write(ordered, sorted_records)
+        codes.write(
+            ordered,
+            Encoded(
+                encoded.epoch,
+                sorted_records,
+                encoded.codes[order],
+                encoded.offsets[order],
+                encoded.slopes[order],
+            ),
+        )
+        return Change(ordered, codes.epoch)
+
+    def publish(self, change: Change) -> None:
+        """After the caller's commit: this process sees the change."""
+        self.refresh()
+
+    def clear(self, slots: ArrayLike) -> None:
+        """Zero slots in every file, durably. Nobody may be reading them any more."""
+        self._need_writable()
+        chosen = np.unique(as_slots(slots))
+        records = self._need_records()
+        records.clear(chosen[chosen < len(records.records)])
+        if self._codes is not None:
+            self._codes.clear(chosen[chosen < self._codes.capacity])
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def fetch(self, slots: ArrayLike) -> NDArray[np.float32]:
+        """(n, dim) float32 vectors at the profile's precision.
+
+        Raises ``StoreCorrupt`` naming the file for a slot that holds no sound record.
+        """
+        chosen = as_slots(slots)
+        if not len(chosen):
+            return np.empty((0, self._spec.dim), np.float32)
+        return self._quantiser.to_vectors(self._need_records().read(chosen))
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        *,
+        allowed: SlotSet,
+        effort: int | None = None,
+        exact: bool = False,
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+        """The min(k, allowed.count) nearest of ``allowed`` to each of (q, dim) queries.
+
+        Returns (q, k) slots padded with 2**32 - 1 and (q, k) float32 distances, ascending, padded
+        with +inf; equal distances are in slot order. ``effort``: how many are re-scored, 200 or
+        4 k unless told; recall grows with it. ``exact`` re-scores all of them.
+        """
+        given = as_vectors(queries, self._spec.dim, field="queries")
+        if not 1 <= k <= settings.MAX_K:
+            raise InvalidArgument(f"k must be in 1 ... {settings.MAX_K}", field="k")
+        if effort is not None and effort < 1:
+            raise InvalidArgument("effort must be at least 1", field="effort")
+        slots = np.full((len(given), k), NO_SLOT, np.uint32)
+        distances = np.full((len(given), k), np.inf, np.float32)
+        found = min(k, allowed.count)
+        if not found or not len(given):
+            return slots, distances
+        records, codes = self._files_for(allowed)
+        keep = max(k, effort or max(DEFAULT_EFFORT, _EFFORT_PER_RESULT * k))
+        scanned = codes is not None and not exact and allowed.count > max(keep, _EXACT_BELOW)
+        slots[:, :found], distances[:, :found], bad = self.kernels.search(
+            groups=codes.groups if codes is not None and scanned else None,
+            records=records.records,
+            metric=layout.METRICS[self._spec.metric],
+            precision=self._quantiser.precision,
+            queries=self._quantiser.queries(given),
+            signs=self._quantiser.signs,
+            centre=codes.centre if codes is not None else _NOTHING,
+            allowed=allowed.bitset,
+            k=found,
+            keep=min(keep, allowed.count),
+            threads=self._threads,
+        )
+        if bad >= 0:
+            raise records.damaged(bad)
+        return slots, distances
+
+    def _files_for(self, allowed: SlotSet) -> tuple[RecordsFile, CodesFile | None]:
+        """The open files, both long enough for ``allowed``."""
+        records, codes = self._need_records(), self._codes
+        short = codes is not None and codes.capacity < allowed.limit
+        if short or len(records.records) < allowed.limit:
+            self.refresh()
+            records, codes = self._need_records(), self._codes
+        if len(records.records) < allowed.limit:
+            raise records.file.corrupt(f"ends before slot {allowed.limit - 1}")
+        if codes is not None and codes.capacity < allowed.limit:
+            self.codes_problem = codes.corrupt(f"ends before slot {allowed.limit - 1}")
+            return records, None
+        return records, codes
+
+    def within(
+        self, query: ArrayLike, radius: float, *, allowed: SlotSet
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+        """Every allowed slot no farther than ``radius`` from one query, nearest first.
+
+        Exact with respect to the records. Returns (m,) slots and (m,) distances.
+        """
+        given = as_vectors(query, self._spec.dim, field="query")
+        if len(given) != 1:
+            raise InvalidArgument("within takes one query", field="query")
+        if np.isnan(radius):
+            raise InvalidArgument("radius must be a number", field="radius")
+        slots = allowed.array
+        if not len(slots):
+            return slots, np.empty(0, np.float32)
+        records, _ = self._files_for(allowed)
+        prepared = self._quantiser.queries(given)
+        if self._quantiser.precision == layout.INT8:
+            prepared = self.kernels.rotate(prepared, self._quantiser.signs)
+        distances, bad = self.kernels.rescore(
+            records.records,
+            self._spec.dim,
+            layout.METRICS[self._spec.metric],
+            self._quantiser.precision,
+            prepared[0],
+            slots,
+        )
+        if bad >= 0:
+            raise records.damaged(bad)
+        near = np.flatnonzero(distances <= radius)
+        order = near[np.lexsort((slots[near], distances[near]))]
+        return slots[order], distances[order]
+
+    # --- care ------------------------------------------------------------------------------
+
+    def verify(self, slots: ArrayLike) -> None:
+        """Check every record, and that every code is the one its record gives.
+
+        Raises ``StoreCorrupt`` naming the damaged file.
+        """
+        chosen = as_slots(slots)
+        records = self._need_records()
+        if self.codes_problem is not None:
+            raise self.codes_problem
+        for first in range(0, len(chosen), _PART):
+            part = chosen[first : first + _PART]
+            stored = records.read(part)
+            codes = self._codes
+            if codes is None:
+                continue
+            if int(part.max()) >= codes.capacity:
+                raise codes.corrupt(f"ends before slot {int(part.max())}")
+            wanted = self._quantiser.encode(stored, codes.centre, codes.epoch)
+            found, offsets, slopes = codes.read(part)
+            # Kernels of another machine sum in another order: the last bits may differ.
+            same = (found == wanted.codes).mean(axis=1) >= 0.5
+            same &= np.isclose(offsets, wanted.offsets, rtol=1e-3, atol=1e-6)
+            same &= np.isclose(slopes, wanted.slopes, rtol=1e-3, atol=1e-6)
+            if not same.all():
+                raise codes.corrupt(f"has a damaged code at slot {int(part[~same][0])}")
+
+    def stats(self) -> dict[str, int]:
+        """Bytes on disk by file, bytes of mapped codes, and the slots there is room for."""
+        codes, records = self._codes, self._records
+        return {
+            "codes_disk_bytes": codes.file.disk_bytes() if codes else 0,
+            "records_disk_bytes": records.file.disk_bytes() if records else 0,
+            "codes_mapped_bytes": len(codes.groups) if codes else 0,
+            "capacity": len(records.records) if records else 0,
+            "record_bytes": records.size if records else 0,
+            "epoch": self._spec.epoch,
+        }
+
+
+_NOTHING = np.zeros(0, np.float32)

@@ -1,0 +1,227 @@
+"""Which kernels run: the best native ones this machine has, or their numpy twins.
+
+``MEMDB_KERNELS`` = scalar, avx2, avx512, neon or numpy forces one. All give the same answers.
+This file knows arrays and their shapes; what a file or a space is, it does not know.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from functools import cache
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.errors import InvalidArgument
+from memdb.index import layout
+from memdb.index.reference import Bytes, Floats, NumpyKernels, Slots
+
+
+class Kernels(Protocol):
+    """What an engine computes with. All arrays are C-contiguous."""
+
+    @property
+    def name(self) -> str: ...
+
+    def rotate(self, x: Floats, signs: Floats, *, back: bool = False) -> Floats:
+        """(n, dim) rotated by the rotation of ``signs`` (4, dim), or rotated back."""
+        ...
+
+    def quantise8(self, x: Floats) -> tuple[NDArray[np.int8], Floats]:
+        """(n, dim) int8 and (n,) scales: x is about scale * payload."""
+        ...
+
+    def sign_codes(self, residuals: Floats) -> NDArray[np.uint64]:
+        """(n, words): bit i of a row is set where its coordinate i is not negative."""
+        ...
+
+    def quantise_queries(self, queries: Floats) -> tuple[NDArray[np.uint64], Floats]:
+        """(n, 4, words) bit planes and (n,) deltas: x is about delta * (2 * level - 15)."""
+        ...
+
+    def seal(self, records: Bytes, slots: Slots) -> None:
+        """Write slot number and checksum into (n, size) records, in place."""
+        ...
+
+    def check(self, records: Bytes, slots: Slots) -> int:
+        """The place of the first record that is damaged or belongs to another slot, or -1."""
+        ...
+
+    def scan(
+        self,
+        groups: Bytes,
+        dim: int,
+        planes: NDArray[np.uint64],
+        delta: float,
+        allowed: Bytes,
+        keep: int,
+    ) -> tuple[Slots, Floats]:
+        """The ``keep`` allowed slots of smallest estimated key, and the keys; in no order."""
+        ...
+
+    def rescore(
+        self,
+        records: Bytes,
+        dim: int,
+        metric: int,
+        precision: int,
+        query: Floats,
+        slots: Slots,
+    ) -> tuple[Floats, int]:
+        """Distances of slots to a prepared query, and a damaged slot or -1."""
+        ...
+
+    def search(
+        self,
+        *,
+        groups: Bytes | None,
+        records: Bytes,
+        metric: int,
+        precision: int,
+        queries: Floats,
+        signs: Floats,
+        centre: Floats,
+        allowed: Bytes,
+        k: int,
+        keep: int,
+        threads: int,
+    ) -> tuple[Slots, Floats, int]:
+        """(q, k) nearest allowed slots, their distances, and a damaged slot or -1.
+
+        ``groups`` None scores every allowed record; else the best ``keep`` by estimate.
+        k is at most the number of allowed slots.
+        """
+        ...
+
+
+class NativeKernels:
+    """The compiled kernels at one level of ``_native.available()``."""
+
+    def __init__(self, native: ModuleType, level: int) -> None:
+        self.name: str = native.available()[level]
+        self._native = native
+        self._level = level
+
+    def rotate(self, x: Floats, signs: Floats, *, back: bool = False) -> Floats:
+        y = np.array(x, np.float32, order="C")
+        self._native.rotate(y, signs, back)
+        return y
+
+    def quantise8(self, x: Floats) -> tuple[NDArray[np.int8], Floats]:
+        payload, scales = np.empty(x.shape, np.int8), np.empty(len(x), np.float32)
+        self._native.quantise8(x, payload, scales)
+        return payload, scales
+
+    def sign_codes(self, residuals: Floats) -> NDArray[np.uint64]:
+        codes = np.empty((len(residuals), layout.words_of(residuals.shape[1])), np.uint64)
+        self._native.sign_codes(residuals, codes)
+        return codes
+
+    def quantise_queries(self, queries: Floats) -> tuple[NDArray[np.uint64], Floats]:
+        n, dim = queries.shape
+        planes = np.empty((n, layout.QUERY_BITS, layout.words_of(dim)), np.uint64)
+        deltas = np.empty(n, np.float32)
+        self._native.quantise_queries(queries, planes, deltas)
+        return planes, deltas
+
+    def seal(self, records: Bytes, slots: Slots) -> None:
+        self._native.seal(self._level, records, slots)
+
+    def check(self, records: Bytes, slots: Slots) -> int:
+        return int(self._native.check(self._level, records, slots))
+
+    def scan(
+        self,
+        groups: Bytes,
+        dim: int,
+        planes: NDArray[np.uint64],
+        delta: float,
+        allowed: Bytes,
+        keep: int,
+    ) -> tuple[Slots, Floats]:
+        slots, keys = np.empty(keep, np.uint32), np.empty(keep, np.float32)
+        found = self._native.scan(self._level, groups, dim, planes, delta, allowed, slots, keys)
+        return slots[:found], keys[:found]
+
+    def rescore(
+        self,
+        records: Bytes,
+        dim: int,
+        metric: int,
+        precision: int,
+        query: Floats,
+        slots: Slots,
+    ) -> tuple[Floats, int]:
+        distances = np.empty(len(slots), np.float32)
+        bad = self._native.rescore(
+            self._level, records, dim, metric, precision, query, slots, distances
+        )
+        return distances, int(bad)
+
+    def search(
+        self,
+        *,
+        groups: Bytes | None,
+        records: Bytes,
+        metric: int,
+        precision: int,
+        queries: Floats,
+        signs: Floats,
+        centre: Floats,
+        allowed: Bytes,
+        k: int,
+        keep: int,
+        threads: int,
+    ) -> tuple[Slots, Floats, int]:
+        shape = (len(queries), k)
+        slots, distances = np.empty(shape, np.uint32), np.empty(shape, np.float32)
+        bad = self._native.search(
+            self._level,
+            groups is not None,
+            _NOTHING if groups is None else groups,
+            records,
+            metric,
+            precision,
+            queries,
+            signs,
+            centre,
+            allowed,
+            keep,
+            threads,
+            slots,
+            distances,
+        )
+        return slots, distances, int(bad)
+
+
+_NOTHING = np.zeros(0, np.uint8)
+
+
+def available() -> list[Kernels]:
+    """Every kernel set that runs on this machine, slowest first; numpy always."""
+    found: list[Kernels] = [NumpyKernels()]
+    try:
+        native = importlib.import_module("memdb.index._native")
+    except ImportError:
+        return found  # a checkout without a compiler: the twins give the same answers
+    found += [NativeKernels(native, level) for level in range(len(native.available()))]
+    return found
+
+
+@cache
+def default_kernels() -> Kernels:
+    """The fastest of ``available``, or the one that MEMDB_KERNELS names."""
+    found = available()
+    wanted = os.environ.get("MEMDB_KERNELS")
+    if not wanted:
+        return found[-1]
+    for kernels in found:
+        if kernels.name == wanted:
+            return kernels
+    names = ", ".join(kernels.name for kernels in found)
+    raise InvalidArgument(
+        f"MEMDB_KERNELS names kernels this machine lacks; it has {names}", field="MEMDB_KERNELS"
+    )

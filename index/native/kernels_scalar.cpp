@@ -1,0 +1,139 @@
+// Portable kernels: the definition the others are tested against, next to the numpy twins.
+#include <cstring>
+
+#include "kernels.h"
+
+namespace memdb {
+namespace {
+
+uint32_t popcount(uint64_t x) {
+  x -= (x >> 1) & 0x5555555555555555ULL;
+  x = (x & 0x3333333333333333ULL) + ((x >> 2) & 0x3333333333333333ULL);
+  x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
+  return static_cast<uint32_t>((x * 0x0101010101010101ULL) >> 56);
+}
+
+void scan(const uint64_t* codes, const float* offsets, const float* slopes,
+          const uint8_t* allowed, const uint16_t* blocks, uint32_t count,
+          const QueryPlanes& query, float threshold, float* keys, uint8_t* masks) {
+  const uint32_t words = query.words;
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint32_t block = blocks[i];
+    const uint64_t* code = codes + static_cast<size_t>(block) * words * kBlockRows;
+    uint8_t mask = 0;
+    for (uint32_t row = 0; row < kBlockRows; ++row) {
+      uint32_t weighted = 0;  // at most 15 * 8192 bits
+      for (uint32_t plane = 0; plane < kQueryBits; ++plane) {
+        const uint64_t* bits = query.planes + static_cast<size_t>(plane) * words;
+        uint32_t differing = 0;
+        for (uint32_t w = 0; w < words; ++w)
+          differing += popcount(code[w * kBlockRows + row] ^ bits[w]);
+        weighted += differing << plane;
+      }
+      const uint32_t at = block * kBlockRows + row;
+      const float dot = query.base + query.step * static_cast<float>(weighted);
+      const float key = offsets[at] + slopes[at] * dot;
+      keys[i * kBlockRows + row] = key;
+      mask |= static_cast<uint8_t>(!(key >= threshold)) << row;
+    }
+    masks[i] = mask & allowed[block];
+  }
+}
+
+float half_to_float(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
+  uint32_t exponent = (half >> 10) & 0x1f;
+  uint32_t mantissa = half & 0x3ff;
+  uint32_t bits;
+  if (exponent == 0x1f) {
+    bits = sign | 0x7f800000u | (mantissa << 13);
+  } else if (exponent != 0) {
+    bits = sign | ((exponent + 112) << 23) | (mantissa << 13);
+  } else if (mantissa == 0) {
+    bits = sign;
+  } else {  // subnormal: shift until the leading one is implicit
+    exponent = 113;
+    while (!(mantissa & 0x400)) {
+      mantissa <<= 1;
+      --exponent;
+    }
+    bits = sign | (exponent << 23) | ((mantissa & 0x3ff) << 13);
+  }
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+float number16(const uint8_t* payload, uint32_t i) {
+  uint16_t half;
+  std::memcpy(&half, payload + 2 * static_cast<size_t>(i), 2);
+  return half_to_float(half);
+}
+
+float dot8(const float* query, const uint8_t* payload, uint32_t dim) {
+  float sums[4] = {0, 0, 0, 0};
+  for (uint32_t i = 0; i < dim; ++i)
+    sums[i & 3] += query[i] * static_cast<float>(static_cast<int8_t>(payload[i]));
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+float dot16(const float* query, const uint8_t* payload, uint32_t dim) {
+  float sums[4] = {0, 0, 0, 0};
+  for (uint32_t i = 0; i < dim; ++i) sums[i & 3] += query[i] * number16(payload, i);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+float l2_8(const float* query, const uint8_t* payload, float scale, uint32_t dim) {
+  float sums[4] = {0, 0, 0, 0};
+  for (uint32_t i = 0; i < dim; ++i) {
+    const float gap = query[i] - scale * static_cast<float>(static_cast<int8_t>(payload[i]));
+    sums[i & 3] += gap * gap;
+  }
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+float l2_16(const float* query, const uint8_t* payload, float scale, uint32_t dim) {
+  float sums[4] = {0, 0, 0, 0};
+  for (uint32_t i = 0; i < dim; ++i) {
+    const float gap = query[i] - scale * number16(payload, i);
+    sums[i & 3] += gap * gap;
+  }
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+struct CrcTables {
+  uint32_t entry[8][256];
+  CrcTables() {
+    for (uint32_t i = 0; i < 256; ++i) {
+      uint32_t crc = i;
+      for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ (0x82f63b78u & (0u - (crc & 1)));
+      entry[0][i] = crc;
+    }
+    for (uint32_t i = 0; i < 256; ++i)
+      for (int slice = 1; slice < 8; ++slice)
+        entry[slice][i] = (entry[slice - 1][i] >> 8) ^ entry[0][entry[slice - 1][i] & 0xff];
+  }
+};
+
+uint32_t crc32c(const uint8_t* data, size_t size) {
+  static const CrcTables tables;
+  uint32_t crc = 0xffffffffu;
+  for (; size >= 8; size -= 8, data += 8) {
+    uint64_t word;
+    std::memcpy(&word, data, 8);
+    word ^= crc;
+    crc = 0;
+    for (int slice = 0; slice < 8; ++slice)
+      crc ^= tables.entry[7 - slice][(word >> (8 * slice)) & 0xff];
+  }
+  for (; size > 0; --size, ++data) crc = (crc >> 8) ^ tables.entry[0][(crc ^ *data) & 0xff];
+  return ~crc;
+}
+
+constexpr Kernels kScalar = {"scalar", scan, dot8, dot16, l2_8, l2_16, crc32c};
+
+}  // namespace
+
+const Kernels* scalar_kernels() { return &kScalar; }
+
+}  // namespace memdb

@@ -1,0 +1,217 @@
+// Bindings of memdb.index._native. Every array is C-contiguous; outputs are the caller's arrays.
+// Shapes are checked here, so that a wrong call from Python is a ValueError and never a crash.
+// The GIL is released while a kernel runs.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <stdexcept>
+
+#include "codes.h"
+#include "kernels.h"
+#include "rotation.h"
+#include "search.h"
+
+namespace nb = nanobind;
+using namespace memdb;
+
+namespace {
+
+template <class T, int N>
+using Array = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
+template <class T, int N>
+using In = Array<const T, N>;
+
+void require(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(what);
+}
+
+const Kernels& table(uint32_t level) {
+  const Kernels* kernels = kernels_at(level);
+  require(kernels != nullptr, "no kernels at this level");
+  return *kernels;
+}
+
+std::vector<std::string> available() {
+  std::vector<std::string> names;
+  for (uint32_t level = 0; const Kernels* kernels = kernels_at(level); ++level)
+    names.emplace_back(kernels->name);
+  return names;
+}
+
+uint32_t words_of(uint32_t dim) { return (dim + 63) / 64; }
+
+void rotate_all(Array<float, 2> x, In<float, 2> signs, bool back) {
+  const uint32_t dim = static_cast<uint32_t>(x.shape(1));
+  require(dim >= 1 && signs.shape(0) == kRotationRounds && signs.shape(1) == dim,
+          "signs: (4, dim)");
+  float* rows = x.data();
+  nb::gil_scoped_release release;
+  for (size_t i = 0; i < x.shape(0); ++i)
+    (back ? rotate_back : rotate)(rows + i * dim, signs.data(), dim);
+}
+
+void quantise8_all(In<float, 2> x, Array<int8_t, 2> payload, Array<float, 1> scales) {
+  const uint32_t dim = static_cast<uint32_t>(x.shape(1));
+  require(payload.shape(0) == x.shape(0) && payload.shape(1) == dim, "payload: (n, dim)");
+  require(scales.shape(0) == x.shape(0), "scales: (n,)");
+  int8_t* out = payload.data();
+  float* scale = scales.data();
+  nb::gil_scoped_release release;
+  for (size_t i = 0; i < x.shape(0); ++i)
+    scale[i] = quantise8(x.data() + i * dim, dim, out + i * dim);
+}
+
+void sign_codes(In<float, 2> residuals, Array<uint64_t, 2> codes) {
+  const uint32_t dim = static_cast<uint32_t>(residuals.shape(1)), words = words_of(dim);
+  require(codes.shape(0) == residuals.shape(0) && codes.shape(1) == words, "codes: (n, words)");
+  uint64_t* out = codes.data();
+  nb::gil_scoped_release release;
+  for (size_t i = 0; i < residuals.shape(0); ++i)
+    sign_code(residuals.data() + i * dim, dim, words, out + i * words);
+}
+
+void quantise_queries(In<float, 2> queries, Array<uint64_t, 3> planes, Array<float, 1> deltas) {
+  const uint32_t dim = static_cast<uint32_t>(queries.shape(1)), words = words_of(dim);
+  require(planes.shape(0) == queries.shape(0) && planes.shape(1) == kQueryBits &&
+              planes.shape(2) == words && deltas.shape(0) == queries.shape(0),
+          "planes: (n, 4, words), deltas: (n,)");
+  for (size_t i = 0; i < queries.shape(0); ++i)
+    deltas.data()[i] = quantise_query(queries.data() + i * dim, dim, words,
+                                      planes.data() + i * kQueryBits * words);
+}
+
+void seal(uint32_t level, Array<uint8_t, 2> records, In<uint32_t, 1> slots) {
+  const Kernels& kernels = table(level);
+  const uint64_t size = records.shape(1);
+  require(size > kRecordHead + kRecordTail && slots.shape(0) == records.shape(0),
+          "records: (n, bytes), slots: (n,)");
+  uint8_t* first = records.data();
+  nb::gil_scoped_release release;
+  for (size_t i = 0; i < slots.shape(0); ++i)
+    seal_record(kernels, first + i * size, size, slots.data()[i]);
+}
+
+// The place in `slots` of the first damaged record, or -1.
+int64_t check(uint32_t level, In<uint8_t, 2> records, In<uint32_t, 1> slots) {
+  const Kernels& kernels = table(level);
+  const uint64_t size = records.shape(1);
+  require(size > kRecordHead + kRecordTail && slots.shape(0) == records.shape(0),
+          "records: (n, bytes), slots: (n,)");
+  nb::gil_scoped_release release;
+  for (size_t i = 0; i < slots.shape(0); ++i)
+    if (!record_holds(kernels, records.data() + i * size, size, slots.data()[i]))
+      return static_cast<int64_t>(i);
+  return -1;
+}
+
+Records records_of(In<uint8_t, 2> records, uint32_t dim, uint32_t metric, uint32_t precision) {
+  require(metric <= 2 && precision <= 1 && dim >= 1, "metric, precision, dim");
+  const uint64_t payload = static_cast<uint64_t>(dim) * (precision ? 2 : 1);
+  require(records.shape(1) == kRecordHead + payload + kRecordTail, "records: (n, bytes)");
+  return {records.data(), records.shape(0),           records.shape(1),
+          dim,            static_cast<Metric>(metric), static_cast<Precision>(precision)};
+}
+
+Codes codes_of(In<uint8_t, 1> groups, uint32_t dim, uint64_t allowed_bytes) {
+  const uint32_t words = words_of(dim);
+  const uint64_t count = groups.shape(0) / group_bytes(words);
+  require(reinterpret_cast<uintptr_t>(groups.data()) % 8 == 0, "codes: aligned to 8 bytes");
+  require(allowed_bytes <= count * kGroupBlocks, "allowed: within the codes");
+  return {groups.data(), count, words};
+}
+
+// Fills keys and slots with the shortlist, unordered; returns how many.
+uint64_t scan(uint32_t level, In<uint8_t, 1> groups, uint32_t dim, In<uint64_t, 2> planes,
+              float delta, In<uint8_t, 1> allowed, Array<uint32_t, 1> slots,
+              Array<float, 1> keys) {
+  const Kernels& kernels = table(level);
+  const Codes codes = codes_of(groups, dim, allowed.shape(0));
+  require(planes.shape(0) == kQueryBits && planes.shape(1) == codes.words, "planes: (4, words)");
+  require(slots.shape(0) >= 1 && slots.shape(0) == keys.shape(0), "slots, keys: (keep,)");
+  const QueryPlanes query = {planes.data(), codes.words,
+                             delta * (15.0f * static_cast<float>(dim)), -2.0f * delta};
+  std::vector<Candidate> found;
+  {
+    nb::gil_scoped_release release;
+    shortlist(kernels, codes, query, allowed.data(), allowed.shape(0),
+              static_cast<uint32_t>(slots.shape(0)), found);
+  }
+  for (size_t i = 0; i < found.size(); ++i) {
+    slots.data()[i] = found[i].slot;
+    keys.data()[i] = found[i].key;
+  }
+  return found.size();
+}
+
+int64_t rescore_slots(uint32_t level, In<uint8_t, 2> records, uint32_t dim, uint32_t metric,
+                      uint32_t precision, In<float, 1> query, In<uint32_t, 1> slots,
+                      Array<float, 1> distances) {
+  const Kernels& kernels = table(level);
+  const Records view = records_of(records, dim, metric, precision);
+  require(query.shape(0) == dim && distances.shape(0) == slots.shape(0), "query, distances");
+  float* out = distances.data();
+  nb::gil_scoped_release release;
+  return rescore(kernels, view, query.data(), slots.data(), slots.shape(0), out);
+}
+
+int64_t search_batch(uint32_t level, bool use_codes, In<uint8_t, 1> groups,
+                     In<uint8_t, 2> records, uint32_t metric, uint32_t precision,
+                     In<float, 2> queries, In<float, 2> signs, In<float, 1> centre,
+                     In<uint8_t, 1> allowed, uint32_t keep, uint32_t threads,
+                     Array<uint32_t, 2> slots, Array<float, 2> distances) {
+  const Kernels& kernels = table(level);
+  const uint32_t dim = static_cast<uint32_t>(queries.shape(1));
+  const Records view = records_of(records, dim, metric, precision);
+  require(signs.shape(0) == kRotationRounds && signs.shape(1) == dim, "signs: (4, dim)");
+  require(slots.shape(0) == queries.shape(0) && distances.shape(0) == queries.shape(0) &&
+              slots.shape(1) == distances.shape(1),
+          "slots, distances: (q, k)");
+  const uint32_t k = static_cast<uint32_t>(slots.shape(1));
+  require(k >= 1 && keep >= k && threads >= 1, "keep >= k >= 1, threads >= 1");
+  uint64_t permitted = 0;
+  for (size_t i = 0; i < allowed.shape(0) && permitted < k; ++i)
+    for (uint32_t byte = allowed.data()[i]; byte; byte &= byte - 1) ++permitted;
+  require(permitted >= k, "k: at most the number of allowed slots");
+  Codes codes = {};
+  if (use_codes) {
+    codes = codes_of(groups, dim, allowed.shape(0));
+    require(centre.shape(0) == dim, "centre: (dim,)");
+  }
+  const SearchRequest request = {use_codes ? &codes : nullptr,
+                                 &view,
+                                 queries.data(),
+                                 signs.data(),
+                                 centre.data(),
+                                 allowed.data(),
+                                 allowed.shape(0),
+                                 static_cast<uint32_t>(queries.shape(0)),
+                                 k,
+                                 keep,
+                                 threads,
+                                 slots.data(),
+                                 distances.data()};
+  nb::gil_scoped_release release;
+  return search(kernels, request);
+}
+
+}  // namespace
+
+NB_MODULE(_native, module) {
+  using namespace nb::literals;
+  module.def("available", &available);
+  module.def("rotate", &rotate_all, "x"_a, "signs"_a, "back"_a);
+  module.def("quantise8", &quantise8_all, "x"_a, "payload"_a, "scales"_a);
+  module.def("sign_codes", &sign_codes, "residuals"_a, "codes"_a);
+  module.def("quantise_queries", &quantise_queries, "queries"_a, "planes"_a, "deltas"_a);
+  module.def("seal", &seal, "level"_a, "records"_a, "slots"_a);
+  module.def("check", &check, "level"_a, "records"_a, "slots"_a);
+  module.def("scan", &scan, "level"_a, "groups"_a, "dim"_a, "planes"_a, "delta"_a, "allowed"_a,
+             "slots"_a, "keys"_a);
+  module.def("rescore", &rescore_slots, "level"_a, "records"_a, "dim"_a, "metric"_a,
+             "precision"_a, "query"_a, "slots"_a, "distances"_a);
+  module.def("search", &search_batch, "level"_a, "use_codes"_a, "groups"_a, "records"_a,
+             "metric"_a, "precision"_a, "queries"_a, "signs"_a, "centre"_a, "allowed"_a, "keep"_a,
+             "threads"_a, "slots"_a, "distances"_a);
+}

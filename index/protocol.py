@@ -1,0 +1,200 @@
+"""The contract between the index's engines and those who wire them.
+
+An engine holds vectors at *slots*: unsigned 32-bit numbers that its caller hands out, reuses and
+translates from its own ids. It takes arrays and returns arrays; it knows no records, no LMDB and
+no embedder. Shapes: ``n`` vectors, ``q`` queries, ``dim`` coordinates.
+
+Changes are two-phase, because the caller's database is the only commit point:
+
+    encoded = index.encode(vectors)           # CPU only, outside any transaction
+    change = index.prepare(slots, encoded)    # files written and synced; nobody looks there yet
+    ...                                       # the caller commits: these slots now hold vectors
+    index.publish(change)                     # this process sees them
+
+A slot means something only while the caller's ``allowed`` sets name it. One process writes at a
+time; any number may read, and call ``refresh`` when the caller's database says that files changed.
+Smaller distances are closer: cosine is ``1 - cos``, ip is ``-<x, y>``, l2 is squared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal, Protocol, cast, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from memdb import settings
+from memdb.errors import DimensionMismatch, InvalidArgument, StoreCorrupt
+from memdb.index.slots import SlotSet
+
+Metric = Literal["cosine", "ip", "l2"]
+Profile = Literal["exact", "standard"]
+
+NO_SLOT: Final = 2**32 - 1
+"""Pads answers that have fewer than k results; their distance is +inf."""
+
+MAX_NORM: Final = 1e15
+"""The longest vector taken: beyond it squared distances leave float32."""
+
+_DEFAULT_SEED: Final = 0x6D656D64622D3031
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceSpec:
+    """What an index is made with; the caller stores it and passes it back.
+
+    ``profile`` chooses the lasting copy of a vector: "exact" is float16, "standard" 8 bits a
+    coordinate with one scale a vector. ``epoch`` counts trainings; 0 is untrained.
+    """
+
+    dim: int
+    metric: Metric = "cosine"
+    profile: Profile = "standard"
+    code_bits: int = 1
+    epoch: int = 0
+    seed: int = _DEFAULT_SEED
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.dim <= settings.MAX_DIM:
+            raise InvalidArgument(f"dim must be in 1 ... {settings.MAX_DIM}", field="dim")
+        if self.metric not in get_args(Metric):
+            raise InvalidArgument(f"metric must be one of {get_args(Metric)}", field="metric")
+        if self.profile not in get_args(Profile):
+            raise InvalidArgument(f"profile must be one of {get_args(Profile)}", field="profile")
+        if self.code_bits != 1:
+            raise InvalidArgument("code_bits must be 1", field="code_bits")
+        if self.epoch < 0 or not 0 <= self.seed < 2**64:
+            raise InvalidArgument("epoch and seed must not be negative", field="epoch")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Integers and strings only: fits JSON and msgpack."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SpaceSpec:
+        """Inverse of ``to_dict``; ``StoreCorrupt`` when it is not one of its results."""
+        known = {field.name for field in fields(cls)}
+        try:
+            return cls(**{name: value for name, value in values.items() if name in known})
+        except (TypeError, InvalidArgument) as error:
+            raise StoreCorrupt("a space's index settings do not decode", path="kv") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Vectors in the form of the files, not yet at a slot. Made by ``encode``.
+
+    records (n, record bytes) uint8, codes (n, words) uint64, offsets and slopes (n,) float32.
+    """
+
+    epoch: int
+    records: NDArray[np.uint8]
+    codes: NDArray[np.uint64]
+    offsets: NDArray[np.float32]
+    slopes: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Slots whose bytes are on disk and wait for the caller's commit."""
+
+    slots: NDArray[np.uint32]
+    epoch: int
+
+
+class Engine(Protocol):
+    """What every engine offers. Damage raises ``StoreCorrupt`` naming the file."""
+
+    @property
+    def spec(self) -> SpaceSpec: ...
+
+    @property
+    def trained(self) -> bool:
+        """Whether vectors can be encoded."""
+        ...
+
+    def train(self, sample: ArrayLike, *, encoded: SlotSet | None = None) -> SpaceSpec:
+        """Fix centre and rotation on (n, dim) vectors; returns the spec to store."""
+        ...
+
+    def encode(self, vectors: ArrayLike) -> Encoded: ...
+
+    def prepare(self, slots: ArrayLike, encoded: Encoded) -> Change: ...
+
+    def publish(self, change: Change) -> None: ...
+
+    def clear(self, slots: ArrayLike) -> None:
+        """Zero the slots in every file, durably."""
+        ...
+
+    def fetch(self, slots: ArrayLike) -> NDArray[np.float32]:
+        """The (n, dim) vectors at the slots, at the profile's precision."""
+        ...
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        *,
+        allowed: SlotSet,
+        effort: int | None = None,
+        exact: bool = False,
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+        """The min(k, len(allowed)) nearest of ``allowed``: (q, k) slots and distances."""
+        ...
+
+    def within(
+        self, query: ArrayLike, radius: float, *, allowed: SlotSet
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+        """Every allowed slot at a distance of at most ``radius``, nearest first."""
+        ...
+
+    def verify(self, slots: ArrayLike) -> None: ...
+
+    def refresh(self) -> None:
+        """See what another process wrote."""
+        ...
+
+    def stats(self) -> dict[str, int]: ...
+
+    def close(self) -> None: ...
+
+
+def as_vectors(values: ArrayLike, dim: int, *, field: str = "vectors") -> NDArray[np.float32]:
+    """(n, dim) C-contiguous float32 of one vector or several.
+
+    Raises ``DimensionMismatch`` for another length and ``InvalidArgument`` for what is not a
+    real number, not finite, or longer than ``MAX_NORM``.
+    """
+    given = np.asarray(values)
+    if given.dtype.kind not in "fiu":
+        raise InvalidArgument(f"{field} must be real numbers", field=field)
+    if given.ndim == 1:
+        given = given[None, :]
+    if given.ndim != 2:
+        raise InvalidArgument(f"{field} must have one or two axes", field=field)
+    if given.shape[1] != dim:
+        raise DimensionMismatch(f"{field} have {given.shape[1]} dimensions, not {dim}", field=field)
+    vectors = np.ascontiguousarray(given, dtype=np.float32)
+    if len(vectors):
+        largest = np.maximum(vectors.max(axis=1), -vectors.min(axis=1))
+        if not np.isfinite(largest).all():
+            raise InvalidArgument(f"{field} must be finite", field=field)
+        if largest.max() > MAX_NORM / np.sqrt(dim):
+            raise InvalidArgument(f"{field} must be no longer than {MAX_NORM:g}", field=field)
+    return vectors
+
+
+def as_slots(values: ArrayLike) -> NDArray[np.uint32]:
+    """(n,) C-contiguous uint32 slot numbers; ``InvalidArgument`` for anything else."""
+    given = np.asarray(values)
+    if given.ndim != 1 or (given.dtype.kind not in "iu" and len(given)):
+        raise InvalidArgument("slots must be a list of integers", field="slots")
+    if given.dtype != np.uint32 and len(given) and (given.min() < 0 or given.max() >= NO_SLOT):
+        raise InvalidArgument("slots must be in 0 ... 2**32 - 2", field="slots")
+    return cast("NDArray[np.uint32]", np.ascontiguousarray(given, dtype=np.uint32))

@@ -1,0 +1,125 @@
+"""From vectors to what the files hold, and back.
+
+The lasting record comes first and the sign code is derived from the *record*, not from the vector
+it was made of: so codes can be made again, bit for bit, from what is on disk.
+
+Codes are those of RaBitQ (Gao and Long, SIGMOD 2024), section 3: the signs of the rotated, centred
+vector, with a factor that makes the estimate of the inner product unbiased. Arrays only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memdb.index import layout
+from memdb.index.kernels import Kernels
+from memdb.index.protocol import Encoded, SpaceSpec
+from memdb.index.reference import Bytes, Floats
+
+_F16_MAX = 65504.0
+_F16_COMFORT = 2.0**-4  # below this the largest coordinate would lose bits to subnormals
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """The transforms of one space, by its spec."""
+
+    spec: SpaceSpec
+    kernels: Kernels
+
+    @property
+    def precision(self) -> int:
+        return layout.PRECISIONS[self.spec.profile]
+
+    @cached_property
+    def signs(self) -> Floats:
+        """(4, dim) of the rotation."""
+        return layout.rotation_signs(self.spec.dim, self.spec.seed)
+
+    @cached_property
+    def _record_type(self) -> np.dtype[np.void]:
+        return layout.record_type(self.spec.dim, self.precision)
+
+    def to_records(self, vectors: Floats) -> Bytes:
+        """(n, record bytes) of (n, dim), unsealed."""
+        records = np.zeros(len(vectors), self._record_type)
+        if self.precision == layout.INT8:
+            payload, scales = self.kernels.quantise8(self.kernels.rotate(vectors, self.signs))
+        else:
+            payload, scales = _to_halves(vectors)
+        numbers = payload.astype(np.float32)
+        lengths = np.sqrt(np.einsum("ij,ij->i", numbers, numbers))
+        records["payload"], records["scale"] = payload, scales
+        records["norm"] = lengths * scales
+        return records.view(np.uint8).reshape(len(vectors), -1)
+
+    def _numbers(self, records: Bytes) -> tuple[Floats, Floats, Floats]:
+        fields = records.view(self._record_type).reshape(-1)
+        return fields["payload"].astype(np.float32), fields["scale"], fields["norm"]
+
+    def to_vectors(self, records: Bytes) -> Floats:
+        """(n, dim) of sound records."""
+        numbers, scales, _ = self._numbers(records)
+        numbers *= scales[:, None]
+        if self.precision == layout.INT8:
+            return self.kernels.rotate(numbers, self.signs, back=True)
+        return numbers
+
+    def rotated(self, records: Bytes) -> Floats:
+        """(n, dim) rotated, of unit length for cosine: what codes are made of."""
+        numbers, scales, norms = self._numbers(records)
+        if self.spec.metric == "cosine":
+            scales = np.divide(scales, norms, out=np.zeros_like(scales), where=norms > 0)
+        numbers *= scales[:, None]
+        if self.precision == layout.INT8:
+            return numbers
+        return self.kernels.rotate(numbers, self.signs)
+
+    def centre(self, records: Bytes) -> Floats:
+        """(dim,) rotated mean of the vectors that codes are made of."""
+        if not len(records):
+            return np.zeros(self.spec.dim, np.float32)
+        return self.rotated(records).mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    def encode(self, records: Bytes, centre: Floats, epoch: int) -> Encoded:
+        """Codes and factors of records.
+
+        With r the rotated, centred vector, s its signs and q the same of a query:
+        <r, q> is about |r|^2 / sum|r_i| * <s, q>. Ranking needs, up to what all rows share,
+        |r|^2 - 2 <r, q> for l2 and -<c, r> - <r, q> for inner products.
+        """
+        residuals = self.rotated(records)
+        residuals -= centre
+        squares = np.einsum("ij,ij->i", residuals, residuals)
+        sums = np.abs(residuals).sum(axis=1)
+        factors = np.divide(squares, sums, out=np.zeros_like(sums), where=sums > 0)
+        if self.spec.metric == "l2":
+            offsets, slopes = squares, -2 * factors
+        else:
+            offsets, slopes = -(residuals @ centre), -factors
+        codes = self.kernels.sign_codes(residuals)
+        return Encoded(
+            epoch, records, codes, offsets.astype(np.float32), slopes.astype(np.float32)
+        )
+
+    def queries(self, queries: Floats) -> Floats:
+        """(q, dim) as the kernels score them: of unit length for cosine."""
+        if self.spec.metric != "cosine":
+            return queries
+        lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
+        return (queries / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
+
+
+def _to_halves(vectors: Floats) -> tuple[NDArray[np.float16], Floats]:
+    """float16 and (n,) scales: 1 where float16 fits as it is, else a power of two."""
+    largest = np.abs(vectors).max(axis=1, initial=0)
+    _, exponents = np.frexp(largest)
+    fits = (largest <= _F16_MAX) & ((largest >= _F16_COMFORT) | (largest == 0))
+    scales = np.where(fits, np.float32(1), np.ldexp(np.float32(1), exponents)).astype(np.float32)
+    # float32 has no power of two this small; such a vector is zero to every metric.
+    scales[scales < np.finfo(np.float32).tiny] = np.finfo(np.float32).tiny
+    return (vectors / scales[:, None]).astype("<f2"), scales

@@ -1,0 +1,223 @@
+"""BM25 over the postings: which rows a question's words point at, and how strongly.
+
+    idf(t)   = ln(1 + (N - df + .5) / (df + .5))
+    score(r) = sum over t of qtf idf(t) (k1 + 1) tf / (tf + k1 (1 - b + b length / mean length))
+
+k1 = 1.2, b = .75 (Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework", section 3;
+the idf with 1 + is Lucene's, never negative). Scores are added up in a dense float32 array a thread
+keeps, cleared where it was touched: in numpy that beats MaxScore, which skips in Python.
+
+``allowed`` decides what is returned and nothing else. What is *counted* (N, df, mean length) is
+every row that has postings or, where ``population`` is given, those rows alone: then rows outside
+it change neither order nor score, whatever they hold.
+
+This file knows rows, hashed terms and bitmaps; no text, no records, no vectors.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from memdb.storage.environment import ReadTxn
+from memdb.storage.postings import LENGTHS, PostingsReader
+
+K1: Final = 1.2
+B: Final = 0.75
+
+Rows = NDArray[np.uint32]
+Scores = NDArray[np.float32]
+
+
+class _Matched(NamedTuple):
+    """One term's postings and what each adds to its row's score; rows are distinct."""
+
+    term: str
+    df: int
+    idf: float
+    rows: NDArray[np.int64]
+    parts: Scores
+
+
+class _Scratch(threading.local):
+    """Each thread's accumulator: all zeros between uses."""
+
+    def __init__(self) -> None:
+        self.scores: Scores = np.zeros(0, np.float32)
+
+    def at_least(self, size: int) -> Scores:
+        if len(self.scores) < size:
+            self.scores = np.zeros(max(size, 2 * len(self.scores)), np.float32)
+        return self.scores
+
+
+_scratch = _Scratch()
+
+
+class LexicalQuery:
+    """A question looked up in one snapshot; usable while its transaction is open and after."""
+
+    def __init__(
+        self,
+        txn: ReadTxn,
+        terms: Sequence[tuple[str, bytes, int]],
+        *,
+        population: BitMap | None = None,
+    ) -> None:
+        reader = PostingsReader(txn)
+        counted = None if population is None else _mask(population)
+        if counted is None:
+            docs, total = reader.statistics
+        else:
+            every = reader.every_row()
+            every = every[_inside(counted, every["row"])]
+            docs, total = len(every), int(LENGTHS[every["length"]].sum())
+        self.docs = docs
+        mean = max(1.0, total / docs) if docs else 1.0
+        norm = (K1 * (1 - B + B * LENGTHS / mean)).astype(np.float32)
+        self._terms: list[_Matched] = []
+        self._unmatched: list[tuple[str, float]] = []
+        for term, term_hash, count in terms:
+            entries = reader.entries(term_hash)
+            if counted is not None:
+                entries = entries[_inside(counted, entries["row"])]
+            df = len(entries)
+            idf = float(np.log1p((max(docs, df) - df + 0.5) / (df + 0.5)))
+            if not df:
+                self._unmatched.append((term, idf))
+                continue
+            tf = entries["tf"].astype(np.float32)
+            parts = tf / (tf + norm[entries["length"]])
+            parts *= np.float32(count * idf * (K1 + 1))
+            self._terms.append(_Matched(term, df, idf, entries["row"].astype(np.int64), parts))
+
+    # --- what the lexicon knows of the question -----------------------------------------
+
+    @property
+    def total_mass(self) -> float:
+        """Sum of idf over the question's distinct terms; an unknown one counts as df = 0."""
+        return sum(one.idf for one in self._terms) + sum(idf for _, idf in self._unmatched)
+
+    @property
+    def matched_mass(self) -> float:
+        """Share of ``total_mass`` on terms that some counted row holds, in [0, 1]."""
+        total = self.total_mass
+        return sum(one.idf for one in self._terms) / total if total else 0.0
+
+    def document_frequencies(self) -> dict[str, int]:
+        """Counted rows that hold each term."""
+        known = {one.term: one.df for one in self._terms}
+        return known | {term: 0 for term, _ in self._unmatched}
+
+    # --- ranking ------------------------------------------------------------------------
+
+    def search(self, allowed: BitMap, limit: int) -> tuple[Rows, Scores]:
+        """The best ``limit`` of the allowed rows that hold a term: rows (n,), scores (n,).
+
+        Best first, equal scores by row; n = min(limit, matches).
+        """
+        if not self._terms or limit <= 0 or not allowed:
+            return np.empty(0, np.uint32), np.empty(0, np.float32)
+        scores = self._accumulate()
+        try:
+            rows = self._candidates(scores, allowed)
+            found = scores[rows]
+        finally:
+            self._clear(scores)
+        if len(rows) > limit:
+            worst = np.partition(found, len(found) - limit)[len(found) - limit]
+            rows, found = rows[found >= worst], found[found >= worst]  # ties at the edge stay in
+        best = np.lexsort((rows, -found))[:limit]
+        return rows[best].astype(np.uint32), found[best]
+
+    def matches(self, allowed: BitMap) -> BitMap:
+        """The allowed rows that hold a term."""
+        touched = BitMap()
+        for one in self._terms:
+            touched |= BitMap(array("I", np.sort(one.rows).astype(np.uint32).tobytes()))
+        return touched & allowed
+
+    def scores_of(self, rows: Rows | Sequence[int]) -> Scores:
+        """The scores of given rows, (n,); 0 where no term is in it."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        if not self._terms:
+            return np.zeros(len(wanted), np.float32)
+        scores = self._accumulate()
+        try:
+            found = np.zeros(len(wanted), np.float32)
+            inside = wanted < len(scores)
+            found[inside] = scores[wanted[inside]]
+        finally:
+            self._clear(scores)
+        return found
+
+    def explain(self, rows: Rows | Sequence[int]) -> list[dict[str, float]]:
+        """For each row, what each term it holds adds to its score, largest first."""
+        wanted = [int(row) for row in rows]
+        parts: list[dict[str, float]] = [{} for _ in wanted]
+        for one in self._terms:
+            for place, row in enumerate(wanted):
+                at = np.flatnonzero(one.rows == row)
+                if len(at):
+                    parts[place][one.term] = float(one.parts[at[0]])
+        return [dict(sorted(one.items(), key=lambda item: (-item[1], item[0]))) for one in parts]
+
+    def _accumulate(self) -> Scores:
+        size = 1 + max(int(one.rows.max()) for one in self._terms)
+        scores = _scratch.at_least(size)
+        for one in self._terms:
+            scores[one.rows] += one.parts
+        return scores
+
+    def _clear(self, scores: Scores) -> None:
+        for one in self._terms:
+            scores[one.rows] = 0
+
+    def _candidates(self, scores: Scores, allowed: BitMap) -> NDArray[np.int64]:
+        """Allowed rows with a score, ascending or not; by whichever side is smaller."""
+        touched = sum(one.df for one in self._terms)
+        if len(allowed) <= touched:
+            rows = np.frombuffer(allowed.to_array(), np.uint32).astype(np.int64)
+            rows = rows[: np.searchsorted(rows, len(scores))]
+            return rows[scores[rows] > 0]
+        if len(self._terms) == 1:
+            rows = self._terms[0].rows
+        else:
+            rows = np.unique(np.concatenate([one.rows for one in self._terms]))
+        return rows[_inside(_mask(allowed), rows)]
+
+
+def search(
+    txn: ReadTxn,
+    terms: Sequence[tuple[str, bytes, int]],
+    *,
+    allowed: BitMap,
+    limit: int,
+    population: BitMap | None = None,
+) -> tuple[Rows, Scores]:
+    """One look-up and its ranking; ``terms`` as ``Analyser.query`` gives them."""
+    return LexicalQuery(txn, terms, population=population).search(allowed, limit)
+
+
+def _mask(rows: BitMap) -> NDArray[np.bool_]:
+    """A dense membership table up to the greatest row; about 50 us for 100,000 rows."""
+    if not rows:
+        return np.zeros(0, np.bool_)
+    mask = np.zeros(rows.max() + 1, np.bool_)
+    mask[np.frombuffer(rows.to_array(), np.uint32)] = True
+    return mask
+
+
+def _inside(mask: NDArray[np.bool_], rows: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Whether each of ``rows`` is in the mask's set."""
+    if len(rows) and int(rows.max()) >= len(mask):
+        inside = rows < len(mask)
+        inside[inside] = mask[rows[inside]]
+        return inside
+    return mask[rows] if len(mask) else np.zeros(len(rows), np.bool_)

@@ -1,0 +1,59 @@
+"""Postings: which row holds which term, as an inverted index in LMDB beside the records.
+
+The strategy. A write leaves one *forward row* (the row's terms), which stays with its record so
+that erasing never depends on how terms were made. Rows not yet in a segment are *fresh* and are
+read from their forward rows. Folding turns fresh rows into a *segment*, sorted by term; segments
+are merged sixteen to one in slices, the manifest last, so that a reader sees each row exactly once
+at every instant and a process killed between two slices costs nothing but the slice.
+
+Terms are 12-byte keyed hashes here. This package does not know words, scores or filters.
+
+====================  ==================================================================
+layout.py             bytes: entries, keys, forward rows, quantised lengths
+manifest.py           which segments exist, the merge in progress, totals
+writing.py            add, add_segment, fold, remove
+merging.py            merge_step
+reading.py            stats, postings, fresh rows
+====================  ==================================================================
+"""
+
+from __future__ import annotations
+
+from memdb.storage.postings.layout import (
+    ENTRY,
+    EVERY_ROW,
+    HASH_BYTES,
+    LENGTHS,
+    Analysed,
+    AnalysedBatch,
+    decode_lengths,
+    encode_lengths,
+)
+from memdb.storage.postings.manifest import Statistics, stats
+from memdb.storage.postings.merging import FAN_IN, merge_step
+from memdb.storage.postings.reading import PostingsReader, fresh, postings
+from memdb.storage.postings.writing import FOLD_ROWS, add, add_segment, fold, fresh_count, remove
+
+__all__ = [
+    "ENTRY",
+    "EVERY_ROW",
+    "FAN_IN",
+    "FOLD_ROWS",
+    "HASH_BYTES",
+    "LENGTHS",
+    "Analysed",
+    "AnalysedBatch",
+    "PostingsReader",
+    "Statistics",
+    "add",
+    "add_segment",
+    "decode_lengths",
+    "encode_lengths",
+    "fold",
+    "fresh",
+    "fresh_count",
+    "merge_step",
+    "postings",
+    "remove",
+    "stats",
+]

@@ -12,7 +12,6 @@ import threading
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 import numpy as np
@@ -21,6 +20,7 @@ from pyroaring import BitMap
 
 from memdb import settings
 from memdb.errors import (
+    Conflict,
     EmbedderMismatch,
     EmbedderUnavailable,
     InvalidArgument,
@@ -29,19 +29,21 @@ from memdb.errors import (
 )
 from memdb.ingest import embedders
 from memdb.ingest.embedders import Embedder, Identity, identity_of
-from memdb.query.tokenizer import TOKENIZER_VERSION, Tokenizer
+from memdb.query.analyser import Analyser
 from memdb.space_vectors import SpaceVectors
 from memdb.storage import spaces, tables
 from memdb.storage.blobs import BlobStore
 from memdb.storage.filters import FilterIndex
 from memdb.storage.ids import IdMaker
+from memdb.storage.postings import Analysed
 from memdb.storage.records import Records
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Reader, Store, Writer
-from memdb.times import Clock, SystemClock, parse_time, zone_named
+from memdb.times import Clock, SystemClock, load_zone, local_zone
 from memdb.types import to_micros
 
 DEFAULT_SPACE = "default"
+_ANALYSE_TOGETHER = 16
 _EMBEDDER_KEY = b"embedder"
 _SETTINGS_KEY = b"settings"
 LIVE = "live"
@@ -66,12 +68,10 @@ class Engine:
         try:
             self.clock: Clock = clock or SystemClock()
             self.memory_budget = memory_budget
-            with self.store.read() as txn:
-                hash_key = txn.digest(b"blobs", 32)
-            self.blobs = BlobStore(self.store.path, hash_key)
+            self.blobs = BlobStore(self.store.path, self.store.digest(b"blobs", 32))
             self.records = Records(self.blobs)
             self.filters = FilterIndex()
-            self.tokenizer = Tokenizer()
+            self.analyser = Analyser()
             self.new_id = IdMaker()
             self._guard = threading.Lock()
             self._vectors: dict[int, SpaceVectors] = {}
@@ -83,6 +83,20 @@ class Engine:
         except BaseException:
             self.store.close()
             raise
+
+    def require_compatible(
+        self, embedder: Embedder | str | None, *, readonly: bool, clock: Clock | None
+    ) -> None:
+        """Raise ``Conflict`` when a further handle asks for another engine than this one."""
+        if self.store.readonly and not readonly:
+            raise Conflict("this process has the database open read-only already")
+        if clock is not None and clock is not self.clock:
+            raise Conflict("this process has the database open with another clock")
+        if embedder is None or embedder is self._embedder or embedder == self._embedder_spec:
+            return
+        wanted = embedders.load(embedder)
+        if wanted is not None:
+            self._check_identity(wanted)
 
     # --- embedding ----------------------------------------------------------------------
 
@@ -150,6 +164,13 @@ class Engine:
             raise EmbedderMismatch(
                 f"the database holds vectors of {stored.name}, not of {given.name}"
             )
+
+    def analyse(self, texts: list[str]) -> list[Analysed]:
+        """The index terms of texts, hashed with the store's key."""
+        digest = self.store.digest
+        if len(texts) < _ANALYSE_TOGETHER:
+            return [self.analyser.analyse(text, digest) for text in texts]
+        return self.analyser.analyse_many(texts, digest).split()
 
     def embed(self, texts: list[str], role: str) -> NDArray[np.float32] | None:
         """(n, dim) float32 unit vectors of texts; None when the database embeds nothing."""
@@ -236,14 +257,14 @@ class Engine:
 
     def unexpired(self, txn: Reader, rows: BitMap, now: datetime) -> BitMap:
         """``rows`` without those whose ``expires_at`` has come."""
-        gone = self.filters.range(txn, "expires_at", None, to_micros(now), False, True)
+        gone = self.filters.range(txn, "expires_at", None, to_micros(now), include_high=True)
         return rows - gone if gone else rows
 
     def valid_at(self, txn: Reader, rows: BitMap, moment: datetime) -> BitMap:
         """``rows`` whose validity interval holds ``moment``; an open end always does."""
         micros = to_micros(moment)
-        over = self.filters.range(txn, "valid_to", None, micros, False, True)
-        early = self.filters.range(txn, "valid_from", micros, None, False, False)
+        over = self.filters.range(txn, "valid_to", None, micros, include_high=True)
+        early = self.filters.range(txn, "valid_from", micros, None, include_low=False)
         if over:
             rows = rows - over
         return rows - early if early else rows
@@ -274,7 +295,7 @@ class Engine:
             sequence = txn.state.layout_seq
             if self._zone is None or self._zone[0] != sequence:
                 name = self.stored_settings(txn).get("time_zone")
-                self._zone = (sequence, zone_named(name))
+                self._zone = (sequence, local_zone() if name is None else load_zone(name))
         return self._zone[1]
 
     def close(self) -> None:

@@ -50,12 +50,18 @@ def _spoken(value: object) -> str:
     return str(value)
 
 
-def place(txn: Writer, engine: Engine, new: Memory, now: datetime) -> Placement:
-    """Fit ``new`` into its fact's timeline, closing or retiring what it supersedes."""
+def place(
+    txn: Writer, engine: Engine, new: Memory, now: datetime, *, restoring: bool = False
+) -> Placement:
+    """Fit ``new`` into its fact's timeline, closing or retiring what it supersedes.
+
+    A further value without a beginning begins now, unless it is being restored from an export,
+    where an open beginning means what it says.
+    """
     key = lookups.profile_key(txn, new.namespace, new.subject or "", new.key or "")
     timeline = lookups.timeline(txn, key)
     known = engine.records.get_many(txn, timeline)
-    if new.valid_from is None and timeline:
+    if new.valid_from is None and timeline and not restoring:
         new = new.replace(valid_from=now)
     before = [row for row in timeline if began(known[row]) <= began(new)]
     after = timeline[len(before) :]

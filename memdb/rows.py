@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb.engine import HIDDEN, LIVE, Engine
-from memdb.query.tokenizer import Analysed
 from memdb.storage import lookups, postings, spaces
 from memdb.storage.ids import parse_id
+from memdb.storage.postings import Analysed, AnalysedBatch
 from memdb.storage.store import Writer
 from memdb.types import Memory
 
@@ -113,7 +113,8 @@ def _index_terms(txn: Writer, entries: Sequence[Entry], rows: Sequence[int]) -> 
         if entry.analysed is not None
     ]
     if len(analysed) >= SEGMENT_AT:
-        postings.add_segment(txn, analysed)
+        batch = AnalysedBatch.of([terms for _, terms in analysed])
+        postings.add_segment(txn, [row for row, _ in analysed], batch)
     else:
         for row, terms in analysed:
             postings.add(txn, row, terms)
@@ -130,13 +131,12 @@ def _keep_vectors(
             kept[1].append(entry.vector)
     for number, (its_rows, vectors) in by_space.items():
         space = next(s for s in spaces.spaces(txn) if s.number == number)
-        engine.vectors(space).put(txn, its_rows, np.stack(vectors))
+        engine.vectors(space).put_fresh(txn, its_rows, np.stack(vectors))
 
 
 def rewrite(txn: Writer, engine: Engine, row: int, old: Memory, new: Memory) -> None:
     """Change fields of a row in place; its text, vector and terms stay what they are."""
-    engine.filters.remove(txn, [(row, old)])
-    engine.filters.add(txn, [(row, new)])
+    engine.filters.change(txn, row, old, new)
     engine.records.put(txn, row, new, engine.records.blob_of(txn, row))
     txn.changed(added=[row])
 

@@ -174,6 +174,15 @@ class SpaceVectors:
             found.update(zip(encoded, fetched, strict=True))
         return found
 
+    def distances(
+        self, query: NDArray[np.float32], matrix: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """(n,) distances of ``query`` (dim,) to each row of ``matrix`` (n, dim), in their order."""
+        places, found = exact.scan(query[None, :], matrix, len(matrix), self.record.metric)
+        ordered = np.empty(len(matrix), np.float32)
+        ordered[places[0]] = found[0]
+        return ordered
+
     def rows_with_vectors(self, txn: Reader) -> BitMap:
         """Every row of the space that has a vector, live or not."""
         return self._fresh_view(txn).bitmap | self._layout_view(txn).encoded
@@ -311,6 +320,22 @@ class SpaceVectors:
 
         self._store.write(save)
         self.record, self._index = trained, index
+
+    def damaged(self, txn: Reader, rows: NDArray[np.uint32]) -> set[int]:
+        """Those of ``rows``, encoded ones, whose record in the files fails its checks."""
+        if self._index is None or not len(rows):
+            return set()
+        slots = self._layout_view(txn).allocation.slots(rows)
+        bad = set(np.asarray(self._index.verify(slots)).tolist())
+        return {int(row) for row, slot in zip(rows, slots, strict=True) if int(slot) in bad}
+
+    def rebuild_codes(self, txn: Reader) -> None:
+        """Make the codes again from the refinement vectors. Lease holder only."""
+        layout = self._layout_view(txn)
+        if self._index is not None:
+            slots = layout.allocation.slots(np.array(layout.encoded, dtype=np.uint32))
+            with self._files_guard:
+                self._index.rebuild_codes(slots)
 
     def stats(self) -> dict[str, int]:
         """Bytes by file; empty while nothing is encoded."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 __all__ = [
+    "Context",
     "FileStatus",
     "Forgotten",
     "Hit",
@@ -31,6 +32,8 @@ __all__ = [
     "Memory",
     "Page",
     "Precision",
+    "Report",
+    "Space",
     "SyncReport",
     "Why",
     "Written",
@@ -225,6 +228,41 @@ class Page(_Table):
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         return (memory.to_dict() for memory in self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What ``context`` packed: text for an agent, at most the budget by ``counter``."""
+
+    text: str
+    items: tuple[Hit, ...]
+    dropped: tuple[Hit, ...]
+    tokens: int
+    counter: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything known under a selector; ``mentions`` only name it in their words."""
+
+    items: tuple[Memory, ...]
+    derived: tuple[Memory, ...]
+    mentions: tuple[Memory, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """One embedding space. ``embedder`` is None for vectors the caller brings."""
+
+    name: str
+    dim: int
+    metric: str
+    profile: str
+    embedder: str | None
+    vectors: int
 
 
 @dataclass(frozen=True, slots=True)

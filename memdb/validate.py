@@ -8,7 +8,7 @@ nothing about storage; ids, rows and versions are given later.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, tzinfo
 from typing import Any
 
@@ -35,7 +35,9 @@ def _fail(field: str, problem: str) -> InvalidArgument:
     return InvalidArgument(f"{field} {problem}", field=field)
 
 
-def string(value: object, field: str, limit: int = settings.MAX_NAME_BYTES, *, empty: bool = False) -> str:
+def string(
+    value: object, field: str, limit: int = settings.MAX_NAME_BYTES, *, empty: bool = False
+) -> str:
     """``value`` if it is a string of valid Unicode, at most ``limit`` bytes as UTF-8."""
     if not isinstance(value, str):
         raise _fail(field, f"must be a string, not {type(value).__name__}")
@@ -159,8 +161,6 @@ def moment(value: TimeLike | None, field: str, zone: tzinfo) -> datetime | None:
     """The first instant of what a caller gave as a time."""
     if value is None:
         return None
-    if isinstance(value, datetime) and value.tzinfo is not None and value.utcoffset() is not None:
-        return from_micros(parse_time(value, zone=zone, field=field).start_us)
     return from_micros(parse_time(value, zone=zone, field=field).start_us)
 
 
@@ -201,12 +201,8 @@ def draft(
     now: datetime,
     default_namespace: str,
     default_source: str,
-    vector_dim: Callable[[str | None], int | None],
 ) -> Draft:
-    """Check the fields of one ``remember``.
-
-    ``vector_dim`` gives the dimension of the space of that name (None: not known yet).
-    """
+    """Check the fields of one ``remember``; a vector's dimension is checked by the writer."""
     unknown = fields.keys() - _FIELDS
     if unknown:
         raise InvalidArgument(
@@ -223,7 +219,7 @@ def draft(
     space_name = optional_string(get("space"), "space")
     vector = get("vector")
     if vector is not None:
-        vector = one_vector(vector, vector_dim(space_name))
+        vector = one_vector(vector, None)
     subject, key = optional_string(get("subject"), "subject"), optional_string(get("key"), "key")
     kind = string(get("kind") or "note", "kind")
     where = get("namespace")
@@ -280,9 +276,7 @@ def _expiry(at: Any, after: Any, zone: tzinfo, now: datetime) -> datetime | None
         return moment(at, "expires_at", zone)
     if at is not None:
         raise _fail("expires_in", "and expires_at exclude each other")
-    duration = parse_duration(after)
-    if duration.total_seconds() <= 0:
-        raise _fail("expires_in", "must be positive")
+    duration = parse_duration(after, field="expires_in")
     try:
         return now + duration
     except OverflowError:

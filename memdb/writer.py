@@ -56,13 +56,28 @@ class MemoryWriter:
     # --- remember -----------------------------------------------------------------------
 
     def insert(
-        self, drafts: Sequence[Draft], *, on_conflict: str = "error", dedup: str = "exact"
+        self,
+        drafts: Sequence[Draft],
+        *,
+        on_conflict: str = "error",
+        dedup: str = "exact",
+        by_id: bool = False,
     ) -> list[Written]:
-        """Write a batch as one transaction; durable when this returns."""
-        return self._engine.store.write(self.insertion(drafts, on_conflict=on_conflict, dedup=dedup))
+        """Write a batch as one transaction; durable when this returns.
+
+        ``by_id``: the drafts bring their ids (an import); those that exist are left alone.
+        """
+        return self._engine.store.write(
+            self.insertion(drafts, on_conflict=on_conflict, dedup=dedup, by_id=by_id)
+        )
 
     def insertion(
-        self, drafts: Sequence[Draft], *, on_conflict: str = "error", dedup: str = "exact"
+        self,
+        drafts: Sequence[Draft],
+        *,
+        on_conflict: str = "error",
+        dedup: str = "exact",
+        by_id: bool = False,
     ) -> Callable[[Writer], list[Written]]:
         """The transaction function of ``insert``, for callers that write more beside it."""
         check_policies(on_conflict, dedup)
@@ -71,7 +86,7 @@ class MemoryWriter:
 
         def run(txn: Writer) -> list[Written]:
             fresh = [entry.copy() for entry in entries]
-            return _Insertion(txn, self._engine, now, on_conflict, dedup).run(fresh)
+            return _Insertion(txn, self._engine, now, on_conflict, dedup, by_id).run(fresh)
 
         return run
 
@@ -318,13 +333,20 @@ class _Insertion:
     """One batch inside its transaction: conflicts and duplicates first, then the new rows."""
 
     def __init__(
-        self, txn: Writer, engine: Engine, now: datetime, on_conflict: str, dedup: str
+        self,
+        txn: Writer,
+        engine: Engine,
+        now: datetime,
+        on_conflict: str,
+        dedup: str,
+        by_id: bool,
     ) -> None:
         self._txn = txn
         self._engine = engine
         self._now = now
         self._on_conflict = on_conflict
         self._dedup = dedup
+        self._by_id = by_id
         self._live: BitMap | None = None
 
     def run(self, entries: list[Entry]) -> list[Written]:
@@ -334,10 +356,14 @@ class _Insertion:
         keys = [self._keys(entry) for entry in entries]
         wanted = sorted({key for pair in keys for key in pair if key is not None})
         known = self._txn.get_many(tables.EXTERNAL, wanted)
+        ids = sorted(entry.raw_id for entry in entries) if self._by_id else []
+        stored = lookups.rows_of(self._txn, ids)
         for place, entry in enumerate(entries):
             external, content = keys[place]
             twin = next((claimed[k] for k in (external, content) if k in claimed), None)
-            if twin is not None and entry.memory.key is None:
+            if entry.raw_id in stored:
+                results[place] = Written(entry.memory.id, "duplicate", entry.memory)
+            elif twin is not None and entry.memory.key is None:
                 results[place] = self._twin(entries, place, twin, external)
             elif entry.memory.key is not None:
                 results[place] = self._fact(entry, known, external)
@@ -429,7 +455,9 @@ class _Insertion:
         holder = self._holder(known, external)
         if holder is not None:
             return self._conflict(entry, *holder)
-        placed = facts.place(self._txn, self._engine, entry.memory, self._now)
+        placed = facts.place(
+            self._txn, self._engine, entry.memory, self._now, restoring=self._by_id
+        )
         if placed.same_row is not None:
             return Written(placed.memory.id, "duplicate", placed.memory)
         entry.memory = placed.memory

@@ -118,6 +118,12 @@ class ReadTxn:
         """Entries in the table."""
         return int(self._txn.stat(self._dbs[table])["entries"])
 
+    def bytes_of(self, table: str) -> int:
+        """What the pages of a table take."""
+        found = self._txn.stat(self._dbs[table])
+        pages = found["branch_pages"] + found["leaf_pages"] + found["overflow_pages"]
+        return int(pages * found["psize"])
+
     def raw(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, stored value) unchecked: for ``check`` and the size-rule test."""
         with self._txn.cursor(self._dbs[table]) as cursor:
@@ -199,6 +205,10 @@ class Environment:
             raise translate(error, str(path.name)) from error
         self._env.reader_check()
         self._hash_key = self._load_hash_key()
+
+    def digest(self, data: bytes, size: int) -> bytes:
+        """As ``ReadTxn.digest``, for outside a transaction."""
+        return blake2b(data, digest_size=size, key=self._hash_key).digest()
 
     def _load_hash_key(self) -> bytes:
         with self._env.begin() as txn:

@@ -311,6 +311,10 @@ class Store:
                 generation.leave()
             self._move_on(generation)
 
+    def digest(self, data: bytes, size: int) -> bytes:
+        """Keyed BLAKE2b with the store's key, the same in every generation."""
+        return self._generation.env.digest(data, size)
+
     # --- maintenance --------------------------------------------------------------------
 
     def compact(self, prepare: Callable[[Path], None] | None = None) -> None:

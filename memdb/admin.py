@@ -1,0 +1,254 @@
+"""Keeping house: statistics, reports, compaction, snapshots, export and import.
+
+What the owner of a database does to it as a whole. Each verb is a thin sequence of calls into the
+packages that own the bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pyroaring import BitMap
+
+from memdb import checking, transfer
+from memdb.engine import HIDDEN, Engine
+from memdb.errors import InvalidArgument, LockHeld
+from memdb.maintenance import Maintenance
+from memdb.progress import Progress, reporting
+from memdb.reader import MemoryReader
+from memdb.storage import format as disk_format
+from memdb.storage import generations, spaces, tables
+from memdb.storage.store import Reader, Writer
+from memdb.types import Memory, Report, to_micros
+from memdb.validate import Draft
+from memdb.writer import MemoryWriter
+
+_SNAPSHOTS = b"snapshot/"
+_IMPORT_BATCH = 1_024
+
+
+class Admin:
+    """The owner's verbs over one engine; stateless between calls."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        reader: MemoryReader,
+        writer: MemoryWriter,
+        maintenance: Maintenance,
+    ) -> None:
+        self._engine = engine
+        self._reader = reader
+        self._writer = writer
+        self._maintenance = maintenance
+
+    # --- looking ------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Counts and bytes. ``bytes.tables`` is what LMDB's pages of each table take."""
+        engine = self._engine
+        with engine.store.read() as txn:
+            live = engine.live(txn)
+            kinds = dict(engine.filters.values(txn, "kind", live))
+            hidden = len(engine.filters.get_set(txn, HIDDEN))
+            by_table = {name: txn.bytes_of(name) for name in tables.ALL}
+            known = spaces.spaces(txn)
+            state = txn.state
+            vectors = {s.name: len(engine.vectors(s).rows_with_vectors(txn)) for s in known}
+        files = _bytes_by_folder(engine.store.path)
+        pid, host = engine.store.lease.holder()
+        return {
+            "memories": len(live),
+            "kinds": kinds,
+            "trash": hidden,
+            "vectors": vectors,
+            "bytes": {"total": sum(files.values()), "files": files, "tables": by_table},
+            "backlog": self._maintenance.backlog(),
+            "content_seq": state.content_seq,
+            "layout_seq": state.layout_seq,
+            "generation": engine.store.generation,
+            "lease": {"held": engine.store.lease.held, "pid": pid, "host": host},
+            "maintenance_error": str(self._maintenance.last_error or "") or None,
+        }
+
+    def report(
+        self, select: Callable[[Reader | Writer], BitMap], namespace: str, about: str | None
+    ) -> Report:
+        """What a selector names, what was derived from it, and what merely mentions a person."""
+        engine = self._engine
+        with engine.store.read() as txn:
+            rows = BitMap(select(txn))
+            items = [memory for _, memory in engine.records.iterate(txn, rows)]
+            derived_rows, frontier = BitMap(), [memory.id for memory in items]
+            while frontier:
+                condition = self._reader.compile({"derived_from": {"$in": frontier[:4096]}})
+                found = self._reader.select(txn, namespace, condition) - rows - derived_rows
+                derived_rows |= found
+                frontier = [m.id for _, m in engine.records.iterate(txn, found)]
+            derived = [memory for _, memory in engine.records.iterate(txn, derived_rows)]
+            mentions: list[Memory] = []
+            if about is not None:
+                mentioned = self._mentioning(txn, namespace, about) - rows - derived_rows
+                mentions = [memory for _, memory in engine.records.iterate(txn, mentioned)]
+        return Report(tuple(items), tuple(derived), tuple(mentions))
+
+    def _mentioning(self, txn: Reader, namespace: str, person: str) -> BitMap:
+        """Visible rows whose words contain every word of ``person``."""
+        from memdb.query.lexical import LexicalQuery
+
+        rows = self._reader.select(txn, namespace, None)
+        for term in self._engine.analyser.query(person, txn.digest):
+            rows = LexicalQuery(txn, [term]).matches(rows)
+        return rows
+
+    def check(self, *, repair: bool) -> dict[str, Any]:
+        """Verify everything; see ``checking``."""
+        return checking.check(self._engine, repair=repair)
+
+    # --- moving bytes ---------------------------------------------------------------------
+
+    def compact(self) -> dict[str, Any]:
+        """Finish the backlog, freeze old records, rewrite the store. Raises ``LockHeld``."""
+        before = sum(_bytes_by_folder(self._engine.store.path).values())
+        self._require_lease()
+        with self._maintenance.paused():
+            frozen = self._maintenance.freeze()
+            self._engine.store.compact()
+            swept = self._engine.blobs.sweep(self._engine.store)
+        after = sum(_bytes_by_folder(self._engine.store.path).values())
+        return {"before": before, "after": after, "frozen": frozen, "blobs_removed": swept}
+
+    def snapshot(self, path: Path) -> Path:
+        """A copy that opens as a database. Raises ``InvalidArgument`` when ``path`` exists."""
+        target = path.expanduser().resolve()
+        if target.exists():
+            raise InvalidArgument("the snapshot's path exists already", field="path")
+        if target.is_relative_to(self._engine.store.path):
+            raise InvalidArgument("a snapshot cannot lie inside its database", field="path")
+        self._require_lease()
+        temporary = target.with_name(target.name + ".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        with self._maintenance.paused():
+            try:
+                self._copy(temporary)
+                os.rename(temporary, target)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+        generations.fsync_directory(target.parent)
+        self._register(target)
+        return target
+
+    def _copy(self, directory: Path) -> None:
+        """LMDB first: what the files gain meanwhile is not yet published in the copy."""
+        disk_format.make_directories(directory)
+        first = directory / "kv" / generations.name_of(1)
+        first.mkdir(mode=0o700)
+        self._engine.store.copy_to(first)
+        for folder in ("space", "blob"):
+            shutil.copytree(
+                self._engine.store.path / folder, directory / folder, dirs_exist_ok=True
+            )
+        for file in (entry for entry in directory.rglob("*") if entry.is_file()):
+            with open(file, "rb+") as handle:
+                os.fsync(handle.fileno())
+        for folder_path in (first, directory / "kv", directory):
+            generations.fsync_directory(folder_path)
+        generations.write_current(directory / "kv", 1)
+        disk_format.write_version(directory)
+
+    def _register(self, target: Path) -> None:
+        """Remember where a snapshot went, so that an erase can reach it."""
+        engine = self._engine
+        now = engine.now()
+        key = _SNAPSHOTS + engine.new_id(now).encode()
+        payload = msgspec.msgpack.encode({"path": str(target), "at": to_micros(now)})
+        engine.store.write(lambda txn: txn.put(tables.META, key, payload))
+
+    def _require_lease(self) -> None:
+        """Finish the backlog under the lease. Raises ``LockHeld`` naming who has it."""
+        if not self._maintenance.drain():
+            pid, host = self._engine.store.lease.holder()
+            raise LockHeld(
+                f"process {pid} on {host} is maintaining this database", pid=pid, host=host
+            )
+
+    # --- in and out -------------------------------------------------------------------------
+
+    def export(
+        self,
+        path: Path,
+        format: str,
+        namespace: str,
+        where: Mapping[str, Any] | None,
+        progress: Progress,
+    ) -> int:
+        """Every selected memory with every field, and its vector where there is no text."""
+        total = self._reader.count(namespace, where)
+        memories = self._with_vectors(self._reader.iterate(namespace, where))
+        with reporting(progress, total, "exporting") as report:
+            return transfer.export(memories, path, format, progress=report)
+
+    def _with_vectors(
+        self, memories: Iterable[Memory]
+    ) -> Iterator[tuple[Memory, list[float] | None]]:
+        for memory in memories:
+            yield memory, self._given_vector(memory)
+
+    def _given_vector(self, memory: Memory) -> list[float] | None:
+        """The stored vector of a memory that cannot be embedded again from its text."""
+        if memory.text is not None and memory.space is None:
+            return None
+        engine = self._engine
+        from memdb.storage import lookups
+        from memdb.storage.ids import require_id
+
+        with engine.store.read() as txn:
+            row = lookups.row_of(txn, require_id(memory.id))
+            space = engine.space_named(txn, memory.space)
+            if row is None or space is None:
+                return None
+            found = engine.vectors(space).fetch(txn, [row])
+        return found[row].tolist() if row in found else None
+
+    def import_(self, path: Path, progress: Progress) -> int:
+        """Read an export; memories whose id is known are left alone. Idempotent."""
+        added = 0
+        pending: list[Draft] = []
+        with reporting(progress, None, "importing") as report:
+            for memory, vector in transfer.read_export(path):
+                pending.append(Draft(memory, vector))
+                if len(pending) == _IMPORT_BATCH:
+                    added += self._import_batch(pending)
+                    pending = []
+                    report(added)
+            added += self._import_batch(pending)
+            report(added)
+        return added
+
+    def _import_batch(self, drafts: list[Draft]) -> int:
+        if not drafts:
+            return 0
+        written = self._writer.insert(drafts, on_conflict="skip", dedup="off", by_id=True)
+        return sum(1 for one in written if one.status != "duplicate")
+
+
+def _bytes_by_folder(path: Path) -> dict[str, int]:
+    """Bytes the disk gives to each part of the directory (allocated blocks, as ``du`` counts)."""
+    sizes: dict[str, int] = {}
+    for folder, _, files in os.walk(path):
+        part = Path(folder).relative_to(path).parts[:1]
+        for name in files:
+            try:
+                found = os.stat(os.path.join(folder, name))
+            except FileNotFoundError:
+                continue  # a temporary file that went between the listing and the look
+            label = part[0] if part else "top"
+            allocated = getattr(found, "st_blocks", -1) * 512
+            sizes[label] = sizes.get(label, 0) + (allocated if allocated >= 0 else found.st_size)
+    return sizes

@@ -1,0 +1,168 @@
+"""``check``: is every byte what was written, and do all structures agree?
+
+Reads everything: each value's checksum and size rule in every table, each record, each pointer
+between structures, each vector in the files. Nothing is trusted because something else is right.
+``repair`` rebuilds what is derived (filters, codes) from what is not (records, vectors).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from pyroaring import BitMap
+
+from memdb.engine import HIDDEN, LIVE, Engine
+from memdb.errors import MemdbError, StoreCorrupt
+from memdb.space_vectors import rows_bitmap
+from memdb.storage import lookups, postings, spaces, tables, vectors
+from memdb.storage.ids import parse_id
+from memdb.storage.store import Reader, Writer
+from memdb.storage.values import obeys_size_rule, unseal
+
+_SHOWN = 100
+_CHUNK = 4_096
+
+
+def check(engine: Engine, *, repair: bool) -> dict[str, Any]:
+    """{"ok", "problems", "checked", "repaired"}: problems are sentences, at most 100 of them."""
+    problems: list[str] = []
+    checked: dict[str, int] = {}
+    with engine.store.read() as txn:
+        checked["values"] = _add(problems, _values(txn))
+        checked["records"] = _add(problems, _records(engine, txn))
+        checked["facts"] = _add(problems, _facts(engine, txn))
+        checked["vectors"] = _add(problems, _vectors(engine, txn))
+    repaired: list[str] = []
+    if repair and problems:
+        repaired = _repair(engine)
+        remaining = check(engine, repair=False)
+        return {**remaining, "repaired": repaired, "found": problems[:_SHOWN]}
+    return {
+        "ok": not problems,
+        "problems": problems[:_SHOWN],
+        "checked": checked,
+        "repaired": repaired,
+    }
+
+
+def _add(problems: list[str], found: Iterator[str | None]) -> int:
+    """Collect problems from a check that yields one item a thing looked at, None if it is fine."""
+    looked = 0
+    for problem in found:
+        looked += 1
+        if problem is not None:
+            problems.append(problem)
+    return looked
+
+
+def _values(txn: Reader) -> Iterator[str | None]:
+    for name in tables.ALL:
+        for _, value in txn.raw(name):
+            if not value:
+                yield None
+                continue
+            try:
+                unseal(value)
+            except StoreCorrupt:
+                yield f"table {name}: a value fails its checksum"
+                continue
+            yield None if obeys_size_rule(value) else f"table {name}: a value has a forbidden size"
+
+
+def _records(engine: Engine, txn: Reader) -> Iterator[str | None]:
+    """Every live or hidden row has a record, whose id leads back to the row."""
+    live = engine.filters.get_set(txn, LIVE)
+    hidden = engine.filters.get_set(txn, HIDDEN)
+    if live & hidden:
+        yield "a row is live and hidden at once"
+    known = live | hidden
+    filed = engine.filters.present(txn, "namespace")
+    if known - filed:
+        yield f"{len(known - filed)} rows are missing from the filter index"
+    present = BitMap()
+    for row in known:
+        try:
+            memory = engine.records.get(txn, row)
+        except MemdbError as error:
+            yield f"row {row}: {error}"
+            continue
+        if memory is None:
+            yield f"row {row} has no record"
+            continue
+        present.add(row)
+        raw_id = parse_id(memory.id)
+        if raw_id is None or lookups.row_of(txn, raw_id) != row:
+            yield f"row {row}: its id does not lead back to it"
+        else:
+            yield None
+    if postings.stats(txn).docs != txn.count(tables.FORWARD):
+        yield "the postings count another number of rows than have terms"
+    for _, payload in txn.scan(tables.IDS):
+        row = int.from_bytes(payload, "little")
+        if row not in known:
+            yield f"an id leads to row {row}, which is neither live nor hidden"
+
+
+def _facts(engine: Engine, txn: Reader) -> Iterator[str | None]:
+    """A fact's values are live and in order of validity."""
+    live = engine.filters.get_set(txn, LIVE)
+    for key, _ in txn.scan(tables.PROFILE):
+        rows = lookups.timeline(txn, key)
+        if any(row not in live for row in rows):
+            yield "a fact's timeline holds a row that is not live"
+        else:
+            yield None
+
+
+def _vectors(engine: Engine, txn: Reader) -> Iterator[str | None]:
+    """Every encoded vector reads back with its own slot and checksum."""
+    for record in spaces.spaces(txn):
+        owned = spaces.allocation(txn, record.number)
+        encoded = engine.filters.get_set(txn, f"encoded/{record.number}")
+        if encoded - owned.all_rows():
+            yield f"space {record.name}: encoded rows it does not own"
+        fresh = rows_bitmap(vectors.fresh_rows(txn, record.number))
+        if fresh & encoded:
+            yield f"space {record.name}: rows both fresh and encoded"
+        opened = engine.vectors(record)
+        rows = np.array(encoded, dtype=np.uint32)
+        for start in range(0, len(rows), _CHUNK):
+            chunk = rows[start : start + _CHUNK]
+            bad = opened.damaged(txn, chunk)
+            for row in chunk:
+                yield f"space {record.name}: the vector of row {row} is damaged" if int(
+                    row
+                ) in bad else None
+
+
+def _repair(engine: Engine) -> list[str]:
+    """Rebuild the filter index and the codes; returns what was rebuilt."""
+    engine.store.lease.acquire()
+    rebuilt = ["filters"]
+    _rebuild_filters(engine)
+    with engine.store.read() as txn:
+        known = spaces.spaces(txn)
+    for record in known:
+        opened = engine.vectors(record)
+        if opened.index is not None:
+            with engine.store.read() as txn:
+                opened.rebuild_codes(txn)
+            rebuilt.append(f"codes of space {record.name}")
+    return rebuilt
+
+
+def _rebuild_filters(engine: Engine) -> None:
+    """File every record again; adding what is there already changes nothing."""
+    with engine.store.read() as txn:
+        ids = [payload for _, payload in txn.scan(tables.IDS)]
+    rows = sorted(int.from_bytes(payload, "little") for payload in ids)
+    for start in range(0, len(rows), 256):
+        chunk = rows[start : start + 256]
+
+        def refile(txn: Writer, chunk: list[int] = chunk) -> None:
+            engine.filters.add(txn, list(engine.records.iterate(txn, chunk)))
+
+        engine.store.write(refile)
+

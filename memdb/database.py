@@ -1,0 +1,475 @@
+"""``Database``: the one object a user holds. Names, defaults and wiring; the work is elsewhere.
+
+A handle has a namespace and a source for what its calls do not name. Handles on one directory in
+one process share an ``Engine``. Page by page: ``writer`` and ``rows`` write, ``reader`` selects,
+``recall`` answers, ``profile``, ``history``, ``files`` and ``spaces`` are its faces, ``admin`` keeps
+the house, ``maintenance`` works in the background.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from memdb import context, settings, sharing, validate
+from memdb.admin import Admin
+from memdb.errors import InvalidArgument, NotFound
+from memdb.files import Files
+from memdb.history import History
+from memdb.profile import Profile
+from memdb.progress import Progress, reporting
+from memdb.reader import MemoryReader
+from memdb.recall import Recaller
+from memdb.selection import selector
+from memdb.settings_store import Settings
+from memdb.sharing import Shared
+from memdb.sizes import parse_bytes
+from memdb.spaces import Spaces
+
+from memdb.storage.ids import require_id
+from memdb.storage.store import Reader, Writer
+from memdb.times import Clock
+from memdb.types import Context, Forgotten, Hits, Memory, Page, Report, Written
+from memdb.validate import Draft, TimeLike
+from memdb.writer import MemoryWriter
+
+Mode = Literal["vector", "lexical", "hybrid"]
+OnConflict = Literal["error", "replace", "skip"]
+Dedup = Literal["exact", "off"]
+
+
+class Database:
+    """One person's memory. Open it with ``memdb.open``; use it from any thread.
+
+    Every method raises a ``memdb.MemdbError`` with a ``hint`` when it cannot do what was asked.
+    """
+
+    def __init__(self, shared: Shared, *, namespace: str, source: str) -> None:
+        engine = shared.engine
+        self._shared = shared
+        self._engine = engine
+        self._namespace = namespace
+        self._source = source
+        self._closed = False
+        self._guard = threading.Lock()
+        self._reader = MemoryReader(engine)
+        self._writer = MemoryWriter(engine)
+        self._recaller = Recaller(engine, self._reader)
+        self._maintenance = shared.maintenance
+        self._admin = Admin(engine, self._reader, self._writer, self._maintenance)
+        self.profile = Profile(self)
+        self.history = History(self)
+        self.files = Files(self)
+        self.spaces = Spaces(engine)
+        self.settings = Settings(engine)
+
+    # --- writing ------------------------------------------------------------------------
+
+    def remember(
+        self,
+        text: str | None = None,
+        *,
+        data: Any = None,
+        source: str | None = None,
+        external_id: str | None = None,
+        kind: str = "note",
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        namespace: str | None = None,
+        stream: str | None = None,
+        position: int | None = None,
+        subject: str | None = None,
+        key: str | None = None,
+        about: Sequence[str] = (),
+        event_time: TimeLike | None = None,
+        event_end: TimeLike | None = None,
+        valid_from: TimeLike | None = None,
+        valid_to: TimeLike | None = None,
+        importance: float | None = None,
+        pinned: bool = False,
+        sensitivity: str | None = None,
+        derived_from: Sequence[str] = (),
+        expires_at: TimeLike | None = None,
+        expires_in: Any = None,
+        vector: Any = None,
+        space: str | None = None,
+        on_conflict: OnConflict = "error",
+        dedup: Dedup = "exact",
+    ) -> Written:
+        """Remember one thing; durable and visible to every process when this returns.
+
+        One of ``text``, ``data`` and ``vector`` is needed. ``external_id`` is your own id, unique
+        in its namespace; ``on_conflict`` says what happens when it exists: "error" raises
+        ``Conflict``, "replace" writes a new version, "skip" keeps the stored one. With
+        ``dedup="exact"`` the same content in the same namespace is stored once.
+        """
+        fields = {
+            name: value
+            for name, value in locals().items()
+            if name not in ("self", "on_conflict", "dedup")
+        }
+        draft = self._draft(fields)
+        (written,) = self._write([draft], on_conflict=on_conflict, dedup=dedup)
+        return written
+
+    def remember_many(
+        self,
+        items: Iterable[Mapping[str, Any] | str],
+        *,
+        batch: int = 1024,
+        progress: Progress = None,
+        on_conflict: OnConflict = "error",
+    ) -> list[Written]:
+        """Remember many; each batch is one durable transaction.
+
+        An item is the keyword arguments of ``remember`` as a mapping, or a text. ``progress`` is
+        True (a bar on a terminal) or a callable of (done, total or None). An error in one batch
+        leaves the batches before it written.
+        """
+        validate.integer(batch, "batch", 1, 1 << 16)
+        written: list[Written] = []
+        pending: list[Draft] = []
+        total = len(items) if isinstance(items, Sequence) else None
+        with reporting(progress, total, "remembering") as report:
+            for item in items:
+                pending.append(self._draft({"text": item} if isinstance(item, str) else item))
+                if len(pending) == batch:
+                    written.extend(self._write(pending, on_conflict=on_conflict))
+                    pending = []
+                    report(len(written))
+            if pending:
+                written.extend(self._write(pending, on_conflict=on_conflict))
+            report(len(written))
+        return written
+
+    def update(self, id: str, **fields: Any) -> Written:
+        """Change fields of a memory; the version before stays under ``versions``.
+
+        Raises ``NotFound``, ``InvalidArgument``, ``Conflict`` (it changed meanwhile).
+        """
+        done = self._writer.update(self._seen(id), fields, self._draft)
+        self._maintenance.notify()
+        return done
+
+    def _write(self, drafts: Sequence[Draft], **policies: str) -> list[Written]:
+        written = self._writer.insert(drafts, **policies)
+        self._maintenance.notify()
+        return written
+
+    def _draft(self, fields: Mapping[str, Any]) -> Draft:
+        if not isinstance(fields, Mapping):
+            raise InvalidArgument("an item must be a mapping or a string", field="items")
+        engine = self._engine
+        return validate.draft(
+            fields,
+            zone=engine.zone,
+            now=engine.now(),
+            default_namespace=self._namespace,
+            default_source=self._source,
+        )
+
+    # --- reading ------------------------------------------------------------------------
+
+    def get(
+        self,
+        id: str | None = None,
+        *,
+        as_of: TimeLike | None = None,
+        external_id: str | None = None,
+        namespace: str | None = None,
+    ) -> Memory | None:
+        """The memory of that id (or your own ``external_id``), or None.
+
+        ``as_of``: the version memdb held for true then.
+        """
+        if (id is None) == (external_id is None):
+            raise InvalidArgument("name either id or external_id", field="id")
+        if external_id is not None:
+            validate.string(external_id, "external_id")
+            return self._reader.by_external_id(self._write_namespace(namespace), external_id)
+        moment = self._moment(as_of)
+        return self._reader.get(self._read_namespace(namespace), str(id), moment)
+
+    def get_many(self, ids: Sequence[str]) -> list[Memory | None]:
+        """The memories of those ids, in their order; None where there is none."""
+        return self._reader.get_many(self._namespace, ids)
+
+    def __getitem__(self, id: str) -> Memory:
+        memory = self.get(id)
+        if memory is None:
+            raise NotFound("no memory has that id")
+        return memory
+
+    def versions(self, id: str) -> list[Memory]:
+        """Every version of a memory, oldest first, the current one last."""
+        return self._reader.versions(self._namespace, id)
+
+    def count(self, where: Mapping[str, Any] | None = None) -> int:
+        """How many memories pass the filter; exact."""
+        return self._reader.count(self._namespace, where)
+
+    def iter(self, where: Mapping[str, Any] | None = None) -> Iterator[Memory]:
+        """Every memory that passes the filter, in the order written."""
+        return self._reader.iterate(self._namespace, where)
+
+    def list(
+        self,
+        where: Mapping[str, Any] | None = None,
+        order_by: str = "event_time",
+        descending: bool = True,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """One page in time order; pass its ``next_cursor`` for the next."""
+        return self._reader.page(
+            self._namespace,
+            where,
+            order_by=order_by,
+            descending=descending,
+            limit=limit,
+            cursor=cursor,
+        )
+
+    def values(self, field: str, where: Mapping[str, Any] | None = None) -> dict[Any, int]:
+        """Each value of a field and how many memories have it, most frequent first."""
+        return self._reader.values(self._namespace, field, where)
+
+    def namespaces(self) -> Sequence[str]:
+        """The namespaces that hold memories, within this handle's."""
+        return self._reader.namespaces(self._namespace)
+
+    # --- recall -------------------------------------------------------------------------
+
+    def recall(
+        self,
+        query: str | None = None,
+        k: int = 10,
+        where: Mapping[str, Any] | None = None,
+        mode: Mode = "hybrid",
+        *,
+        as_of: TimeLike | None = None,
+        namespace: str | None = None,
+        space: str | None = None,
+        vector: Any = None,
+        min_score: float | None = None,
+        exact: bool = False,
+        explain: bool = False,
+    ) -> Hits:
+        """The k memories that answer ``query`` best, best first.
+
+        Exactly min(k, matches) of them, at every selectivity of ``where``. ``as_of`` asks for what
+        was true then. ``vector`` replaces the query's embedding; ``space`` names where to look for
+        it. ``min_score`` (of ``hit.score``, in [0, 1]) makes "I do not know" possible.
+        """
+        question = self._recaller.check(
+            query,
+            k=k,
+            where=where,
+            mode=mode,
+            as_of=as_of,
+            namespace=self._read_namespace(namespace),
+            space=space,
+            vector=vector,
+            min_score=min_score,
+            exact=exact,
+            explain=explain,
+        )
+        return self._recaller.recall(question)
+
+    def recall_within(
+        self,
+        radius: float,
+        *,
+        query: str | None = None,
+        vector: Any = None,
+        where: Mapping[str, Any] | None = None,
+        namespace: str | None = None,
+        space: str | None = None,
+    ) -> Hits:
+        """Every memory at distance <= ``radius`` of the query's vector, closest first."""
+        return self._recaller.within(
+            radius,
+            query=query,
+            vector=vector,
+            where=where,
+            namespace=self._read_namespace(namespace),
+            space=space,
+        )
+
+    def context(
+        self,
+        query: str,
+        tokens: int = 2000,
+        *,
+        where: Mapping[str, Any] | None = None,
+        namespace: str | None = None,
+    ) -> Context:
+        """What is worth telling an agent about ``query``, within a budget of ``tokens``."""
+        validate.integer(tokens, "tokens", 0, 1 << 20)
+        hits = self.recall(query, 50, where, namespace=namespace)
+        return context.pack(hits, tokens, context.approximate_tokens, "utf-8 bytes / 3")
+
+    # --- forgetting ---------------------------------------------------------------------
+
+    def forget(
+        self,
+        ids: str | Sequence[str] | None = None,
+        *,
+        where: Mapping[str, Any] | None = None,
+        about: str | None = None,
+    ) -> Forgotten:
+        """Hide memories at once; ``restore`` brings them back for seven days."""
+        done = self._writer.forget(self._selector(ids, where, about))
+        self._maintenance.notify()
+        return done
+
+    def restore(
+        self, ids: str | Sequence[str] | None = None, *, batch: str | None = None
+    ) -> Sequence[str]:
+        """Bring back what ``forget`` hid, by id or by batch; returns the ids."""
+        return self._writer.restore([ids] if isinstance(ids, str) else ids, batch)
+
+    def report(
+        self,
+        ids: str | Sequence[str] | None = None,
+        *,
+        where: Mapping[str, Any] | None = None,
+        about: str | None = None,
+    ) -> Report:
+        """Everything known under a selector, with what was derived from it."""
+        return self._admin.report(self._selector(ids, where, about), self._namespace, about)
+
+    def _selector(
+        self,
+        ids: str | Sequence[str] | None,
+        where: Mapping[str, Any] | None,
+        about: str | None,
+    ) -> Callable[[Reader | Writer], Any]:
+        return selector(self._reader, self._namespace, ids=ids, where=where, about=about)
+
+    # --- keeping house ------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Counts, bytes by component, spaces and the maintenance backlog."""
+        return self._admin.stats()
+
+    def check(self, repair: bool = False) -> dict[str, Any]:
+        """Verify every checksum and that all structures agree; ``repair`` rebuilds derived data."""
+        return self._admin.check(repair=repair)
+
+    def compact(self) -> dict[str, Any]:
+        """Fold, merge, freeze and rewrite the store without free pages or dead bytes."""
+        return self._admin.compact()
+
+    def snapshot(self, path: str | os.PathLike[str]) -> Path:
+        """A consistent copy of the database in a new directory, which opens like any other."""
+        return self._admin.snapshot(Path(path))
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        format: Literal["jsonl", "parquet"] = "jsonl",
+        where: Mapping[str, Any] | None = None,
+        *,
+        progress: Progress = None,
+    ) -> int:
+        """Write every field of the memories selected; returns how many."""
+        return self._admin.export(Path(path), format, self._namespace, where, progress)
+
+    def import_(self, path: str | os.PathLike[str], *, progress: Progress = None) -> int:
+        """Read what ``export`` wrote; memories whose id exists are left alone. Returns how many
+        were new."""
+        added = self._admin.import_(Path(path), progress)
+        self._maintenance.notify()
+        return added
+
+    # --- the handle ---------------------------------------------------------------------
+
+    @property
+    def path(self) -> Path:
+        """The database directory."""
+        return self._engine.store.path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop background work and let go of the files. Idempotent."""
+        with self._guard:
+            if self._closed:
+                return
+            self._closed = True
+        sharing.release(self._shared)
+
+    def __repr__(self) -> str:
+        return f"memdb.open({str(self.path)!r}, namespace={self._namespace!r})"
+
+    def _seen(self, id: str) -> str:
+        """``id`` if this handle may see it; ``NotFound`` otherwise."""
+        require_id(id)
+        self[id]
+        return id
+
+    def _read_namespace(self, namespace: str | None) -> str:
+        return self._namespace if namespace is None else validate.namespace(namespace)
+
+    def _write_namespace(self, namespace: str | None) -> str:
+        path = self._read_namespace(namespace)
+        if not path:
+            raise InvalidArgument("namespace must name one namespace here", field="namespace")
+        return path
+
+    def _moment(self, as_of: TimeLike | None) -> Any:
+        return None if as_of is None else validate.instant_of(as_of, "as_of", self._engine.zone)
+
+
+def open(
+    path: str | os.PathLike[str] = settings.DEFAULT_PATH,
+    *,
+    embedder: Any = None,
+    namespace: str = settings.DEFAULT_NAMESPACE,
+    source: str | None = None,
+    memory_budget: int | str = settings.DEFAULT_MEMORY_BUDGET,
+    readonly: bool = False,
+    create: bool = True,
+    clock: Clock | None = None,
+) -> Database:
+    """Open (or make) the database in directory ``path``.
+
+    ``embedder``: None for the recorded one ("static" in a new database), "none", "st:NAME",
+    "st:/path", "openai:URL#model", or an object with ``embed``. ``namespace`` is where writes go
+    and what reads cover, with everything under it ("" reads everything). ``source`` is recorded on
+    what this handle writes when a call names none. ``clock`` replaces the system's.
+
+    Raises ``NotFound`` (absent and not ``create``), ``InvalidArgument``, ``PermissionDenied``,
+    ``EmbedderMismatch``, ``FormatTooNew``, ``StoreCorrupt``.
+    """
+    checked_namespace = validate.namespace(namespace)
+    checked_source = validate.string(source or _default_source(), "source")
+    shared = sharing.acquire(
+        Path(path).expanduser(),
+        embedder=embedder,
+        readonly=readonly,
+        create=create,
+        memory_budget=parse_bytes(memory_budget, "memory_budget"),
+        clock=clock,
+    )
+    return Database(shared, namespace=checked_namespace, source=checked_source)
+
+
+def _default_source() -> str:
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
+    return f"app:{program or 'python'}"[:200]

@@ -1,0 +1,189 @@
+"""Background work: what may lag behind an acknowledged write without changing any answer.
+
+One thread in one process does it: the holder of the maintenance lease. Each step is short (some
+milliseconds of write lock), resumable, and leaves right answers if the process dies after it.
+Every step here is a call into the package that owns the structure; this file knows only when.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from pyroaring import BitMap
+
+from memdb import settings
+from memdb.engine import HIDDEN, LIVE, Engine
+from memdb.errors import MemdbError
+from memdb.space_vectors import ENCODE_AT
+from memdb.storage import postings, series, spaces, tables
+from memdb.storage.records import Records
+from memdb.types import to_micros
+
+log = logging.getLogger("memdb")
+
+COLD_AFTER = timedelta(days=30)
+_RETRY_LEASE_S = 1.0
+
+
+class Maintenance:
+    """The background thread of one engine; started by the first write, stopped by ``close``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._guard = threading.Lock()
+        self._working = threading.Lock()
+        self._seen = -1
+        self.last_error: MemdbError | None = None
+
+    def notify(self) -> None:
+        """There may be work: start the thread if need be. It looks every 50 ms; waking it for
+        each write would make it compete with the writer for the lock."""
+        if self._thread is None and not self._engine.store.readonly:
+            with self._guard:
+                if self._thread is None and not self._stopping:
+                    self._thread = threading.Thread(
+                        target=self._run, name="memdb-maintenance", daemon=True
+                    )
+                    self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the step at hand and end the thread."""
+        with self._guard:
+            self._stopping = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def drain(self) -> bool:
+        """Do everything there is, now, in this thread; False when another process has the lease."""
+        if not self._engine.store.lease.try_acquire():
+            return False
+        while self._step():
+            pass
+        return True
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No background step runs while the block does."""
+        with self._working:
+            yield
+
+    # --- the thread ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        lease = self._engine.store.lease
+        while not self._stopping:
+            if not lease.try_acquire():
+                self._wake.wait(_RETRY_LEASE_S)
+                self._wake.clear()
+                continue
+            busy = False
+            try:
+                if self._moved():
+                    busy = self._step()
+                    if not busy:
+                        self._mark()
+                self.last_error = None
+            except MemdbError as error:  # told by stats() and check(); tried again later
+                if self.last_error is None:
+                    log.warning("maintenance: %s", error)
+                self.last_error = error
+                self._wake.wait(_RETRY_LEASE_S)
+            if not busy and not self._stopping:
+                self._wake.wait(settings.MAINTENANCE_POLL_MS / 1000)
+                self._wake.clear()
+
+    def _moved(self) -> bool:
+        """Whether anything was written, here or elsewhere, since all work was done."""
+        with self._engine.store.read() as txn:
+            self._latest = txn.state.content_seq
+        return self._latest != self._seen
+
+    def _mark(self) -> None:
+        self._seen = self._latest
+
+    def _step(self) -> bool:
+        """One round of short steps; whether any of them did something."""
+        with self._working:
+            steps: list[Callable[[], bool]] = [
+                self._fold,
+                self._merge,
+                self._seal_series,
+                *self._encoders(),
+            ]
+            done = False
+            for step in steps:
+                if self._stopping:
+                    return False
+                done = step() or done
+            return done
+
+    def _fold(self) -> bool:
+        with self._engine.store.read() as txn:
+            if txn.count(tables.FRESH_FORWARD) < settings.FRESH_POSTINGS_MAX:
+                return False
+        return self._engine.store.write(lambda txn: postings.fold(txn)) > 0
+
+    def _merge(self) -> bool:
+        stored = self._stored()
+        budget = settings.MAINTENANCE_SLICE_MS
+        return self._engine.store.write(
+            lambda txn: postings.merge_step(txn, budget_ms=budget, stored=stored)
+        )
+
+    def _stored(self) -> BitMap | None:
+        """Rows whose postings a merge must keep: those still in sight or restorable."""
+        with self._engine.store.read() as txn:
+            filters = self._engine.filters
+            return filters.get_set(txn, LIVE) | filters.get_set(txn, HIDDEN)
+
+    def _seal_series(self) -> bool:
+        return self._engine.store.write(
+            lambda txn: series.seal_step(txn, budget_ms=settings.MAINTENANCE_SLICE_MS)
+        )
+
+    def _encoders(self) -> list[Callable[[], bool]]:
+        with self._engine.store.read() as txn:
+            found = spaces.spaces(txn)
+        return [self._encoder(space) for space in found]
+
+    def _encoder(self, space: spaces.SpaceRecord) -> Callable[[], bool]:
+        return lambda: self._engine.vectors(space).encode_step(ENCODE_AT)
+
+    # --- on request -----------------------------------------------------------------------
+
+    def freeze(self, older_than: timedelta = COLD_AFTER) -> int:
+        """Move records not written since ``older_than`` into cold blocks; returns how many.
+
+        Profile facts stay hot: their reads are key look-ups.
+        """
+        engine = self._engine
+        limit = to_micros(engine.now() - older_than)
+        with engine.store.read() as txn:
+            filters = engine.filters
+            rows = filters.range(txn, "recorded_at", None, limit)
+            rows &= filters.get_set(txn, LIVE)
+            rows -= filters.present(txn, "key")
+        groups: dict[int, list[int]] = {}
+        for row in rows:
+            groups.setdefault(row >> 6, []).append(row)
+        full = [group for group in groups.values() if len(group) >= 32]
+        return sum(self._freeze_group(engine.records, group) for group in full)
+
+    def _freeze_group(self, records: Records, group: list[int]) -> int:
+        return self._engine.store.write(lambda txn: records.freeze(txn, group))
+
+    def backlog(self) -> dict[str, int]:
+        """What waits: fresh postings and fresh vectors."""
+        with self._engine.store.read() as txn:
+            return {
+                "fresh_postings": txn.count(tables.FRESH_FORWARD),
+                "fresh_vectors": txn.count(tables.VECTORS),
+            }

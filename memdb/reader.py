@@ -1,0 +1,251 @@
+"""Reading memories without ranking them: by id, by filter, in order, by value.
+
+Selection is the same for every verb: the live rows of the namespace and everything under it, not
+expired at this moment, that pass the filter. Long iterations reopen their snapshot, so that no
+reader pins the store's pages for longer than a chunk.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from pyroaring import BitMap
+
+from memdb import validate
+from memdb.engine import Engine
+from memdb.errors import InvalidArgument
+from memdb.query import filters
+from memdb.storage import lookups
+from memdb.storage.ids import parse_id, require_id
+from memdb.storage.store import Reader, Writer
+from memdb.types import Memory, Page, to_micros
+
+_CHUNK = 512
+_ORDERS = ("event_time", "recorded_at")
+_VALIDITY = frozenset({"valid_from", "valid_to"})
+
+
+class MemoryReader:
+    """The reading verbs over one engine, within one namespace; stateless between calls."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # --- selection ----------------------------------------------------------------------
+
+    def compile(self, where: Mapping[str, Any] | None) -> filters.Filter | None:
+        """The filter of a ``where``; None selects everything."""
+        if where is None:
+            return None
+        compiled = filters.parse(where, zone=self._engine.zone)
+        return None if compiled.is_everything else compiled
+
+    def select(
+        self,
+        txn: Reader | Writer,
+        namespace: str,
+        condition: filters.Filter | None,
+        *,
+        now: datetime | None = None,
+        valid_at: datetime | None = None,
+        plan: dict[str, Any] | None = None,
+    ) -> BitMap:
+        """The rows a read may see and the filter passes.
+
+        ``valid_at`` keeps what was true at that moment, unless the filter speaks of validity
+        itself. The result may be shared: do not change it.
+        """
+        engine = self._engine
+        rows = engine.unexpired(txn, engine.subtree(txn, namespace), now or engine.now())
+        if valid_at is not None and (condition is None or not condition.fields & _VALIDITY):
+            rows = engine.valid_at(txn, rows, valid_at)
+        if condition is None:
+            return rows
+        fetch = lambda wanted: engine.records.iterate(txn, wanted)  # noqa: E731
+        found, steps = filters.evaluate(condition, txn, engine.filters, rows, fetch)
+        if plan is not None:
+            plan["filter"] = steps
+        return found
+
+    # --- by id --------------------------------------------------------------------------
+
+    def get(self, namespace: str, id: str, as_of: datetime | None = None) -> Memory | None:
+        """The current version of a memory, or the one memdb believed at ``as_of``."""
+        raw_id = parse_id(id) if isinstance(id, str) else None
+        if raw_id is None:
+            require_id(id)
+            return None
+        with self._engine.store.read() as txn:
+            row = lookups.row_of(txn, raw_id)
+            if row is None or row not in self.select(txn, namespace, None):
+                return None
+            current = self._engine.records.get(txn, row)
+            if current is None or as_of is None:
+                return current
+            earlier = self._engine.records.get_many(txn, lookups.versions(txn, raw_id))
+            candidates = [current, *earlier.values()]
+        return next((m for m in candidates if _believed(m, as_of)), None)
+
+    def by_external_id(self, namespace: str, external_id: str) -> Memory | None:
+        with self._engine.store.read() as txn:
+            key = lookups.external_key(txn, namespace, external_id)
+            raw_id = lookups.id_under(txn, key)
+            row = None if raw_id is None else lookups.row_of(txn, raw_id)
+            if row is None or row not in self.select(txn, namespace, None):
+                return None
+            return self._engine.records.get(txn, row)
+
+    def get_many(self, namespace: str, ids: Sequence[str]) -> list[Memory | None]:
+        """The memories in the order of ``ids``; None where there is none."""
+        raw = [require_id(one, "ids") for one in ids]
+        with self._engine.store.read() as txn:
+            visible = self.select(txn, namespace, None)
+            rows = {k: r for k, r in lookups.rows_of(txn, sorted(set(raw))).items() if r in visible}
+            memories = self._engine.records.get_many(txn, sorted(rows.values()))
+        return [memories.get(rows[one]) if one in rows else None for one in raw]
+
+    def versions(self, namespace: str, id: str) -> list[Memory]:
+        """Every version of a visible memory, oldest first, the current one last."""
+        raw_id = require_id(id)
+        with self._engine.store.read() as txn:
+            row = lookups.row_of(txn, raw_id)
+            if row is None or row not in self.select(txn, namespace, None):
+                return []
+            rows = [*lookups.versions(txn, raw_id), row]
+            found = self._engine.records.get_many(txn, rows)
+        return [found[one] for one in rows if one in found]
+
+    # --- by filter ----------------------------------------------------------------------
+
+    def count(self, namespace: str, where: Mapping[str, Any] | None) -> int:
+        condition = self.compile(where)
+        with self._engine.store.read() as txn:
+            return len(self.select(txn, namespace, condition))
+
+    def iterate(self, namespace: str, where: Mapping[str, Any] | None) -> Iterator[Memory]:
+        """Every selected memory, in the order written; the filter is checked at once."""
+        return self._iterate(namespace, self.compile(where))
+
+    def _iterate(self, namespace: str, condition: filters.Filter | None) -> Iterator[Memory]:
+        after = -1
+        while True:
+            with self._engine.store.read() as txn:
+                rows = self.select(txn, namespace, condition)
+                place = 0 if after < 0 else rows.rank(after)
+                chunk = list(rows[place : place + _CHUNK])
+                memories = list(self._engine.records.iterate(txn, chunk))
+            if not chunk:
+                return
+            yield from (memory for _, memory in memories)
+            after = chunk[-1]
+
+    def values(
+        self, namespace: str, field: str, where: Mapping[str, Any] | None
+    ) -> dict[Any, int]:
+        """How many selected memories have each value of ``field``, most frequent first."""
+        filters.check_field(field)
+        condition = self.compile(where)
+        with self._engine.store.read() as txn:
+            rows = self.select(txn, namespace, condition)
+            return dict(self._engine.filters.values(txn, field, rows))
+
+    def namespaces(self, namespace: str) -> list[str]:
+        return sorted(self.values(namespace, "namespace", None))
+
+    def page(
+        self,
+        namespace: str,
+        where: Mapping[str, Any] | None,
+        *,
+        order_by: str,
+        descending: bool,
+        limit: int,
+        cursor: str | None,
+    ) -> Page:
+        """One page in time order; memories without the time come last, in the order written."""
+        if order_by not in _ORDERS:
+            raise InvalidArgument(
+                f"order_by must be one of {', '.join(_ORDERS)}", field="order_by"
+            )
+        validate.integer(limit, "limit", 1, 10_000)
+        condition = self.compile(where)
+        after = None if cursor is None else _read_cursor(cursor, order_by, descending)
+        engine = self._engine
+        with engine.store.read() as txn:
+            rows = self.select(txn, namespace, condition)
+            chosen = self._ordered(txn, rows, order_by, descending, after, limit + 1)
+            memories = engine.records.get_many(txn, [row for _, row in chosen[:limit]])
+        items = tuple(memories[row] for _, row in chosen[:limit])
+        more = len(chosen) > limit
+        following = _make_cursor(order_by, descending, *chosen[limit - 1]) if more else None
+        return Page(items, following)
+
+    def _ordered(
+        self,
+        txn: Reader,
+        rows: BitMap,
+        field: str,
+        descending: bool,
+        after: tuple[int | None, int] | None,
+        limit: int,
+    ) -> list[tuple[int | None, int]]:
+        """Up to ``limit`` of (time or None, row), past ``after``, in the page's order."""
+        found: list[tuple[int | None, int]] = []
+        if after is None or after[0] is not None:
+            low, high = (None, None) if after is None else (after[0], None)
+            if descending:
+                low, high = None, None if after is None or after[0] is None else after[0] + 1
+            entries = self._engine.filters.times_in_order(
+                txn, field, low, high, reverse=descending
+            )
+            for micros, row in entries:
+                if row in rows and _is_past((micros, row), after, descending):
+                    found.append((micros, row))
+                    if len(found) == limit:
+                        return found
+            after = None
+        timeless = rows - self._engine.filters.present(txn, field)
+        start = 0 if after is None else timeless.rank(after[1])
+        found.extend((None, row) for row in timeless[start : start + limit - len(found)])
+        return found
+
+
+def _is_past(
+    entry: tuple[int, int], after: tuple[int | None, int] | None, descending: bool
+) -> bool:
+    if after is None or after[0] is None:
+        return True
+    return entry < (after[0], after[1]) if descending else entry > (after[0], after[1])
+
+
+def _believed(memory: Memory, moment: datetime) -> bool:
+    """Whether memdb held this version for true at ``moment`` (transaction time)."""
+    if memory.recorded_at is None or memory.recorded_at > moment:
+        return False
+    return memory.retired_at is None or memory.retired_at > moment
+
+
+def _make_cursor(order_by: str, descending: bool, micros: int | None, row: int) -> str:
+    packed = msgspec.msgpack.encode((order_by, descending, micros, row))
+    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def _read_cursor(text: str, order_by: str, descending: bool) -> tuple[int | None, int]:
+    try:
+        packed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        made_for, direction, micros, row = msgspec.msgpack.decode(
+            packed, type=tuple[str, bool, int | None, int]
+        )
+    except (ValueError, TypeError, msgspec.DecodeError) as error:
+        raise InvalidArgument("cursor is not one that list returned", field="cursor") from error
+    if (made_for, direction) != (order_by, descending):
+        raise InvalidArgument("cursor belongs to another order", field="cursor")
+    return micros, row
+
+
+def micros_or_none(moment: datetime | None) -> int | None:
+    return None if moment is None else to_micros(moment)

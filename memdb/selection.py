@@ -1,0 +1,61 @@
+"""The one selector that ``forget``, ``report`` and later ``erase`` share: by id, filter or person.
+
+A selector becomes a function of a transaction, so that the rows it names are those of the very
+transaction that acts on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pyroaring import BitMap
+
+from memdb import validate
+from memdb.errors import InvalidArgument
+from memdb.reader import MemoryReader
+from memdb.storage import lookups
+from memdb.storage.ids import require_id
+from memdb.storage.store import Reader, Writer
+
+
+def selector(
+    reader: MemoryReader,
+    namespace: str,
+    *,
+    ids: str | Sequence[str] | None,
+    where: Mapping[str, Any] | None,
+    about: str | None,
+) -> Callable[[Reader | Writer], BitMap]:
+    """The visible rows of what is named; several parts narrow each other.
+
+    Raises ``InvalidArgument`` when nothing is named, or when ``where`` names everything.
+    """
+    if ids is None and where is None and about is None:
+        raise InvalidArgument("name ids, where or about", field="ids")
+    if where is not None and not where:
+        raise InvalidArgument(
+            "an empty filter would select everything", field="where", hint="say what you mean"
+        )
+    raw = None
+    if ids is not None:
+        listed = [ids] if isinstance(ids, str) else list(ids)
+        raw = sorted({require_id(one, "ids") for one in listed})
+    condition = reader.compile(where)
+    person = None if about is None else reader.compile(about_filter(about))
+
+    def select(txn: Reader | Writer) -> BitMap:
+        rows = reader.select(txn, namespace, condition)
+        if person is not None:
+            rows = rows & reader.select(txn, namespace, person)
+        if raw is not None:
+            rows = rows & BitMap(lookups.rows_of(txn, raw).values())
+        return rows
+
+    return select
+
+
+def about_filter(person: str) -> dict[str, Any]:
+    """What concerns a person or thing: subject of it, or about it."""
+    name = validate.string(person, "about")
+    return {"$or": [{"about": name}, {"subject": name}]}

@@ -1,0 +1,42 @@
+"""``db.settings``: what the owner set for the whole database, stored in it, one for all processes."""
+
+from __future__ import annotations
+
+from memdb.engine import Engine
+from memdb.sizes import parse_bytes
+from memdb.times import load_zone, zone_name
+
+
+class Settings:
+    """Attributes that read and write the database itself."""
+
+    __slots__ = ("_engine",)
+
+    def __init__(self, engine: Engine) -> None:
+        object.__setattr__(self, "_engine", engine)
+
+    @property
+    def time_zone(self) -> str:
+        """The zone in which times without an offset are read: an IANA name or ``+HH:MM``."""
+        return zone_name(self._engine.zone)
+
+    @time_zone.setter
+    def time_zone(self, name: str) -> None:
+        load_zone(name)
+        self._engine.change_setting("time_zone", name)
+
+    @property
+    def disk_budget(self) -> int | None:
+        """Bytes the directory may take, or None for no limit. Recorded; acted on by retention."""
+        with self._engine.store.read() as txn:
+            stored = self._engine.stored_settings(txn).get("disk_budget")
+        return None if stored is None else int(stored)
+
+    @disk_budget.setter
+    def disk_budget(self, size: int | str | None) -> None:
+        checked = None if size is None else parse_bytes(size, "disk_budget")
+        self._engine.change_setting("disk_budget", checked)
+
+    def to_dict(self) -> dict[str, object]:
+        """Every setting by name."""
+        return {"time_zone": self.time_zone, "disk_budget": self.disk_budget}

@@ -1,0 +1,80 @@
+"""One engine and one maintenance thread a database directory and process, however many handles.
+
+Two engines on one directory would each believe they hold the maintenance lease, which is the
+process's. Handles therefore share; the last one to close ends both.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from memdb.engine import Engine
+from memdb.maintenance import Maintenance
+from memdb.times import Clock
+
+
+class Shared:
+    """An engine with its maintenance, and how many handles use them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.maintenance = Maintenance(engine)
+        self.handles = 1
+
+
+_open: dict[Path, Shared] = {}
+_guard = threading.Lock()
+
+
+def acquire(
+    path: Path,
+    *,
+    embedder: Any,
+    readonly: bool,
+    create: bool,
+    memory_budget: int,
+    clock: Clock | None,
+) -> Shared:
+    """The shared engine of a directory; each call needs its ``release``."""
+    real = path.resolve()
+    with _guard:
+        shared = _open.get(real)
+        if shared is not None:
+            shared.engine.require_compatible(embedder, readonly=readonly, clock=clock)
+            shared.handles += 1
+            return shared
+        engine = Engine(
+            real,
+            embedder=embedder,
+            readonly=readonly,
+            create=create,
+            memory_budget=memory_budget,
+            clock=clock,
+        )
+        shared = _open[real] = Shared(engine)
+        return shared
+
+
+def release(shared: Shared) -> None:
+    """Drop one handle; the last one stops the maintenance and closes the engine."""
+    with _guard:
+        shared.handles -= 1
+        if shared.handles:
+            return
+        _open.pop(shared.engine.store.path, None)
+    shared.maintenance.stop()
+    shared.engine.close()
+
+
+def _forget_after_fork() -> None:
+    """A child starts with no open databases; its parent's handles are poisoned by the store."""
+    global _guard
+    _guard = threading.Lock()
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

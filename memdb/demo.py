@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +22,6 @@ import memdb
 from memdb import sample_life
 from memdb.cli import terminal
 from memdb.cli.output import Output, counted, moment_of, size, why, words_of
-from memdb.types import Hits
 
 __all__ = ["QUESTIONS", "Answer", "Question", "main", "run"]
 
@@ -87,7 +85,7 @@ def main(*, as_json: bool = False) -> int:
 
 
 def _quiet() -> IO[str]:
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (lives as long as the process)
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def run(folder: Path, out: Output | None = None) -> list[Answer]:
@@ -131,9 +129,13 @@ class Tour:
         sample_life.copy_notes(notes)
         self._timed("notes", "Markdown files", lambda: len(db.files.sync(notes).added))
         self._timed("messages", "of three chats", lambda: self._write(db, sample_life.messages()))
-        self._timed("appointments", "of a calendar", lambda: self._write(db, sample_life.calendar()))
+        self._timed(
+            "appointments", "of a calendar", lambda: self._write(db, sample_life.calendar())
+        )
         self._timed("facts", "of people, some of which change", lambda: self._facts(db))
-        self._timed("readings", "of a pulse, data only", lambda: self._write(db, sample_life.heart_rate()))
+        self._timed(
+            "readings", "of a pulse, data only", lambda: self._write(db, sample_life.heart_rate())
+        )
         self._out.note(f"   {db.count():,} memories in all, each with its source and its time")
 
     def _write(self, db: memdb.Database, items: Iterable[dict[str, Any]]) -> int:
@@ -196,18 +198,20 @@ class Tour:
         self._out.note(f"     {counted(len(pack.dropped), 'more')} did not fit")
 
     def _cost(self, db: memdb.Database) -> None:
-        self._title("What it costs", "")
-        total = sum(file.stat().st_blocks * 512 for file in _files(db.path)) if _POSIX else sum(
-            file.stat().st_size for file in _files(db.path)
-        )
-        self._out.line(f"     {counted(db.count(), 'memory', 'memories')} in {size(total)} on disk")
+        self._title("What it costs", "db.stats()")
+        stats = db.stats()
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in stats["kinds"].items())
+        self._out.line(f"     {counted(stats['memories'], 'memory', 'memories')}: {kinds}")
+        self._out.line(f"     {size(stats['bytes']['total'])} on disk, everything counted")
 
     def _elsewhere(self, db: memdb.Database) -> None:
         self._title("Another process", "opens the same directory; nobody waits for a lock")
         note = "The gate of the allotment now opens with 4711"
         self._typed(f'memdb --db {db.path.name} remember "{note}"')
         self._command(db.path, "remember", note)
-        self._ask(db, Question("How does the allotment gate open?", "opens with 4711"), rivals=False)
+        self._ask(
+            db, Question("How does the allotment gate open?", "opens with 4711"), rivals=False
+        )
         self._typed(f'memdb --db {db.path.name} recall "{CHANGING}" -k 1 --json')
         found = self._command(db.path, "recall", CHANGING, "-k", "1")
         first = str(found["hits"][0]["text"])
@@ -216,7 +220,9 @@ class Tour:
     def _command(self, path: Path, *words: str) -> dict[str, Any]:
         """Run the command line in a process of its own; its JSON."""
         command = [sys.executable, "-m", "memdb", "--db", str(path), "--json", *words]
-        result = subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
+        result = subprocess.run(
+            command, capture_output=True, text=True, check=False, encoding="utf-8"
+        )
         if result.returncode:
             raise memdb.MemdbError(f"memdb {words[0]} failed: {result.stderr.strip()}")
         found: dict[str, Any] = json.loads(result.stdout)
@@ -294,7 +300,7 @@ class Tour:
         self._out.line(f"   {count:5,} {noun:13} {remark:33} {took_ms:7.0f} ms")
 
 
-def _rank(hits: Hits, expected: str) -> int | None:
+def _rank(hits: memdb.Hits, expected: str) -> int | None:
     """The place of the memory with the expected words, from 1; None when it is not there."""
     ranks = (rank for rank, hit in enumerate(hits, 1) if expected in words_of(hit.memory))
     return next(ranks, None)
@@ -314,4 +320,6 @@ def _source(source: str) -> str:
 def _sparkline(values: Sequence[int]) -> str:
     low, high = min(values), max(values)
     marks = "▁▂▃▄▅▆▇█"
-    return "".join(marks[(value - low) * (len(marks) - 1) // max(1, high - low)] for value in values)
+    return "".join(
+        marks[(value - low) * (len(marks) - 1) // max(1, high - low)] for value in values
+    )

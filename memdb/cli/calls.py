@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from memdb.cli.output import Output
 from memdb.cli.spec import Command, selected
-from memdb.cli.terminal import Progress
 
 if TYPE_CHECKING:
     from memdb import Database
@@ -38,10 +37,10 @@ class Call:
         return os.path.expanduser(given)
 
     def open(self) -> Database:
-        """The database the command is for; one that only reads makes no new one."""
+        """The database the command is for; made if need be by commands that write into it."""
         import memdb
 
-        options: dict[str, Any] = {"source": SOURCE, "create": self.command.opens == "write"}
+        options: dict[str, Any] = {"source": SOURCE, "create": self.command.opens == "create"}
         for name in ("namespace", "embedder"):
             if getattr(self.args, name, None) is not None:
                 options[name] = getattr(self.args, name)
@@ -71,10 +70,6 @@ class Call:
     def text(self, value: str) -> str:
         """``value``, or standard input where it is "-"."""
         return read_stdin() if value == "-" else value
-
-    def progress(self, label: str) -> Progress:
-        """A line on stderr for a task that takes more than a second."""
-        return Progress(label)
 
 
 def read_stdin() -> str:

@@ -9,9 +9,9 @@ from memdb.cli.spec import Command, Option
 
 def demo(call: Call) -> int:
     """The tour: a sample life in a temporary directory."""
-    from memdb import demo as tour
+    from memdb.demo import main
 
-    return tour.main(as_json=call.out.as_json)
+    return main(as_json=call.out.as_json)
 
 
 def complete(call: Call) -> None:

@@ -164,8 +164,7 @@ def history_range(call: Call, db: Database) -> None:
 @with_database
 def sync(call: Call, db: Database) -> None:
     """Bring a folder's files in step with the database, once or for as long as it runs."""
-    with call.progress("reading files") as progress:
-        report = db.files.sync(**call.arguments(), progress=progress)
+    report = db.files.sync(**call.arguments(), progress=True)
     _show(call, report)
     if call.args.watch:
         _watch(call, db)
@@ -257,6 +256,7 @@ COMMANDS = (
         "profile.delete",
         (KEY, SUBJECT),
         ("profile delete nickname",),
+        opens="change",
     ),
     Command(
         "history append",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from memdb.cli import terminal
 from memdb.cli.calls import Call, with_database
 from memdb.cli.output import counted, moment_of, words_of
-from memdb.cli.spec import BY_ID, SELECTOR, SELECTOR_WITH_ID, Command, Option
+from memdb.cli.spec import BY_ID, SELECTOR_TO_ACT_ON, SELECTOR_WITH_ID, Command, Option
 
 if TYPE_CHECKING:
     from memdb import Database
@@ -37,7 +37,11 @@ def recall(call: Call, db: Database) -> None:
         rows = hits.to_dicts()
         if call.args.explain:
             rows = [{**row, "why": hit.why} for row, hit in zip(rows, hits, strict=True)]
-        found = {"search_id": hits.search_id, "degraded": hits.degraded, "hits": rows}
+        found: dict[str, Any] = {
+            "search_id": hits.search_id,
+            "degraded": hits.degraded,
+            "hits": rows,
+        }
         if call.args.explain:
             found["plan"] = hits.plan
         call.out.json(found)
@@ -64,6 +68,7 @@ def context(call: Call, db: Database) -> None:
                 "text": pack.text,
                 "items": pack.items,
                 "dropped": pack.dropped,
+                "tokens": pack.tokens,
                 "counter": pack.counter,
             }
         )
@@ -283,11 +288,12 @@ FORGET = Command(
     "hide memories at once; they can be restored for seven days",
     forget,
     "forget",
-    (BY_ID, *SELECTOR),
+    SELECTOR_TO_ACT_ON,
     (
         "forget --id 01HZY3J8Q6W2V0M5T4R7N9K1BX",
         "forget --source app:chat --before 2023",
     ),
+    opens="change",
     details=" Several conditions together mean all of them. At least one is needed.",
 )
 
@@ -304,6 +310,7 @@ RESTORE = Command(
         "restore --batch 01J0A4T2Y8C6E5D3B7F9G1H0KM",
         "restore --id 01HZY3J8Q6W2V0M5T4R7N9K1BX",
     ),
+    opens="change",
 )
 
 COMMANDS = (REMEMBER, RECALL, CONTEXT, LIST, GET, FORGET, RESTORE)

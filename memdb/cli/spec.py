@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal["text", "integer", "number", "json", "flag", "switch", "list", "time"]
-Opens = Literal["nothing", "read", "write"]
+# "create" makes a database where there is none; "change" and "read" do not, and "read" makes do
+# with a directory that cannot be written.
+Opens = Literal["nothing", "read", "change", "create"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Command:
     call: str | None
     options: tuple[Option, ...] = ()
     examples: tuple[str, ...] = ()
-    opens: Opens = "write"
+    opens: Opens = "create"
     details: str = ""
 
     @property
@@ -93,6 +95,13 @@ SELECTOR = (
 BY_ID = Option("ids", "this memory; may be repeated", kind="list", names=("--id",), metavar="ID")
 BY_ID_IN_WHERE = Option(
     "ids", "this memory; may be repeated", kind="list", names=("--id",), metavar="ID", own=True
+)
+# Forget and report take ids and a name as parameters of their own; a name reaches facts as well.
+BY_NAME = Option("about", "concerns this person or thing, or is a fact of theirs", metavar="NAME")
+SELECTOR_TO_ACT_ON = (
+    BY_ID,
+    BY_NAME,
+    *(option for option in SELECTOR if option.parameter != "about"),
 )
 SELECTOR_WITH_ID = (BY_ID_IN_WHERE, *SELECTOR)
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
+import threading
 import unicodedata
-from collections.abc import Sequence
-from types import TracebackType
-from typing import IO, Final, Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Final
 
 MIN_WIDTH: Final = 40
 MAX_WIDTH: Final = 120
-PROGRESS_AFTER_S: Final = 1.0
-PROGRESS_EVERY_S: Final = 0.1
 
 _CODES: Final = {
     "bold": "1",
@@ -150,47 +148,32 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(padded).rstrip()
 
 
-class Progress:
-    """One line on a terminal's stderr that says how far a long task is; gone when it ends.
+@contextmanager
+def working(label: str, stream: IO[str] | None = None) -> Iterator[None]:
+    """``label`` and the seconds so far on stderr, for work that takes more than one; then gone.
 
-    Nothing is shown in the first second, nor where stderr is not a terminal. Call it with
-    (done, total); total may be None or 0 where it is not known.
+    For work that cannot say how far it is. Shows nothing where the stream is not a terminal.
     """
+    shown_on = sys.stderr if stream is None else stream
+    if not shown_on.isatty():
+        yield
+        return
+    done = threading.Event()
 
-    def __init__(self, label: str, stream: IO[str] | None = None) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._label = label
-        self._began_s = time.monotonic()
-        self._shown_s: float | None = None
-        self._shows = self._stream.isatty()
+    def show() -> None:
+        seconds = 0
+        while not done.wait(1.0):
+            seconds += 1
+            shown_on.write(f"\r{label} … {seconds} s\x1b[K")
+            shown_on.flush()
+        if seconds:
+            shown_on.write("\r\x1b[K")
+            shown_on.flush()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._shown_s is not None:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
-
-    def __call__(self, done: int, total: int | None = None) -> None:
-        now_s = time.monotonic()
-        if not self._shows or now_s - self._began_s < PROGRESS_AFTER_S:
-            return
-        if self._shown_s is not None and now_s - self._shown_s < PROGRESS_EVERY_S:
-            return
-        self._shown_s = now_s
-        self._stream.write("\r" + progress_line(self._label, done, total) + "\x1b[K")
-        self._stream.flush()
-
-
-def progress_line(label: str, done: int, total: int | None, *, bar_columns: int = 24) -> str:
-    """``label ███████──── 1,200 of 3,000``; without a total only the count."""
-    if not total:
-        return f"{label} {done:,}"
-    filled = min(bar_columns, bar_columns * done // total)
-    return f"{label} {'█' * filled}{'─' * (bar_columns - filled)} {done:,} of {total:,}"
+    thread = threading.Thread(target=show, name="memdb-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

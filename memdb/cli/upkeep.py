@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from memdb.cli.calls import Call, with_database
 from memdb.cli.output import counted, plain
-from memdb.cli.spec import BY_ID, SELECTOR, SELECTOR_WITH_ID, Command, Option
+from memdb.cli.spec import SELECTOR_TO_ACT_ON, SELECTOR_WITH_ID, Command, Option
+from memdb.cli.terminal import working
 
 if TYPE_CHECKING:
     from memdb import Database
@@ -26,14 +27,17 @@ def report(call: Call, db: Database) -> None:
     if call.out.as_json:
         call.out.json(found)
         return
-    plainly = plain(found)
-    for name, value in plainly.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            call.out.line(call.out.style(f"{name.replace('_', ' ')} ({len(value)})", "bold"))
-            call.out.memories(getattr(found, name))
+    for title, memories in (
+        ("known", found.items),
+        ("derived from that", found.derived),
+        ("mentions it in passing", found.mentions),
+    ):
+        if memories:
+            call.out.line(call.out.style(f"{title} ({len(memories)})", "bold", "blue"))
+            call.out.memories(memories)
             call.out.line()
-        else:
-            call.out.fields([(name, value)])
+    if not (found.items or found.derived or found.mentions):
+        call.out.note("nothing is known")
 
 
 @with_database
@@ -82,7 +86,8 @@ def stats(call: Call, db: Database) -> None:
 @with_database
 def check(call: Call, db: Database) -> int:
     """Verify the database; exit status 1 when something is wrong."""
-    found = db.check(**call.arguments())
+    with working("checking"):
+        found = db.check(**call.arguments())
     sound = bool(found["ok"])
     if call.out.as_json:
         call.out.json(found)
@@ -96,7 +101,8 @@ def check(call: Call, db: Database) -> int:
 @with_database
 def compact(call: Call, db: Database) -> None:
     """Rewrite the store without free pages or dead bytes."""
-    found = db.compact()
+    with working("compacting"):
+        found = db.compact()
     if call.out.as_json:
         call.out.json(found)
     else:
@@ -106,7 +112,8 @@ def compact(call: Call, db: Database) -> None:
 @with_database
 def snapshot(call: Call, db: Database) -> None:
     """Write a consistent copy that opens like any other database."""
-    path = db.snapshot(call.args.path)
+    with working("copying"):
+        path = db.snapshot(call.args.path)
     if call.out.as_json:
         call.out.json({"path": str(path)})
     else:
@@ -118,12 +125,9 @@ def export(call: Call, db: Database) -> None:
     """Write memories with every field to a file, or to standard output."""
     fields = call.arguments("path")
     to_stdout = call.args.path == STDIO
-    with (
-        tempfile.TemporaryDirectory(prefix="memdb-export-") as folder,
-        call.progress("exporting") as progress,
-    ):
+    with tempfile.TemporaryDirectory(prefix="memdb-export-") as folder:
         path = Path(folder, "memories") if to_stdout else Path(call.args.path)
-        count = db.export(path, **fields, progress=progress)
+        count = db.export(path, **fields, progress=True)
         if to_stdout:
             with path.open(encoding="utf-8") as written:
                 shutil.copyfileobj(written, call.out.stream)
@@ -137,16 +141,13 @@ def export(call: Call, db: Database) -> None:
 @with_database
 def import_(call: Call, db: Database) -> None:
     """Read what export wrote; what is stored already is left alone."""
-    with (
-        tempfile.TemporaryDirectory(prefix="memdb-import-") as folder,
-        call.progress("importing") as progress,
-    ):
+    with tempfile.TemporaryDirectory(prefix="memdb-import-") as folder:
         path = Path(call.args.path)
         if call.args.path == STDIO:
             path = Path(folder, "memories.jsonl")
             with path.open("wb") as copy:
                 shutil.copyfileobj(sys.stdin.buffer, copy)
-        count = db.import_(path, progress=progress)
+        count = db.import_(path, progress=True)
     if call.out.as_json:
         call.out.json({"path": call.args.path, "imported": count})
     else:
@@ -160,14 +161,12 @@ def spaces_list(call: Call, db: Database) -> None:
     if call.out.as_json:
         call.out.json({"spaces": found})
         return
-    names = ("name", "dim", "metric", "profile", "count", "embedder")
+    names = ("name", "dim", "metric", "profile", "embedder", "vectors")
     rows = [tuple(_cell(space.get(name)) for name in names) for space in found]
     call.out.table(names, rows)
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return str(value.get("name", ""))
     return "" if value is None else str(value)
 
 
@@ -176,7 +175,7 @@ def spaces_create(call: Call, db: Database) -> None:
     """Make a space for vectors of your own."""
     space = db.spaces.create(**call.arguments())
     if call.out.as_json:
-        call.out.json(space if space is not None else {"name": call.args.name})
+        call.out.json(space)
     else:
         call.out.line(f"made space {call.args.name}")
 
@@ -199,7 +198,7 @@ COMMANDS = (
         "print everything known about someone or something",
         report,
         "report",
-        (BY_ID, *SELECTOR),
+        SELECTOR_TO_ACT_ON,
         ("report --about Ana", "report --source 'app:*' --since 2024 --json"),
         opens="read",
     ),
@@ -213,6 +212,7 @@ COMMANDS = (
             Option("value", "its new value; none unsets it", place="maybe", own=True),
         ),
         ("config", "config time_zone Europe/London", "config disk_budget 200MB"),
+        opens="change",
     ),
     Command(
         "stats",
@@ -229,6 +229,7 @@ COMMANDS = (
         "check",
         (Option("repair", "rebuild derived data that is damaged", kind="flag"),),
         ("check", "check --repair"),
+        opens="change",
         details=" The exit status is 1 when something is wrong.",
     ),
     Command(
@@ -237,6 +238,7 @@ COMMANDS = (
         compact,
         "compact",
         examples=("compact",),
+        opens="change",
     ),
     Command(
         "snapshot",
@@ -245,7 +247,7 @@ COMMANDS = (
         "snapshot",
         (Option("path", "a new directory", place="one"),),
         ("snapshot ~/backup/memdb-2024-12-31",),
-        opens="read",
+        opens="change",
     ),
     Command(
         "export",
@@ -296,5 +298,6 @@ COMMANDS = (
         "spaces.drop",
         (NAME,),
         ("spaces drop photos",),
+        opens="change",
     ),
 )

@@ -7,6 +7,7 @@ both can be merged. Arrays only: positions are places in the caller's matrix.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,9 +34,9 @@ def distances(
     if metric not in ("cosine", "ip"):
         raise InvalidArgument("metric must be cosine, ip or l2", field="metric")
     with np.errstate(all="ignore"):  # some BLAS raise flags for lanes they do not use
-        products = given @ rows.T
+        products: NDArray[np.float32] = given @ rows.T
     if metric == "ip":
-        return -products
+        return cast("NDArray[np.float32]", -products)
     lengths = np.sqrt(
         np.einsum("ij,ij->i", given, given, dtype=np.float64)[:, None]
         * np.einsum("ij,ij->i", rows, rows, dtype=np.float64)

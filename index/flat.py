@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from memdb import settings
-from memdb.errors import DimensionMismatch, InvalidArgument, NotFound, StoreCorrupt
+from memdb.errors import InvalidArgument, NotFound, StoreCorrupt
 from memdb.index import layout
 from memdb.index.codes_file import NAME as CODES_NAME
 from memdb.index.codes_file import CodesFile

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,9 @@ class Quantiser:
         """(n, record bytes) of (n, dim), unsealed."""
         records = np.zeros(len(vectors), self._record_type)
         if self.precision == layout.INT8:
-            payload, scales = self.kernels.quantise8(self.kernels.rotate(vectors, self.signs))
+            rotated = self.kernels.rotate(vectors, self.signs)
+            payload: NDArray[Any]
+            payload, scales = self.kernels.quantise8(rotated)
         else:
             payload, scales = _to_halves(vectors)
         numbers = payload.astype(np.float32)
@@ -83,7 +86,8 @@ class Quantiser:
         """(dim,) rotated mean of the vectors that codes are made of."""
         if not len(records):
             return np.zeros(self.spec.dim, np.float32)
-        return self.rotated(records).mean(axis=0, dtype=np.float64).astype(np.float32)
+        mean: Floats = self.rotated(records).mean(axis=0, dtype=np.float64).astype(np.float32)
+        return mean
 
     def encode(self, records: Bytes, centre: Floats, epoch: int) -> Encoded:
         """Codes and factors of records.
@@ -102,9 +106,7 @@ class Quantiser:
         else:
             offsets, slopes = -(residuals @ centre), -factors
         codes = self.kernels.sign_codes(residuals)
-        return Encoded(
-            epoch, records, codes, offsets.astype(np.float32), slopes.astype(np.float32)
-        )
+        return Encoded(epoch, records, codes, offsets.astype(np.float32), slopes.astype(np.float32))
 
     def queries(self, queries: Floats) -> Floats:
         """(q, dim) as the kernels score them: of unit length for cosine."""

@@ -90,11 +90,12 @@ class SlotSet:
 
     def contains(self, slots: NDArray[np.uint32]) -> NDArray[np.bool_]:
         """(n,) whether each slot is in the set."""
-        inside = slots < self.limit
-        at = np.where(inside, slots, 0)
         if not len(self.bitset):
             return np.zeros(len(slots), np.bool_)
-        return inside & ((self.bitset[at >> 3] >> (at & 7).astype(np.uint8)) & 1).astype(np.bool_)
+        inside: NDArray[np.bool_] = slots < self.limit
+        at = np.where(inside, slots, 0)
+        inside &= ((self.bitset[at >> 3] >> (at & 7).astype(np.uint8)) & 1).astype(np.bool_)
+        return inside
 
     def __len__(self) -> int:
         return self.count

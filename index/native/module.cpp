@@ -1,6 +1,7 @@
 // Bindings of memdb.index._native. Every array is C-contiguous; outputs are the caller's arrays.
 // Shapes are checked here, so that a wrong call from Python is a ValueError and never a crash.
-// The GIL is released while a kernel runs.
+// No array is converted: a copy of an output would take the answer with it. The GIL is released
+// while a kernel runs.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -201,17 +202,17 @@ int64_t search_batch(uint32_t level, bool use_codes, In<uint8_t, 1> groups,
 NB_MODULE(_native, module) {
   using namespace nb::literals;
   module.def("available", &available);
-  module.def("rotate", &rotate_all, "x"_a, "signs"_a, "back"_a);
-  module.def("quantise8", &quantise8_all, "x"_a, "payload"_a, "scales"_a);
-  module.def("sign_codes", &sign_codes, "residuals"_a, "codes"_a);
-  module.def("quantise_queries", &quantise_queries, "queries"_a, "planes"_a, "deltas"_a);
-  module.def("seal", &seal, "level"_a, "records"_a, "slots"_a);
-  module.def("check", &check, "level"_a, "records"_a, "slots"_a);
-  module.def("scan", &scan, "level"_a, "groups"_a, "dim"_a, "planes"_a, "delta"_a, "allowed"_a,
-             "slots"_a, "keys"_a);
-  module.def("rescore", &rescore_slots, "level"_a, "records"_a, "dim"_a, "metric"_a,
-             "precision"_a, "query"_a, "slots"_a, "distances"_a);
-  module.def("search", &search_batch, "level"_a, "use_codes"_a, "groups"_a, "records"_a,
-             "metric"_a, "precision"_a, "queries"_a, "signs"_a, "centre"_a, "allowed"_a, "keep"_a,
-             "threads"_a, "slots"_a, "distances"_a);
+  module.def("rotate", &rotate_all, "x"_a.noconvert(), "signs"_a.noconvert(), "back"_a);
+  module.def("quantise8", &quantise8_all, "x"_a.noconvert(), "payload"_a.noconvert(), "scales"_a.noconvert());
+  module.def("sign_codes", &sign_codes, "residuals"_a.noconvert(), "codes"_a.noconvert());
+  module.def("quantise_queries", &quantise_queries, "queries"_a.noconvert(), "planes"_a.noconvert(), "deltas"_a.noconvert());
+  module.def("seal", &seal, "level"_a, "records"_a.noconvert(), "slots"_a.noconvert());
+  module.def("check", &check, "level"_a, "records"_a.noconvert(), "slots"_a.noconvert());
+  module.def("scan", &scan, "level"_a, "groups"_a.noconvert(), "dim"_a, "planes"_a.noconvert(), "delta"_a, "allowed"_a.noconvert(),
+             "slots"_a.noconvert(), "keys"_a.noconvert());
+  module.def("rescore", &rescore_slots, "level"_a, "records"_a.noconvert(), "dim"_a, "metric"_a,
+             "precision"_a, "query"_a.noconvert(), "slots"_a.noconvert(), "distances"_a.noconvert());
+  module.def("search", &search_batch, "level"_a, "use_codes"_a, "groups"_a.noconvert(), "records"_a.noconvert(),
+             "metric"_a, "precision"_a, "queries"_a.noconvert(), "signs"_a.noconvert(), "centre"_a.noconvert(), "allowed"_a.noconvert(), "keep"_a,
+             "threads"_a, "slots"_a.noconvert(), "distances"_a.noconvert());
 }

@@ -20,40 +20,50 @@ import memdb
 from memdb import errors
 from tests.source_tree import ROOT
 
-RESULTS = {
+RESULTS = [
+    "Context",
     "FileStatus",
+    "Forgotten",
     "Hit",
     "Hits",
     "Memory",
     "Page",
+    "Report",
+    "Space",
     "SyncReport",
     "Why",
     "Written",
-}
+]
 PUBLIC = {"Database", "VectorIndex", "__version__", "open", *RESULTS, *errors.__all__}
 
 PARAMETERS = {
-    "open": "path embedder namespace source memory_budget readonly create",
+    "open": "path embedder namespace source memory_budget readonly create clock",
     "Database.remember": "text data source external_id kind tags metadata namespace stream position"
-    " subject about event_time event_end valid_from valid_to importance pinned sensitivity"
+    " subject key about event_time event_end valid_from valid_to importance pinned sensitivity"
     " derived_from expires_at expires_in vector space on_conflict dedup",
     "Database.remember_many": "items batch progress on_conflict",
     "Database.get": "id as_of external_id namespace",
     "Database.get_many": "ids",
+    "Database.update": "id fields",
     "Database.versions": "id",
     "Database.count": "where",
     "Database.iter": "where",
+    "Database.values": "field where",
     "Database.list": "where order_by descending limit cursor",
     "Database.namespaces": "",
     "Database.recall": "query k where mode as_of namespace space vector min_score exact explain",
+    "Database.recall_within": "radius query vector where namespace space",
+    "Database.context": "query tokens where namespace",
     "Database.forget": "ids where about",
     "Database.restore": "ids batch",
+    "Database.report": "ids where about",
     "Database.stats": "",
     "Database.check": "repair",
     "Database.compact": "",
     "Database.snapshot": "path",
-    "Database.export": "path format where",
-    "Database.import_": "path",
+    "Database.export": "path format where progress",
+    "Database.import_": "path progress",
+    "Database.close": "",
     "VectorIndex": "path dim metric kind profile params memory_budget threads readonly",
     "VectorIndex.add": "ids vectors",
     "VectorIndex.remove": "ids",
@@ -94,6 +104,15 @@ def test_parameters_are_the_documented_ones(name: str) -> None:
         target = getattr(target, part)
     names = [word for word in inspect.signature(target).parameters if word not in ("self", "cls")]
     assert sorted(names) == sorted(PARAMETERS[name].split())
+
+
+def test_every_public_method_of_a_database_is_listed_above() -> None:
+    methods = {
+        f"Database.{name}"
+        for name, value in vars(memdb.Database).items()
+        if inspect.isfunction(value) and not name.startswith("_")
+    }
+    assert methods == {name for name in PARAMETERS if name.startswith("Database.")}
 
 
 def test_the_version_is_the_distributions() -> None:

@@ -31,6 +31,10 @@ from memdb.storage.postings import LENGTHS, PostingsReader
 K1: Final = 1.2
 B: Final = 0.75
 
+_SAMPLE: Final = 4096  # rows looked at for a lower bound of the last place
+_SORT_AT_MOST: Final = 20_000  # beyond, a dense membership table is cheaper than a bitmap
+_DENSE_SHARE: Final = 8  # with more than 1 / 8 of all rows touched, scan all scores
+
 Rows = NDArray[np.uint32]
 Scores = NDArray[np.float32]
 
@@ -126,7 +130,7 @@ class LexicalQuery:
             return np.empty(0, np.uint32), np.empty(0, np.float32)
         scores = self._accumulate()
         try:
-            rows = self._candidates(scores, allowed)
+            rows = self._candidates(scores, allowed, limit)
             found = scores[rows]
         finally:
             self._clear(scores)
@@ -140,7 +144,7 @@ class LexicalQuery:
         """The allowed rows that hold a term."""
         touched = BitMap()
         for one in self._terms:
-            touched |= BitMap(array("I", np.sort(one.rows).astype(np.uint32).tobytes()))
+            touched |= _bitmap(one.rows)
         return touched & allowed
 
     def scores_of(self, rows: Rows | Sequence[int]) -> Scores:
@@ -179,18 +183,36 @@ class LexicalQuery:
         for one in self._terms:
             scores[one.rows] = 0
 
-    def _candidates(self, scores: Scores, allowed: BitMap) -> NDArray[np.int64]:
-        """Allowed rows with a score, ascending or not; by whichever side is smaller."""
+    def _candidates(self, scores: Scores, allowed: BitMap, limit: int) -> NDArray[np.int64]:
+        """Distinct allowed rows with a score, among them the best ``limit``."""
         touched = sum(one.df for one in self._terms)
         if len(allowed) <= touched:
-            rows = np.frombuffer(allowed.to_array(), np.uint32).astype(np.int64)
+            rows = _rows_of(allowed)
             rows = rows[: np.searchsorted(rows, len(scores))]
             return rows[scores[rows] > 0]
-        if len(self._terms) == 1:
-            rows = self._terms[0].rows
+        bound = self._lower_bound(scores, allowed, limit)
+        size = 1 + max(int(one.rows.max()) for one in self._terms)
+        if touched > size // _DENSE_SHARE:
+            rows = np.flatnonzero(scores[:size] >= bound)
         else:
-            rows = np.unique(np.concatenate([one.rows for one in self._terms]))
-        return rows[_inside(_mask(allowed), rows)]
+            rows = np.concatenate([one.rows[scores[one.rows] >= bound] for one in self._terms])
+        if len(rows) > _SORT_AT_MOST and touched > size // _DENSE_SHARE:
+            return rows[_inside(_mask(allowed), rows)]
+        return _rows_of(_bitmap(rows) & allowed)
+
+    def _lower_bound(self, scores: Scores, allowed: BitMap, limit: int) -> np.float32:
+        """A positive score that at least ``limit`` allowed rows reach, or the smallest one.
+
+        Any ``limit`` allowed rows with a term will do: those of the rarest term that has enough.
+        """
+        for one in sorted(self._terms, key=lambda term: term.df):
+            if one.df < limit:
+                continue
+            step = max(1, one.df // max(_SAMPLE, 4 * limit))
+            reached = scores[_rows_of(_bitmap(one.rows[::step]) & allowed)]
+            if len(reached) >= limit:
+                return np.float32(np.partition(reached, len(reached) - limit)[-limit])
+        return np.nextafter(np.float32(0), np.float32(1))
 
 
 def search(
@@ -203,6 +225,15 @@ def search(
 ) -> tuple[Rows, Scores]:
     """One look-up and its ranking; ``terms`` as ``Analyser.query`` gives them."""
     return LexicalQuery(txn, terms, population=population).search(allowed, limit)
+
+
+def _bitmap(rows: NDArray[np.int64]) -> BitMap:
+    return BitMap(array("I", rows.astype(np.uint32).tobytes()))
+
+
+def _rows_of(rows: BitMap) -> NDArray[np.int64]:
+    """(n,) ascending."""
+    return np.frombuffer(rows.to_array(), np.uint32).astype(np.int64)
 
 
 def _mask(rows: BitMap) -> NDArray[np.bool_]:

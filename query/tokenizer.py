@@ -26,7 +26,10 @@ import Stemmer
 
 from memdb.errors import InvalidArgument
 from memdb.query import date_terms
+from memdb.query.indexed_text import indexed_text
 from memdb.query.stopwords import CJK_STOPS, KOREAN_STOPS, stop_words
+
+__all__ = ["MAX_TERM_CHARS", "TOKENIZER_VERSION", "Tokenizer", "indexed_text"]
 
 # Raise with every change that alters a term: stores compare it with what they were indexed by.
 TOKENIZER_VERSION: Final = 1

@@ -104,6 +104,17 @@ class ReadTxn:
                     return
                 yield key, value
 
+    def prefixed(self, table: str, prefixes: Iterable[bytes]) -> list[bytes]:
+        """The payloads of all keys that begin with one of ``prefixes``, by one cursor."""
+        found = []
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            for prefix in prefixes:
+                more = cursor.set_range(prefix)
+                while more and cursor.key().startswith(prefix):
+                    found.append(unseal(cursor.value()))
+                    more = cursor.next()
+        return found
+
     def floor(self, table: str, key: bytes) -> tuple[bytes, bytes] | None:
         """The entry with the greatest key <= ``key``, or None."""
         with self._txn.cursor(self._dbs[table]) as cursor:

@@ -22,7 +22,6 @@ from memdb.storage.postings.layout import (
     decode_forwards,
     encode_lengths,
     entries_of,
-    entry_key,
 )
 
 
@@ -57,11 +56,7 @@ class PostingsReader:
 
     def entries(self, term_hash: bytes) -> NDArray[np.void]:
         """(n,) of dtype ``ENTRY``: rows that hold the term, in no particular order."""
-        values: list[bytes] = []
-        for segment in self._segments:
-            start = segment + term_hash
-            stop = start + b"\xff" * 5
-            values.extend([payload for _, payload in self._txn.scan(tables.POSTINGS, start, stop)])
+        values = self._txn.prefixed(tables.POSTINGS, [one + term_hash for one in self._segments])
         in_segments = entries_of(b"".join(values))
         in_fresh = self._fresh_entries(term_hash)
         return np.concatenate((in_segments, in_fresh)) if len(in_fresh) else in_segments
@@ -72,6 +67,8 @@ class PostingsReader:
 
     def _fresh_entries(self, term_hash: bytes) -> NDArray[np.void]:
         rows, batch = self._fresh
+        if not len(rows):
+            return np.empty(0, ENTRY)
         if term_hash == EVERY_ROW:
             owner = np.arange(len(rows))
             tfs: NDArray[np.uint8] = np.ones(len(rows), np.uint8)
@@ -94,4 +91,4 @@ def postings(
     return entries["row"].copy(), entries["tf"].copy(), entries["length"].copy()
 
 
-__all__ = ["Fresh", "PostingsReader", "entry_key", "fresh", "postings"]
+__all__ = ["Fresh", "PostingsReader", "fresh", "postings"]

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from pyroaring import BitMap
 
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import MemdbError, StoreCorrupt
-from memdb.space_vectors import rows_bitmap
+from memdb.space_vectors import rows_array, rows_bitmap
 from memdb.storage import lookups, postings, spaces, tables, vectors
 from memdb.storage.ids import parse_id
 from memdb.storage.store import Reader, Writer
@@ -127,14 +126,11 @@ def _vectors(engine: Engine, txn: Reader) -> Iterator[str | None]:
         if fresh & encoded:
             yield f"space {record.name}: rows both fresh and encoded"
         opened = engine.vectors(record)
-        rows = np.array(encoded, dtype=np.uint32)
+        rows = rows_array(encoded)
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
-            bad = opened.damaged(txn, chunk)
-            for row in chunk:
-                yield f"space {record.name}: the vector of row {row} is damaged" if int(
-                    row
-                ) in bad else None
+            problem = opened.damaged(txn, chunk)
+            yield None if problem is None else f"space {record.name}: {problem}"
 
 
 def _repair(engine: Engine) -> list[str]:

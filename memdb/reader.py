@@ -42,7 +42,7 @@ class MemoryReader:
         if where is None:
             return None
         compiled = filters.parse(where, zone=self._engine.zone)
-        return None if compiled.is_everything else compiled
+        return None if compiled == filters.EVERYTHING else compiled
 
     def select(
         self,
@@ -61,15 +61,15 @@ class MemoryReader:
         """
         engine = self._engine
         rows = engine.unexpired(txn, engine.subtree(txn, namespace), now or engine.now())
-        if valid_at is not None and (condition is None or not condition.fields & _VALIDITY):
+        if valid_at is not None and not (condition is not None and _speaks_of_validity(condition)):
             rows = engine.valid_at(txn, rows, valid_at)
         if condition is None:
             return rows
         fetch = lambda wanted: engine.records.iterate(txn, wanted)  # noqa: E731
-        found, steps = filters.evaluate(condition, txn, engine.filters, rows, fetch)
+        found = filters.explain(condition, txn, engine.filters, rows, fetch)
         if plan is not None:
-            plan["filter"] = steps
-        return found
+            plan["filter"] = {**found.plan.to_dict(), "checked": found.checked}
+        return found.rows
 
     # --- by id --------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ class MemoryReader:
         self, namespace: str, field: str, where: Mapping[str, Any] | None
     ) -> dict[Any, int]:
         """How many selected memories have each value of ``field``, most frequent first."""
-        filters.check_field(field)
+        filters.parse({field: {"$exists": True}}, zone=self._engine.zone)  # an unknown field raises
         condition = self.compile(where)
         with self._engine.store.read() as txn:
             rows = self.select(txn, namespace, condition)
@@ -212,6 +212,12 @@ class MemoryReader:
         start = 0 if after is None else timeless.rank(after[1])
         found.extend((None, row) for row in timeless[start : start + limit - len(found)])
         return found
+
+
+def _speaks_of_validity(condition: filters.Filter) -> bool:
+    if getattr(condition, "field", None) in _VALIDITY:
+        return True
+    return any(_speaks_of_validity(child) for child in condition.children)
 
 
 def _is_past(

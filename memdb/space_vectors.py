@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb import settings
+from memdb.errors import StoreCorrupt
 from memdb.index import exact
-from memdb.index.flat import Encoded, FlatIndex, SpaceSpec
+from memdb.index.flat import FlatIndex
+from memdb.index.protocol import Encoded, Metric, SpaceSpec
 from memdb.index.slots import SlotSet
 from memdb.storage import spaces, vectors
 from memdb.storage.changes import changes_since
@@ -41,11 +43,22 @@ def rows_bitmap(rows: NDArray[np.uint32] | Sequence[int]) -> BitMap:
     return BitMap(array.array("I", np.asarray(rows, dtype=np.uint32).tobytes()))
 
 
+def rows_array(rows: BitMap) -> NDArray[np.uint32]:
+    """The rows of a bitmap, ascending."""
+    return np.frombuffer(rows.to_array(), dtype=np.uint32)
+
+
 class Neighbours(NamedTuple):
     """Rows (n,) uint32 and their distances (n,) float32, closest first."""
 
     rows: NDArray[np.uint32]
     distances: NDArray[np.float32]
+
+
+def unit(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, dim) rows scaled to length one; zero rows stay zero."""
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return np.divide(matrix, lengths, out=np.zeros_like(matrix), where=lengths > 0)
 
 
 class _Fresh(NamedTuple):
@@ -87,6 +100,8 @@ class SpaceVectors:
 
     def __init__(self, store: Store, filters: FilterIndex, record: SpaceRecord) -> None:
         self.record = record
+        # Fresh vectors of a cosine space are kept at unit length: then a product is enough.
+        self._metric: Metric = "ip" if record.metric == "cosine" else record.metric
         self._store = store
         self._filters = filters
         self._directory: Path = store.path / "space" / str(record.number)
@@ -130,6 +145,8 @@ class SpaceVectors:
         found: list[Neighbours] = []
         fresh = self._fresh_view(txn)
         layout = self._layout_view(txn)
+        if self.record.metric == "cosine":
+            query = unit(query[None, :])[0]
         fresh_allowed = fresh.bitmap & allowed if len(fresh.rows) else BitMap()
         if fresh_allowed:
             found.append(self._scan_fresh(fresh, fresh_allowed, query, k))
@@ -151,6 +168,8 @@ class SpaceVectors:
         """Every row of ``allowed`` at distance <= ``radius``, closest first."""
         fresh, layout = self._fresh_view(txn), self._layout_view(txn)
         found: list[Neighbours] = []
+        if self.record.metric == "cosine":
+            query = unit(query[None, :])[0]
         fresh_allowed = fresh.bitmap & allowed if len(fresh.rows) else BitMap()
         if fresh_allowed:
             near = self._scan_fresh(fresh, fresh_allowed, query, len(fresh_allowed))
@@ -159,7 +178,7 @@ class SpaceVectors:
         encoded_allowed = layout.encoded & allowed
         if encoded_allowed and self._index is not None:
             slots = self._compile(layout, encoded_allowed)
-            places, distances = self._index.within(query, radius, slots)
+            places, distances = self._index.within(query, radius, allowed=slots)
             found.append(Neighbours(layout.allocation.rows(places), distances))
         return _merge(found, None)
 
@@ -178,10 +197,7 @@ class SpaceVectors:
         self, query: NDArray[np.float32], matrix: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """(n,) distances of ``query`` (dim,) to each row of ``matrix`` (n, dim), in their order."""
-        places, found = exact.scan(query[None, :], matrix, len(matrix), self.record.metric)
-        ordered = np.empty(len(matrix), np.float32)
-        ordered[places[0]] = found[0]
-        return ordered
+        return exact.distances(query[None, :], matrix, self.record.metric)[0]
 
     def rows_with_vectors(self, txn: Reader) -> BitMap:
         """Every row of the space that has a vector, live or not."""
@@ -192,11 +208,11 @@ class SpaceVectors:
     ) -> Neighbours:
         rows, matrix = fresh.rows, fresh.matrix
         if len(allowed) < len(rows):
-            keep = np.isin(rows, np.array(allowed, dtype=np.uint32))
+            keep = np.isin(rows, rows_array(allowed))
             rows, matrix = rows[keep], matrix[keep]
-        places, distances = exact.scan(query[None, :], matrix, k, self.record.metric)
+        places, distances = exact.scan(query[None, :], matrix, k, self._metric)
         kept = np.isfinite(distances[0])
-        return Neighbours(rows[places[0][kept]], distances[0][kept])
+        return Neighbours(rows[places[0][kept]], self._scaled(distances[0][kept]))
 
     def _fresh_view(self, txn: Reader) -> _Fresh:
         """Fresh vectors visible to ``txn``; later ones may be in it and are masked by the caller."""
@@ -221,7 +237,12 @@ class SpaceVectors:
     def _load(
         self, txn: Reader, rows: list[int] | None
     ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
-        return vectors.load_fresh(txn, self.record.number, self.record.dim, rows)
+        ids, matrix = vectors.load_fresh(txn, self.record.number, self.record.dim, rows)
+        return ids, unit(matrix) if self.record.metric == "cosine" else matrix
+
+    def _scaled(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cosine distances from the inner products of unit vectors; others as they are."""
+        return distances + 1 if self.record.metric == "cosine" else distances
 
     def _layout_view(self, txn: Reader) -> _Layout:
         with self._guard:
@@ -250,9 +271,7 @@ class SpaceVectors:
                 if of is layout and rows == allowed:
                     self._compiled.append(self._compiled.pop(place))
                     return slots
-        array_of_slots = layout.allocation.slots(np.array(allowed, dtype=np.uint32))
-        array_of_slots.sort()
-        compiled = SlotSet.from_sorted(array_of_slots)
+        compiled = SlotSet.from_slots(layout.allocation.slots(rows_array(allowed)))
         with self._guard:
             self._compiled.append((layout, allowed, compiled))
             del self._compiled[:-_COMPILED_KEPT]
@@ -311,31 +330,37 @@ class SpaceVectors:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         untrained = SpaceSpec(dim=record.dim, metric=record.metric, profile=record.profile)
         index = FlatIndex(self._directory, untrained, writable=True)
-        spec = index.train(sample)
-        trained = msgspec.structs.replace(record, index=spec.to_dict())
+        self._save_spec(index.train(sample))
+        self._index = index
+
+    def _save_spec(self, spec: SpaceSpec) -> None:
+        trained = msgspec.structs.replace(self.record, index=spec.to_dict())
 
         def save(txn: Writer) -> None:
             spaces.put_space(txn, trained)
             txn.layout_moved()
 
         self._store.write(save)
-        self.record, self._index = trained, index
+        self.record = trained
 
-    def damaged(self, txn: Reader, rows: NDArray[np.uint32]) -> set[int]:
-        """Those of ``rows``, encoded ones, whose record in the files fails its checks."""
+    def damaged(self, txn: Reader, rows: NDArray[np.uint32]) -> str | None:
+        """What is wrong with the files of these encoded rows; None when they are sound."""
         if self._index is None or not len(rows):
-            return set()
-        slots = self._layout_view(txn).allocation.slots(rows)
-        bad = set(np.asarray(self._index.verify(slots)).tolist())
-        return {int(row) for row, slot in zip(rows, slots, strict=True) if int(slot) in bad}
+            return None
+        try:
+            self._index.verify(self._layout_view(txn).allocation.slots(rows))
+        except StoreCorrupt as error:
+            return str(error)
+        return None
 
     def rebuild_codes(self, txn: Reader) -> None:
         """Make the codes again from the refinement vectors. Lease holder only."""
         layout = self._layout_view(txn)
         if self._index is not None:
-            slots = layout.allocation.slots(np.array(layout.encoded, dtype=np.uint32))
+            slots = layout.allocation.slots(rows_array(layout.encoded))
             with self._files_guard:
-                self._index.rebuild_codes(slots)
+                spec = self._index.rebuild_codes(SlotSet.from_slots(slots))
+            self._save_spec(spec)
 
     def stats(self) -> dict[str, int]:
         """Bytes by file; empty while nothing is encoded."""

@@ -26,7 +26,7 @@ from memdb.ingest import frontmatter
 BlockKind = Literal["front", "heading", "fence", "table", "text"]
 
 # Bounds the search for the end of a fence that may turn out to be none.
-_MAX_INDENTED_FENCE = 1_000
+_MAX_INDENTED_FENCE = 200
 
 _ATX = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
 _FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})([^\n]*)$")

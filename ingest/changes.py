@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import msgspec
@@ -102,7 +102,7 @@ class Differ:
     digest: Digest
     recipe: bytes = b""
     clock_ns: Callable[[], int] = time.time_ns
-    readers: Mapping[str, Reader] = READERS
+    readers: Mapping[str, Reader] = field(default_factory=lambda: READERS)
     max_bytes: int = MAX_FILE_BYTES
 
     def full_recipe(self) -> bytes:
@@ -173,7 +173,8 @@ class Differ:
             state = msgspec.structs.replace(old, stamp=stamp, read_ns=read_ns)
             if old.state == "skipped":
                 return FileChange("skipped", found.path, state=state, reason=old.reason)
-            if old.state == "indexed":
+            if old.state == "indexed" or old.chunks:
+                state = msgspec.structs.replace(state, state="indexed", reason=None)
                 return FileChange("touched", found.path, state=state)
         reader = reader_for(found.path, named=found.named, readers=self.readers)
         document = Unread("skipped", "no reader") if reader is None else reader(data, found.path)
@@ -195,12 +196,10 @@ class Differ:
         facts = self.digest(msgspec.json.encode((document.title, document.tags, document.date)))
         cut = self.chunker.markdown if document.format == "markdown" else self.chunker.plain
         delta = diff(old.chunks if old else (), cut(document.text, document.title))
-        lines = (
-            {chunk.id: (chunk.start_line, chunk.end_line) for chunk in old.chunks} if old else {}
-        )
         order = {chunk.id: number for number, chunk in enumerate(old.chunks)} if old else {}
+        known = old is not None and (old.state == "indexed" or bool(old.chunks))
         return FileChange(
-            "updated" if old else "added",
+            "updated" if known else "added",
             state.path,
             state=msgspec.structs.replace(state, facts=facts),
             document=document,
@@ -210,7 +209,7 @@ class Differ:
                     chunk,
                     restated=old is None
                     or old.facts != facts
-                    or lines[was.id] != (chunk.start_line, chunk.end_line)
+                    or (was.start_line, was.end_line) != (chunk.start_line, chunk.end_line)
                     or order[was.id] != chunk.ordinal,
                 )
                 for was, chunk in delta.kept

@@ -53,7 +53,7 @@ _SENTENCE = re.compile(
 # Scripts written without spaces between words: each ideograph or kana is a word of its own.
 _CJK = r"\u2e80-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_CJK}]|[^\s{_CJK}]{{1,{MAX_WORD_CHARS}}}")
-_WORD_LEVEL = 4
+_CACHED_CONTEXTS = 256
 
 Digest = Callable[[bytes], bytes]
 
@@ -86,7 +86,11 @@ class Chunk:
     @property
     def indexed_text(self) -> str:
         """What is embedded and tokenised: the context, then the text."""
-        return f"{self.context}\n{self.text}" if self.context else self.text
+        return _under(self.context, self.text)
+
+
+def _under(context: str, text: str) -> str:
+    return f"{context}\n{text}" if context else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,7 @@ class Chunker:
         self.max_tokens = max_tokens
         self._count = count_tokens
         self._digest = digest
-        self._overhead = count_tokens("")  # tokens a model puts around every text
+        self._leads: dict[str, int] = {}
 
     def markdown(self, text: str, title: str | None = None) -> list[Chunk]:
         """Chunks of Markdown; ``title`` is put before the heading path in the context."""
@@ -155,10 +159,10 @@ class Chunker:
         """(start, end, context) of the section's chunks."""
         context = self._context(section.titles)
         outer = self._context(section.titles[: len(section.titles) - section.own])
-        room = self.max_tokens - (self._tokens(context) if context else 0)
+        longest = max(context, outer, key=self._lead)
         pieces: list[_Piece] = []
         for block in section.blocks:
-            pieces.extend(self._pieces(text, block.start, block.end, 0, 0, room))
+            pieces.extend(self._pieces(text, block.start, block.end, 0, 0, longest))
         first = 0
         while first < len(pieces):
             lead = context if first else outer
@@ -168,7 +172,7 @@ class Chunker:
 
     def _take(self, text: str, pieces: Sequence[_Piece], first: int, context: str) -> int:
         """The index after the last piece of the chunk that begins with ``pieces[first]``."""
-        room = self.max_tokens - self._overhead - (self._tokens(context) if context else 0)
+        room = self.max_tokens - self._lead(context)
         fill = [pieces[first].tokens]
         stop = first + 1
         while stop < len(pieces) and fill[-1] + pieces[stop].tokens <= room:
@@ -188,29 +192,33 @@ class Chunker:
         return stop
 
     def _pieces(
-        self, text: str, start: int, end: int, level: int, rank: int, room: int
+        self, text: str, start: int, end: int, level: int, rank: int, context: str
     ) -> Iterator[_Piece]:
-        """A span as one piece if it has at most ``room`` tokens, else its parts."""
-        if end - start <= room * MAX_CHARS_PER_TOKEN or level == _WORD_LEVEL:
-            tokens = self._count(text[start:end])
-            if tokens <= room or level == _WORD_LEVEL:
-                yield _Piece(start, end, rank, max(tokens - self._overhead, 0))
+        """A span as one piece if it fits below ``context``, else its parts."""
+        last = level == len(_PARTS)
+        if last or end - start <= self.max_tokens * MAX_CHARS_PER_TOKEN:
+            tokens = self._count(_under(context, text[start:end]))
+            if last or tokens <= self.max_tokens:
+                yield _Piece(start, end, rank, max(tokens - self._lead(context), 0))
                 return
-        parts = _PARTS[level](text, start, end)
-        for number, (low, high) in enumerate(parts):
+        for number, (low, high) in enumerate(_PARTS[level](text, start, end)):
             inner = rank if number == 0 else level + 1
-            yield from self._pieces(text, low, high, level + 1, inner, room)
+            yield from self._pieces(text, low, high, level + 1, inner, context)
 
     # --- tokens -------------------------------------------------------------------------
 
-    def _tokens(self, text: str) -> int:
-        return max(self._count(text) - self._overhead, 0)
+    def _lead(self, context: str) -> int:
+        """Tokens of a text that come from its context and from what a model puts around it."""
+        if context not in self._leads:
+            if len(self._leads) > _CACHED_CONTEXTS:
+                self._leads.clear()
+            self._leads[context] = self._count(_under(context, ""))
+        return self._leads[context]
 
     def _fits(self, text: str, start: int, end: int, context: str) -> bool:
         if end - start > self.max_tokens * MAX_CHARS_PER_TOKEN:
             return False
-        body = text[start:end]
-        return self._count(f"{context}\n{body}" if context else body) <= self.max_tokens
+        return self._count(_under(context, text[start:end])) <= self.max_tokens
 
     def _context(self, titles: Sequence[str]) -> str:
         """The titles joined, the outermost dropped first where they take too much room."""
@@ -218,7 +226,9 @@ class Chunker:
         kept = [title for title in titles if title]
         while kept:
             context = _SEPARATOR.join(kept)
-            if len(context) <= most * MAX_CHARS_PER_TOKEN and self._tokens(context) <= most:
+            if len(context) <= most * MAX_CHARS_PER_TOKEN and (
+                self._lead(context) - self._lead("") <= most
+            ):
                 return context
             kept.pop(0)
         return ""

@@ -112,12 +112,13 @@ def read_bytes(path: str | os.PathLike[str], *, limit: int = MAX_FILE_BYTES) -> 
     except OSError as error:
         return Unread("failed", _said(error))
     try:
-        with open(descriptor, "rb", buffering=0) as handle:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return Unread("skipped", "not a regular file")
-            data = _read_up_to(handle.read, limit + 1)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return Unread("skipped", "not a regular file")
+        data = _read_up_to(descriptor, limit + 1)
     except OSError as error:
         return Unread("failed", _said(error))
+    finally:
+        os.close(descriptor)
     return too_large(limit) if len(data) > limit else data
 
 
@@ -145,12 +146,9 @@ def decode(data: bytes) -> str | Unread:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def _read_up_to(read: Callable[[int], bytes | None], size: int) -> bytes:
+def _read_up_to(descriptor: int, size: int) -> bytes:
     parts = []
-    while size > 0:
-        part = read(min(size, 1 << 20))
-        if not part:
-            break
+    while size > 0 and (part := os.read(descriptor, min(size, 1 << 20))):
         parts.append(part)
         size -= len(part)
     return b"".join(parts)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from memdb import errors
+from memdb.cli.commands import COMMANDS
 from tests.source_tree import ROOT, source_files
 
 DOCUMENTS = [path for path in source_files() if path.suffix == ".md"]
@@ -117,7 +118,13 @@ def errors_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-TABLES = {"errors": errors_table}
+def commands_table() -> str:
+    rows = ["| command | what it does |", "| --- | --- |"]
+    rows += [f"| `memdb {command.name}` | {command.summary} |" for command in COMMANDS]
+    return "\n".join(rows) + "\n"
+
+
+TABLES = {"errors": errors_table, "commands": commands_table}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=str)
@@ -130,5 +137,6 @@ def test_generated_tables_are_up_to_date(path: Path) -> None:
     assert text == fresh, "run the test with MEMDB_WRITE_DOCS=1 to write the tables anew"
 
 
-def test_the_readme_shows_the_errors() -> None:
-    assert "<!-- generated: errors -->" in (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", TABLES)
+def test_the_readme_shows_every_generated_table(name: str) -> None:
+    assert f"<!-- generated: {name} -->" in (ROOT / "README.md").read_text(encoding="utf-8")

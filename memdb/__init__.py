@@ -7,10 +7,15 @@
 
 ``open`` gives a ``Database``; ``VectorIndex`` is the index on its own. Results are values from
 ``memdb.types``; everything that goes wrong is a ``MemdbError`` with a hint. This file lists the
-public names and nothing else.
+public names; the two with machinery behind them are loaded on first use, so that a layer below
+can be imported, and the command line can print its help, without all of it.
 """
 
-from memdb.database import Database, open
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from memdb.errors import (
     BudgetExceeded,
     Conflict,
@@ -42,7 +47,10 @@ from memdb.types import (
     Why,
     Written,
 )
-from memdb.vector_index import VectorIndex
+
+if TYPE_CHECKING:
+    from memdb.database import Database, open
+    from memdb.vector_index import VectorIndex
 
 __version__ = "0.1.0"
 
@@ -79,3 +87,21 @@ __all__ = [
     "__version__",
     "open",
 ]
+
+_LOADED_ON_USE = {
+    "Database": "memdb.database",
+    "VectorIndex": "memdb.vector_index",
+    "open": "memdb.database",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LOADED_ON_USE.get(name)
+    if module is None:
+        raise AttributeError(f"module 'memdb' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

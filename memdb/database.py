@@ -135,12 +135,13 @@ class Database:
         written: list[Written] = []
         pending: list[Draft] = []
         total = len(items) if isinstance(items, Sequence) else None
+        check = self._checker()
         with reporting(progress, total, "remembering") as report:
             for item in items:
-                pending.append(self._draft({"text": item} if isinstance(item, str) else item))
+                pending.append(check({"text": item} if isinstance(item, str) else item))
                 if len(pending) == batch:
                     written.extend(self._write(pending, on_conflict=on_conflict))
-                    pending = []
+                    pending, check = [], self._checker()
                     report(len(written))
             if pending:
                 written.extend(self._write(pending, on_conflict=on_conflict))
@@ -162,16 +163,25 @@ class Database:
         return written
 
     def _draft(self, fields: Mapping[str, Any]) -> Draft:
-        if not isinstance(fields, Mapping):
-            raise InvalidArgument("an item must be a mapping or a string", field="items")
+        return self._checker()(fields)
+
+    def _checker(self) -> Callable[[Mapping[str, Any]], Draft]:
+        """What checks the fields of a ``remember`` at this moment."""
         engine = self._engine
-        return validate.draft(
-            fields,
-            zone=engine.zone,
-            now=engine.now(),
-            default_namespace=self._namespace,
-            default_source=self._source,
-        )
+        zone, now = engine.zone, engine.now()
+
+        def check(fields: Mapping[str, Any]) -> Draft:
+            if not isinstance(fields, Mapping):
+                raise InvalidArgument("an item must be a mapping or a string", field="items")
+            return validate.draft(
+                fields,
+                zone=zone,
+                now=now,
+                default_namespace=self._namespace,
+                default_source=self._source,
+            )
+
+        return check
 
     # --- reading ------------------------------------------------------------------------
 

@@ -19,12 +19,13 @@ from pyroaring import BitMap
 
 from memdb import facts, rows, settings, validate
 from memdb.engine import HIDDEN, LIVE, Engine
-from memdb.errors import Conflict, InvalidArgument, NotFound
+from memdb.errors import Conflict, DimensionMismatch, InvalidArgument, NotFound
 from memdb.ingest.embedders import identity_of
 from memdb.query.tokenizer import indexed_text
 from memdb.rows import Entry
 from memdb.storage import lookups, spaces, tables
 from memdb.storage.ids import parse_id, require_id
+from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Writer
 from memdb.types import Forgotten, Memory, Status, Written, to_micros
 from memdb.validate import Draft
@@ -145,21 +146,25 @@ class MemoryWriter:
             space = engine.default_space(embedded.shape[1], identity)
             for place, vector in zip(to_embed, embedded, strict=True):
                 found[place] = (space.number, vector)
+        known: dict[str | None, SpaceRecord] = {}
         for place, draft in enumerate(drafts):
             if draft.vector is not None:
-                number = self._space_for(draft)
-                found[place] = (number, draft.vector)
+                name = draft.memory.space
+                space = known.get(name) or known.setdefault(name, self._space_for(draft))
+                if len(draft.vector) != space.dim:
+                    raise DimensionMismatch(
+                        f"vector has {len(draft.vector)} numbers, the space {space.dim}",
+                        field="vector",
+                    )
+                found[place] = (space.number, draft.vector)
         return found
 
-    def _space_for(self, draft: Draft) -> int:
+    def _space_for(self, draft: Draft) -> SpaceRecord:
         engine = self._engine
         if draft.memory.space is None:
-            space = engine.default_space(len(draft.vector), None)
-        else:
-            with engine.store.read() as txn:
-                space = engine.require_space(txn, draft.memory.space)
-        validate.one_vector(draft.vector, space.dim)
-        return space.number
+            return engine.default_space(len(draft.vector), None)
+        with engine.store.read() as txn:
+            return engine.require_space(txn, draft.memory.space)
 
     # --- update -------------------------------------------------------------------------
 

@@ -53,6 +53,10 @@ class ReadTxn:
         self._dbs = dbs
         self._hash_key = hash_key
 
+    def end(self) -> None:
+        """Give the snapshot back; nothing may be read after."""
+        self._txn.abort()
+
     def digest(self, data: bytes, size: int) -> bytes:
         """Keyed BLAKE2b of user text, ``size`` bytes: the only form text takes in a key."""
         return blake2b(data, digest_size=size, key=self._hash_key).digest()
@@ -239,6 +243,13 @@ class Environment:
         try:
             with self._env.begin(write=write) as txn:
                 yield kind(txn, self._dbs, self._hash_key)
+        except lmdb.Error as error:
+            raise translate(error) from error
+
+    def begin_read(self, kind: type[Txn]) -> Txn:
+        """A read transaction the caller ends with ``ReadTxn.end``; for the hot path."""
+        try:
+            return kind(self._env.begin(), self._dbs, self._hash_key)
         except lmdb.Error as error:
             raise translate(error) from error
 

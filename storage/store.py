@@ -15,9 +15,9 @@ import os
 import shutil
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import lmdb
@@ -235,19 +235,28 @@ class Store:
                 self._generation = self._open_current()
         generation.retire()
 
-    @contextmanager
-    def read(self) -> Iterator[Reader]:
-        """A snapshot; keep it short (it pins pages in every process)."""
+    def read(self) -> _Snapshot:
+        """A context manager giving a ``Reader``; keep it short (it pins pages everywhere)."""
+        return _Snapshot(self)
+
+    def _begin_read(self) -> tuple[Generation, Reader]:
         while True:
             generation = self._enter()
             try:
-                with generation.env.transaction(Reader) as txn:
-                    txn.state = State.unpack(txn.get(tables.META, STATE_KEY))
-                    if not txn.state.superseded_by:
-                        yield txn
-                        return
-            finally:
+                txn = generation.env.begin_read(Reader)
+            except BaseException:
                 generation.leave()
+                raise
+            try:
+                txn.state = State.unpack(txn.get(tables.META, STATE_KEY))
+            except BaseException:
+                txn.end()
+                generation.leave()
+                raise
+            if not txn.state.superseded_by:
+                return generation, txn
+            txn.end()
+            generation.leave()
             self._move_on(generation)
 
     def write(self, function: Callable[[Writer], T]) -> T:
@@ -399,6 +408,30 @@ class Store:
         if not self._poisoned:
             self._generation.retire()
             self.lease.release()
+
+
+class _Snapshot:
+    """The ``with`` block of one read transaction. A class, not a generator: it is the hot path."""
+
+    __slots__ = ("_generation", "_store", "_txn")
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __enter__(self) -> Reader:
+        self._generation, self._txn = self._store._begin_read()
+        return self._txn
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._txn.end()
+        self._generation.leave()
+        if isinstance(error, lmdb.Error):
+            raise translate(error) from error
 
 
 class _CreationLock:

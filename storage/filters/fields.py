@@ -122,13 +122,18 @@ def _scalars(value: Any) -> Iterator[JsonScalar]:
 def parts(text: str) -> list[str]:
     """The prefixes of a path that end at a component boundary, outermost first.
 
-    Components end at ``/``, ``:`` or ``#``; a run of them is one boundary, so
-    ``file:///a/b.md#L1`` gives ``file:///``, ``file:///a/`` and ``file:///a/b.md#``. At most
-    eight: deeper prefixes are found among the strings themselves.
+    A component ends at the first of a run of ``/``, ``:`` or ``#``: ``file:///a/b.md#L1`` gives
+    ``file:``, ``file:///a/`` and ``file:///a/b.md#``. (Only the first: whether a longer run ends
+    there cannot be told from a prefix alone.) At most eight; deeper prefixes are found among the
+    strings themselves.
     """
     found: list[str] = []
-    for at in range(1, len(text)):
-        if text[at - 1] in "/:#" and text[at] not in "/:#":
+    inside = False
+    for at, character in enumerate(text[:-1], 1):
+        if character not in "/:#":
+            inside = True
+        elif inside:
+            inside = False
             found.append(text[:at])
             if len(found) == 8:
                 break

@@ -237,6 +237,11 @@ class FilterIndex:
         known = FIELDS.get(field)
         return known is not None and known.parts and parts(prefix + "x")[-1:] == [prefix]
 
+    @staticmethod
+    def has_many(field: str) -> bool:
+        """Whether a top-level field holds a list."""
+        return FIELDS[field].many
+
     def subtree(self, txn: ReadTxn, namespace: str) -> BitMap:
         """Rows of a namespace and of everything under it; ``""`` is every row."""
         if not namespace:

@@ -7,7 +7,6 @@ both can be merged. Arrays only: positions are places in the caller's matrix.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,16 +32,19 @@ def distances(
         return _squared(given, rows)
     if metric not in ("cosine", "ip"):
         raise InvalidArgument("metric must be cosine, ip or l2", field="metric")
+    found: NDArray[np.float32]
     with np.errstate(all="ignore"):  # some BLAS raise flags for lanes they do not use
-        products: NDArray[np.float32] = given @ rows.T
+        products = given @ rows.T
     if metric == "ip":
-        return cast("NDArray[np.float32]", -products)
+        found = -products
+        return found
     lengths = np.sqrt(
         np.einsum("ij,ij->i", given, given, dtype=np.float64)[:, None]
         * np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
     )
     cosines = np.divide(products, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    return (1 - cosines).astype(np.float32)
+    found = np.subtract(1, cosines).astype(np.float32)
+    return found
 
 
 def _squared(queries: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -72,11 +74,18 @@ def scan(
     found = min(k, rows)
     positions = np.full((count, k), NOWHERE, np.int64)
     best = np.full((count, k), np.inf, np.float32)
-    if found:
-        order = np.argsort(all_distances, axis=1, kind="stable")[:, :found]
-        positions[:, :found] = order
-        best[:, :found] = np.take_along_axis(all_distances, order, axis=1)
+    for at in range(count if found else 0):
+        nearest = _nearest(all_distances[at], found)
+        positions[at, :found] = nearest
+        best[at, :found] = all_distances[at, nearest]
     return positions, best
+
+
+def _nearest(row: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Places of the ``count`` smallest of a row, ascending, ties by place; faster than a sort."""
+    last = np.partition(row, count - 1)[count - 1]
+    close = np.flatnonzero(row <= last)
+    return close[np.argsort(row[close], kind="stable")][:count].astype(np.int64)
 
 
 def merge(

@@ -58,7 +58,7 @@ class Quantiser:
         lengths = np.sqrt(np.einsum("ij,ij->i", numbers, numbers))
         records["payload"], records["scale"] = payload, scales
         records["norm"] = lengths * scales
-        return records.view(np.uint8).reshape(len(vectors), -1)
+        return records.view(np.uint8).reshape(len(vectors), self._record_type.itemsize)
 
     def _numbers(self, records: Bytes) -> tuple[Floats, Floats, Floats]:
         fields = records.view(self._record_type).reshape(-1)

@@ -129,8 +129,9 @@ class SlotSet:
         return f"SlotSet({self.count} of {self.limit})"
 
 
-_COUNTS = np.array([byte.bit_count() for byte in range(256)], np.uint8)
-
-
 def _popcount(bitset: NDArray[np.uint8]) -> int:
-    return int(_COUNTS[bitset].sum(dtype=np.int64))
+    if not hasattr(np, "bitwise_count"):  # numpy 1
+        return int.from_bytes(bitset.tobytes(), "little").bit_count()
+    whole = len(bitset) // 8 * 8
+    counted = int(np.bitwise_count(bitset[:whole].view(np.uint64)).sum(dtype=np.int64))
+    return counted + int(np.bitwise_count(bitset[whole:]).sum(dtype=np.int64))

@@ -253,6 +253,7 @@ def test_the_environment_variable_forces_the_kernels(tmp_path: Path) -> None:
         )
 
     for name in ("numpy", *(kernels.name for kernels in NATIVE)):
-        assert run(name).stdout.strip() == name
+        found = run(name)
+        assert found.stdout.strip() == name, found.stderr
     refused = run("abacus")
     assert refused.returncode and "MEMDB_KERNELS" in refused.stderr

@@ -1,0 +1,83 @@
+"""Recall and speed on real embeddings; needs the shared vector files beside the checkout."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memdb.index.flat import FlatIndex
+from memdb.index.protocol import Metric, Profile, SpaceSpec
+from memdb.index.slots import SlotSet
+
+VECTORS = Path(__file__).parents[3] / "shared" / "data" / "vectors"
+needs_vectors = pytest.mark.skipif(
+    not VECTORS.is_dir(), reason="../shared/data/vectors is not there: recall is not measured"
+)
+
+
+def build(directory: Path, base: np.ndarray, metric: Metric, profile: Profile) -> FlatIndex:
+    spec = SpaceSpec(dim=base.shape[1], metric=metric, profile=profile)
+    index = FlatIndex(directory, spec, writable=True)
+    index.train(base[:4096])
+    for first in range(0, len(base), 16_384):
+        part = base[first : first + 16_384]
+        slots = np.arange(first, first + len(part))
+        index.publish(index.prepare(slots, index.encode(part)))
+    return index
+
+
+def recall_at_ten(index: FlatIndex, queries: np.ndarray, truth: np.ndarray, count: int) -> float:
+    found, _ = index.search(queries, 10, allowed=SlotSet.all(count))
+    pairs = zip(found.tolist(), truth[:, :10].tolist(), strict=True)
+    return sum(len(set(a) & set(b)) for a, b in pairs) / (10 * len(queries))
+
+
+@needs_vectors
+@pytest.mark.parametrize(("profile", "least"), [("standard", 0.98), ("exact", 0.99)])
+def test_embeddings_of_sentences_are_found_fast(
+    tmp_path: Path, profile: Profile, least: float
+) -> None:
+    base = np.load(VECTORS / "minilm384-100k-base.f16.npy")
+    queries = np.load(VECTORS / "minilm384-100k-queries.f16.npy").astype(np.float32)[:300]
+    truth = np.load(VECTORS / "minilm384-100k-truth100.i32.npy")[:300]
+    index = build(tmp_path, base, "cosine", profile)
+    assert recall_at_ten(index, queries, truth, len(base)) >= least
+    allowed = SlotSet.all(len(base))
+    seconds = []
+    for query in queries[:100]:
+        start = time.perf_counter()
+        index.search(query, 10, allowed=allowed)
+        seconds.append(time.perf_counter() - start)
+    if index.kernels.name in ("avx2", "avx512", "neon"):
+        assert np.median(seconds) < 0.002
+    sizes = index.stats()
+    per_vector = (sizes["codes_disk_bytes"] + sizes["records_disk_bytes"]) / len(base)
+    assert per_vector < (470 if profile == "standard" else 860)
+
+
+@needs_vectors
+@pytest.mark.parametrize(("profile", "least"), [("standard", 0.98), ("exact", 0.99)])
+def test_sift_features_are_found_by_squared_distance(
+    tmp_path: Path, profile: Profile, least: float
+) -> None:
+    base = np.load(VECTORS / "sift10k-base9000.u8.npy").astype(np.float32)
+    queries = np.load(VECTORS / "sift10k-queries1000.u8.npy").astype(np.float32)
+    truth = np.load(VECTORS / "sift10k-truth100-l2.i32.npy")
+    index = build(tmp_path, base, "l2", profile)
+    assert recall_at_ten(index, queries, truth, len(base)) >= least
+
+
+@needs_vectors
+@pytest.mark.parametrize("share", [0.3, 0.03, 0.003])
+def test_filtered_searches_keep_their_recall(tmp_path: Path, share: float) -> None:
+    base = np.load(VECTORS / "minilm384-100k-base.f16.npy")[:30_000].astype(np.float32)
+    queries = np.load(VECTORS / "minilm384-100k-queries.f16.npy").astype(np.float32)[:100]
+    index = build(tmp_path, base, "ip", "standard")
+    chosen = np.flatnonzero(np.random.default_rng(0).random(len(base)) < share)
+    found, _ = index.search(queries, 10, allowed=SlotSet.from_slots(chosen))
+    truth = chosen[np.argsort(-(queries @ base[chosen].T), axis=1)[:, :10]]
+    pairs = zip(found.tolist(), truth.tolist(), strict=True)
+    assert sum(len(set(a) & set(b)) for a, b in pairs) >= 0.98 * 10 * len(queries)

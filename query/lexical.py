@@ -212,7 +212,7 @@ class LexicalQuery:
             reached = scores[_rows_of(_bitmap(one.rows[::step]) & allowed)]
             if len(reached) >= limit:
                 return np.float32(np.partition(reached, len(reached) - limit)[-limit])
-        return np.nextafter(np.float32(0), np.float32(1))
+        return np.float32(np.finfo(np.float32).smallest_subnormal)
 
 
 def search(

@@ -3,8 +3,8 @@
 The strategy. Text is normalised (NFKC, casefolded) and cut into Unicode words, numbers and emoji;
 each *raw token* then becomes its terms: stemmed, folded, or nothing if it is a stop word. The
 second step is a pure function of the raw token, so it is cached. Scripts without spaces (Chinese,
-Japanese, Thai, Lao, Khmer, Burmese) and Korean give overlapping pairs of characters. Dates become
-terms of their own kind (``date_terms``).
+Japanese, Thai, Lao, Khmer, Burmese) and Korean give overlapping pairs of characters, and Han
+characters by themselves too. Dates become terms of their own kind (``date_terms``).
 
 Text and question go through the same code with the same language, which is what makes them
 meet; there is no guessing by text, because a question is too short to guess from. The script
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from operator import add
 from typing import Final
 
 import Stemmer
@@ -72,8 +73,7 @@ _MONTH_CHUNKS: Final = frozenset(
     for after in ("", ",", ".", ":", "'s", "'", "-", "/", ".,")
 )
 _PAIRED: Final = re.compile(f"[{_HAN_KANA}]+|[{_HANGUL}]+|[{_UNSPACED}]+")
-_CJK_CUT: Final = re.compile("|".join(map(re.escape, CJK_STOPS)))
-_IS_HAN_KANA: Final = re.compile(f"[{_HAN_KANA}]")
+_HAN: Final = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd]")
 
 _ELISION: Final = re.compile(r"(?:[cdjlmnst]|qu|dell|all|nell|sull|un)'(?=..)")
 _CONTRACTED: Final = frozenset(["s", "t", "d", "ll", "m", "re", "ve"])
@@ -141,7 +141,7 @@ class Tokenizer:
     def terms_of(self, raw: str) -> list[str]:
         """The terms of one raw token: none for a stop word, several for a date."""
         if raw[0] == "@" or _PAIRED.match(raw):
-            return [raw] if raw not in KOREAN_STOPS else []
+            return [raw] if raw not in CJK_STOPS else []
         if raw.isalnum():
             return self._terms_of_token(raw)
         return [term for token in _RAW.findall(raw) for term in self._terms_of_token(token)]
@@ -192,17 +192,18 @@ def _number_terms(raw: str) -> list[str]:
 
 
 def _pairs(text: str) -> list[str]:
-    """Overlapping pairs of every run of an unspaced script or of Korean; lone characters whole."""
+    """The overlapping pairs of every run of an unspaced script or of Korean, and each Han character.
+
+    A Han character is a word by itself often enough ("cat" inside "kitten"); a kana or a Hangul
+    syllable is not, unless it stands alone.
+    """
     pairs: list[str] = []
     for run in _PAIRED.findall(text):
-        if run in KOREAN_STOPS:
-            continue
-        pieces = _CJK_CUT.sub(" ", run).split() if _IS_HAN_KANA.match(run) else [run]
-        for piece in pieces:
-            if len(piece) == 1:
-                pairs.append(piece)
-            else:
-                pairs += [piece[i : i + 2] for i in range(len(piece) - 1)]
+        if len(run) == 1:
+            pairs.append(run)
+        elif run not in KOREAN_STOPS:
+            pairs += map(add, run, run[1:])
+            pairs += _HAN.findall(run)
     return pairs
 
 

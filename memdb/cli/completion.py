@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from memdb.cli.spec import COMMON, Command, Option
+from memdb.cli.spec import COMMON, GROUPS, Command, Option
 
 SHELLS = ("bash", "zsh", "fish")
 _TAKES_PATH = ("db", "path")
@@ -140,8 +140,6 @@ def _zsh(commands: Sequence[Command]) -> str:
 
 
 def _group_label(command: Command, label: str) -> str:
-    from memdb.cli.parser import GROUPS
-
     return GROUPS[command.words[0]] if len(command.words) == 2 else label
 
 
@@ -168,12 +166,10 @@ def _zsh_specs(option: Option) -> list[str]:
 
 def _fish(commands: Sequence[Command]) -> str:
     verbs = _verbs(commands)
-    every = " ".join(verbs)
     lines = ["# fish completion for memdb: memdb completion fish | source"]
+    lines.append(f"set -g __memdb_commands {' '.join(verbs)}")
     lines += [f"complete -c memdb {_fish_option(option)}" for option in COMMON]
-    fresh = _quoted(f"not __fish_seen_subcommand_from {every}")
-    from memdb.cli.parser import GROUPS
-
+    fresh = "'not __fish_seen_subcommand_from $__memdb_commands'"
     for verb, inner in verbs.items():
         summary = GROUPS[verb] if inner else _summary(commands, verb)
         lines.append(f"complete -c memdb -f -n {fresh} -a {verb} -d {_quoted(summary)}")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from memdb.cli.spec import COMMON, Command, Option
+from memdb.cli.spec import COMMON, GROUPS, Command, Option
 
-GROUPS = {
-    "profile": "facts about a person: key and value, with their history",
-    "history": "what happened, in order of time",
-    "spaces": "embedding spaces: one for each model or kind of vector",
-}
+_COMMAND_DESTS = ("verb", "subverb")
 EPILOG = """\
 The database is --db PATH, else $MEMDB_PATH, else ~/.memdb. Times are written 2024, 2024-05,
 2024-05-17 or 2024-05-17T09:30; without an offset they are in the database's zone. Text of "-" is
@@ -28,11 +26,27 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=28, **options)
 
 
+_WRONG_CHOICE = re.compile(
+    r"argument (?P<name>.*?): invalid choice: '(?P<given>.*?)' \(choose from"
+)
+
+
 class HelpParser(argparse.ArgumentParser):
     """Wrong usage: one line with the remedy, exit status 2."""
 
     def error(self, message: str) -> Any:
-        self.exit(2, f"memdb: {message}\n  hint: see `{self.prog} --help`\n")
+        hint = f"see `{self.prog} --help`"
+        wrong = _WRONG_CHOICE.match(message)
+        if wrong and wrong["name"] == "COMMAND":
+            message = f"there is no command {wrong['given']!r}"
+            near = difflib.get_close_matches(wrong["given"], self.words(), 1, 0.5)
+            hint = f"did you mean `{self.prog} {near[0]}`?" if near else hint
+        self.exit(2, f"memdb: {message}\n  hint: {hint}\n")
+
+    def words(self) -> list[str]:
+        """The commands that may come next."""
+        choices = (action.choices for action in self._actions if action.dest in _COMMAND_DESTS)
+        return [word for words in choices for word in words or ()]
 
 
 def json_value(text: str) -> Any:
@@ -72,7 +86,9 @@ def build(commands: Sequence[Command], version: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"memdb {version}")
     add_options(parser, COMMON, common=True)
-    verbs = parser.add_subparsers(metavar="COMMAND", title="commands", required=True, dest="verb")
+    verbs = parser.add_subparsers(
+        metavar="COMMAND", title="commands", required=True, dest=_COMMAND_DESTS[0]
+    )
     groups: dict[str, Any] = {}
     for command in commands:
         target = verbs
@@ -97,7 +113,7 @@ def _group(verbs: Any, name: str, groups: dict[str, Any]) -> Any:
         name, help=GROUPS[name], description=_sentence(GROUPS[name]), formatter_class=Formatter
     )
     groups[name] = group.add_subparsers(
-        metavar="COMMAND", title="commands", required=True, dest="subverb"
+        metavar="COMMAND", title="commands", required=True, dest=_COMMAND_DESTS[1]
     )
     return groups[name]
 

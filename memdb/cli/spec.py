@@ -73,6 +73,13 @@ class Command:
         return tuple(self.name.split())
 
 
+# First words of commands that have two.
+GROUPS = {
+    "profile": "facts about a person: key and value, with their history",
+    "history": "what happened, in order of time",
+    "spaces": "embedding spaces: one for each model or kind of vector",
+}
+
 COMMON = (
     Option("db", "directory of the database (default: $MEMDB_PATH, else ~/.memdb)", own=True,
            metavar="PATH"),
@@ -85,8 +92,7 @@ COMMON = (
 SELECTOR = (
     Option("tag", "has this tag; several: all of them", kind="list", own=True, metavar="TAG"),
     Option("kind", "is of this kind; several: any of them", kind="list", own=True, metavar="KIND"),
-    Option("from_source", "comes from this source; a trailing * matches what follows", own=True,
-           names=("--source",), metavar="SOURCE"),
+    Option("source", "comes from this source; a trailing * matches what follows", own=True),
     Option("about", "concerns this person or thing", own=True, metavar="NAME"),
     Option("since", "happened at this time or later", kind="time", own=True),
     Option("before", "happened before this time", kind="time", own=True),
@@ -116,7 +122,7 @@ def selected(values: dict[str, Any]) -> dict[str, Any] | None:
     kinds = values.get("kind") or []
     if kinds:
         conditions.append({"kind": kinds[0] if len(kinds) == 1 else {"$in": kinds}})
-    source = values.get("from_source")
+    source = values.get("source")
     if source:
         open_ended = source.endswith("*")
         conditions.append({"source": {"$prefix": source[:-1]} if open_ended else source})

@@ -119,7 +119,8 @@ def decode_floats(encoded: list[Any], count: int) -> NDArray[np.float64]:
     decimals, inner = encoded
     if decimals < 0:
         return _unplane(inner, count, 8, 8).view(np.float64)
-    return decode_ints(inner, count).astype(np.float64) / 10.0**decimals
+    scale = np.float64(10.0**decimals)
+    return decode_ints(inner, count).astype(np.float64) / scale
 
 
 def _as_decimals(values: NDArray[np.float64], decimals: int) -> NDArray[np.int64] | None:

@@ -58,16 +58,16 @@ class Answer:
 QUESTIONS = (
     Question("What can't Ana eat?", "cannot eat hazelnuts"),
     Question("When was Mum's hip operation?", "must not eat from midnight"),
-    Question("Who has the spare key of our house?", "blue teapot"),
-    Question("What should I do when the boiler loses pressure?", "filling loop"),
-    Question("Which climbing shoes did Sam recommend?", "The Otter by Kelm"),
-    Question("Where did Felix take us to eat in Lisbon?", "Casa da Amendoeira"),
+    Question("Where did Jonas put our spare key?", "blue teapot"),
+    Question("How do I get the boiler back to pressure when it drops?", "filling loop"),
+    Question("Which climbing shoes did Sam recommend for wide feet?", "the Otter by Kelm"),
+    Question("Where did Felix and Rui take us to eat grilled sardines?", "Casa da Amendoeira"),
     Question("How many eggs, how much flour for the children's pancakes?", "one mashed banana"),
     Question("What did the vet say about Biscuit's ear?", "yellow ointment"),
     Question("Why did the survey worry about damp in the pantry?", "blocked gutter"),
-    Question("Who could supply willows for the park?", "basket makers"),
-    Question("Which song does Theo need to fall asleep?", "the moon song"),
-    Question("What is the internet password for guests?", "elm-guests"),
+    Question("Who else can we ask for willows, who grows and delivers them?", "basket makers"),
+    Question("What does Theo need to sleep?", "the moon song"),
+    Question("What is the password of the network for guests in the new house?", "elm-guests"),
 )
 CHANGING = "What can't Ana eat?"
 

@@ -228,9 +228,7 @@ class MemoryWriter:
             memories = list(engine.records.iterate(txn, chosen))
             if not memories:
                 return Forgotten(batch, ())
-            hidden = rows.hide(txn, engine, memories)
-            payload = msgspec.msgpack.encode((to_micros(now), bytes(hidden.serialize())))
-            txn.put(tables.META, _TRASH + batch.encode(), payload)
+            to_trash(txn, engine, memories, batch, now)
             return Forgotten(batch, tuple(memory.id for _, memory in memories))
 
         return engine.store.write(run)
@@ -268,6 +266,15 @@ class MemoryWriter:
             return [memory.id for _, memory in memories]
 
         return engine.store.write(run)
+
+
+def to_trash(
+    txn: Writer, engine: Engine, memories: Sequence[tuple[int, Memory]], batch: str, now: datetime
+) -> None:
+    """Hide live rows at once, as one batch that can be restored for seven days."""
+    hidden = rows.hide(txn, engine, memories)
+    payload = msgspec.msgpack.encode((to_micros(now), bytes(hidden.serialize())))
+    txn.put(tables.META, _TRASH + batch.encode(), payload)
 
 
 def _merged(old: Memory, fields: Mapping[str, Any]) -> dict[str, Any]:

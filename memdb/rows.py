@@ -17,7 +17,7 @@ from pyroaring import BitMap
 
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.storage import lookups, postings, spaces
-from memdb.storage.ids import parse_id
+from memdb.storage.ids import require_id
 from memdb.storage.postings import Analysed, AnalysedBatch
 from memdb.storage.store import Writer
 from memdb.types import Memory
@@ -141,22 +141,21 @@ def rewrite(txn: Writer, engine: Engine, row: int, old: Memory, new: Memory) -> 
     txn.changed(added=[row])
 
 
-def archive(txn: Writer, engine: Engine, old: Memory, now: datetime) -> None:
+def archive(txn: Writer, engine: Engine, row: int, old: Memory, now: datetime) -> None:
     """Keep a version that is about to be rewritten in place, under a row of its own."""
-    raw_id = parse_id(old.id)
-    assert raw_id is not None, "stored ids are well formed"
-    (row,) = spaces.allocate(txn, spaces.NO_VECTOR, 1)
-    engine.records.put(txn, row, old.replace(retired_at=now))
-    lookups.add_version(txn, raw_id, old.version, row)
+    blob = engine.records.blob_of(txn, row)
+    if blob is not None:
+        engine.blobs.reference(txn, blob)
+    (kept,) = spaces.allocate(txn, spaces.NO_VECTOR, 1)
+    engine.records.put(txn, kept, old.replace(retired_at=now), blob)
+    lookups.add_version(txn, require_id(old.id), old.version, kept)
 
 
 def retire(txn: Writer, engine: Engine, row: int, old: Memory, now: datetime) -> None:
     """Take a row out of sight because another row holds the memory's next version."""
-    raw_id = parse_id(old.id)
-    assert raw_id is not None, "stored ids are well formed"
     blob = engine.records.blob_of(txn, row)
     engine.records.put(txn, row, old.replace(retired_at=now), blob)
-    lookups.add_version(txn, raw_id, old.version, row)
+    lookups.add_version(txn, require_id(old.id), old.version, row)
     engine.filters.set_discard(txn, LIVE, BitMap([row]))
     txn.changed(removed=[row])
 

@@ -206,7 +206,7 @@ class MemoryWriter:
             if current != row or engine.records.get(txn, row) != old:
                 raise Conflict("the memory changed meanwhile", hint="read it again and retry")
             if entry is None:
-                rows.archive(txn, engine, old, now)
+                rows.archive(txn, engine, row, old, now)
                 rows.rewrite(txn, engine, row, old, new)
                 return Written(old.id, "replaced", new)
             fresh = entry.copy()

@@ -180,24 +180,28 @@ class Store:
         finally:
             self.lease.release()
 
-    def _open_current(self) -> Generation:
-        """Open the generation CURRENT names, following any successor."""
+    def _open_current(self, number: int | None = None) -> Generation:
+        """Open generation ``number``, or the one CURRENT names, following any successor."""
         for _ in range(_OPEN_ATTEMPTS):
-            number = generations.read_current(self._kv)
+            current = generations.read_current(self._kv)
+            number = current if number is None else number
             try:
                 generation = self._open_generation(number)
             except FileNotFoundError:
-                if generations.read_current(self._kv) == number:
+                if number == current == generations.read_current(self._kv):
                     raise StoreCorrupt(
-                        "the current generation is missing", path=f"kv/{number}"
+                        "the current generation is missing",
+                        path=f"kv/{generations.name_of(number)}",
                     ) from None
+                number = None  # reaped, so that CURRENT names a later one by now
                 continue
             successor = self._state_of(generation).superseded_by
             if not successor:
+                if number > current and not self.readonly:
+                    generations.write_current(self._kv, number)  # finish an interrupted swap
                 return generation
             generation.retire()
-            if not self.readonly and generations.read_current(self._kv) == number:
-                generations.write_current(self._kv, successor)  # finish an interrupted swap
+            number = successor
         raise StoreCorrupt("the generations of the store do not settle", path="kv/CURRENT")
 
     def _open_generation(self, number: int) -> Generation:
@@ -228,11 +232,11 @@ class Store:
             if generation.enter():
                 return generation
 
-    def _move_on(self, generation: Generation) -> None:
-        """Leave a superseded generation for its successor."""
+    def _move_on(self, generation: Generation, successor: int) -> None:
+        """Leave a superseded generation for its successor, which CURRENT may not name yet."""
         with self._swap_guard:
             if self._generation is generation:
-                self._generation = self._open_current()
+                self._generation = self._open_current(successor)
         generation.retire()
 
     def read(self) -> _Snapshot:
@@ -257,7 +261,7 @@ class Store:
                 return generation, txn
             txn.end()
             generation.leave()
-            self._move_on(generation)
+            self._move_on(generation, txn.state.superseded_by)
 
     def write(self, function: Callable[[Writer], T]) -> T:
         """Run ``function`` in the write transaction; durable when this returns.
@@ -318,7 +322,7 @@ class Store:
                     return
             finally:
                 generation.leave()
-            self._move_on(generation)
+            self._move_on(generation, before.superseded_by)
 
     def digest(self, data: bytes, size: int) -> bytes:
         """Keyed BLAKE2b with the store's key, the same in every generation."""
@@ -340,7 +344,7 @@ class Store:
                 self._replace(generation, prepare)
             finally:
                 generation.leave()
-        self._move_on(generation)
+        self._move_on(generation, generation.number + 1)
         self.reap()
 
     def _replace(self, old: Generation, prepare: Callable[[Path], None] | None) -> None:

@@ -1,0 +1,306 @@
+"""SIGKILL under load: is anything acknowledged ever lost, and does the database always open?
+
+    python -m bench faults --kills 500
+
+Each round starts one to four processes that write, update, forget and read one database, kills
+them at a random instant, reopens and compares with what they logged. A writer logs an intent
+before each call and an acknowledgement after it, so that the state of every key is known except
+for the one call in flight, which must have happened wholly or not at all. Writers also read each
+other's acknowledged writes: a write must be visible to every process's next read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import memdb
+
+DIM = 16
+_BATCH = 20
+_KEYS = 200
+
+
+@dataclass
+class Outcome:
+    """What a run counted; a healthy run has zeros everywhere below ``operations``."""
+
+    kills: int = 0
+    rounds: int = 0
+    operations: int = 0
+    lost: int = 0
+    torn: int = 0
+    unseen: int = 0
+    failed_opens: int = 0
+    failed_checks: int = 0
+    worker_errors: int = 0
+    messages: list[str] = field(default_factory=list)
+
+    @property
+    def healthy(self) -> bool:
+        return not (
+            self.lost
+            or self.torn
+            or self.unseen
+            or self.failed_opens
+            or self.failed_checks
+            or self.worker_errors
+        )
+
+
+# --- the worker: one process that writes and reads until it is killed -------------------------
+
+
+def vector_of(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A vector that can be computed again from the text."""
+    return np.random.default_rng(sum(text.encode())).standard_normal(DIM).astype(np.float32)
+
+
+def worker(path: Path, log: Path, seed: int) -> None:
+    """Write, update, forget and read forever, logging intents and acknowledgements."""
+    rng = random.Random(seed)
+    out = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+
+    def say(*words: Any) -> None:
+        os.write(out, json.dumps(words).encode() + b"\n")
+
+    name = log.stem
+    try:
+        with memdb.open(path, embedder="none", source="bench") as db:
+            count = 0
+            while True:
+                count += 1
+                _one_operation(db, rng, name, count, say)
+                if count % 5 == 0:
+                    _read_others(db, log, say)
+    except BaseException as error:
+        say("error", f"{type(error).__name__}: {error}")
+        raise
+
+
+def _one_operation(db: memdb.Database, rng: random.Random, name: str, count: int, say: Any) -> None:
+    key = f"{name}-{rng.randrange(_KEYS)}"
+    text = f"{key} says {count} {rng.random()}"
+    choice = rng.random()
+    if choice < 0.6:
+        say("begin", [[key, text]])
+        db.remember(
+            text, external_id=key, vector=vector_of(text), on_conflict="replace", tags=[name]
+        )
+    elif choice < 0.75:
+        first = rng.randrange(_KEYS)
+        pairs = [[f"{name}-{(first + i) % _KEYS}", f"batch {count} {i}"] for i in range(_BATCH)]
+        say("begin", pairs)
+        db.remember_many(
+            [{"text": t, "external_id": k, "vector": vector_of(t), "tags": [name]} for k, t in pairs],
+            on_conflict="replace",
+        )
+    else:
+        say("begin", [[key, None]])
+        memory = db.get(external_id=key)
+        if memory is not None:
+            db.forget(ids=memory.id)
+    say("ack")
+
+
+def _read_others(db: memdb.Database, own: Path, say: Any) -> None:
+    """Every other writer's last acknowledged operation is visible here."""
+    for other in own.parent.glob("*.log"):
+        if other == own:
+            continue
+        before = replay(other.read_bytes())
+        found = {key: db.get(external_id=key) for key in list(before.state)[-5:]}
+        after = replay(other.read_bytes())
+        for key, memory in found.items():
+            text = None if memory is None else memory.text
+            possible = {before.state[key], after.state.get(key)}
+            possible |= set(before.flying.get(key, ())) | set(after.flying.get(key, ()))
+            possible |= set(after.history.get(key, ())[len(before.history.get(key, ())) :])
+            if text not in possible:
+                say("unseen", key)
+
+
+# --- the model: what a log says the database must hold ----------------------------------------
+
+
+@dataclass
+class Model:
+    """Keys and their text after the last acknowledgement; ``flying``: the call cut short."""
+
+    state: dict[str, str | None] = field(default_factory=dict)
+    history: dict[str, list[str | None]] = field(default_factory=dict)
+    flying: dict[str, list[str | None]] = field(default_factory=dict)
+    operations: int = 0
+    unseen: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+def replay(content: bytes) -> Model:
+    """Read a log, whose last line may be torn."""
+    model = Model()
+    pending: list[list[Any]] | None = None
+    for line in content.split(b"\n")[:-1]:
+        word, *rest = json.loads(line)
+        if word == "begin":
+            pending = rest[0]
+        elif word == "ack" and pending is not None:
+            model.operations += 1
+            for key, text in pending:
+                model.state[key] = text
+                model.history.setdefault(key, []).append(text)
+            pending = None
+        elif word == "unseen":
+            model.unseen += 1
+        elif word == "error":
+            model.errors.append(str(rest[0]))
+    for key, text in pending or ():
+        model.flying.setdefault(key, []).append(text)
+    return model
+
+
+def verify(path: Path, logs: list[Path], outcome: Outcome, *, full_check: bool) -> None:
+    """Open the database and hold it against the logs."""
+    try:
+        db = memdb.open(path, embedder="none")
+    except memdb.MemdbError as error:
+        outcome.failed_opens += 1
+        outcome.messages.append(f"open: {error}")
+        return
+    with db:
+        for log in logs:
+            _verify_log(db, replay(log.read_bytes()), outcome)
+        if full_check:
+            report = db.check()
+            if not report["ok"]:
+                outcome.failed_checks += 1
+                outcome.messages.extend(report["problems"][:5])
+
+
+def _verify_log(db: memdb.Database, model: Model, outcome: Outcome) -> None:
+    applied: set[bool] = set()
+    for key in model.state.keys() | model.flying.keys():
+        memory = db.get(external_id=key)
+        text = None if memory is None else memory.text
+        settled, flying = model.state.get(key), model.flying.get(key)
+        if flying and text != settled:
+            applied.add(True)
+            if text != flying[-1]:
+                outcome.lost += 1
+                outcome.messages.append(f"{key}: neither the settled nor the flying text")
+        elif flying and settled != flying[-1]:
+            applied.add(False)
+        elif text != settled:
+            outcome.lost += 1
+            outcome.messages.append(f"{key}: an acknowledged write is missing")
+        if text is not None:
+            hits = db.recall(vector=vector_of(text), mode="vector", k=1, where={"external_id": key})
+            if not hits or hits[0].text != text:
+                outcome.lost += 1
+                outcome.messages.append(f"{key}: its vector does not find it")
+    if len(applied) > 1:
+        outcome.torn += 1
+        outcome.messages.append("a batch was applied in part")
+
+
+# --- the controller ---------------------------------------------------------------------------
+
+
+def run(kills: int, *, seed: int = 1, progress: Any = None) -> Outcome:
+    """Kill at least ``kills`` processes, in rounds of one to four on one database."""
+    rng = random.Random(seed)
+    outcome = Outcome()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "logs").mkdir()
+        database = root / "db"
+        memdb.open(database, embedder="none").close()
+        logs: list[Path] = []
+        while outcome.kills < kills:
+            count = rng.randint(1, 4)
+            fresh = [root / "logs" / f"r{outcome.rounds}w{i}.log" for i in range(count)]
+            _round(database, fresh, rng)
+            logs.extend(fresh)
+            outcome.kills += count
+            outcome.rounds += 1
+            verify(database, fresh, outcome, full_check=outcome.rounds % 10 == 0)
+            for log in fresh:
+                model = replay(log.read_bytes())
+                outcome.operations += model.operations
+                outcome.unseen += model.unseen
+                outcome.worker_errors += len(model.errors)
+                outcome.messages.extend(model.errors)
+                log.rename(log.with_suffix(".old"))
+            if progress is not None:
+                progress(min(outcome.kills, kills), kills)
+        verify(database, [log.with_suffix(".old") for log in logs], outcome, full_check=True)
+    return outcome
+
+
+def _round(database: Path, logs: list[Path], rng: random.Random) -> None:
+    """Start the writers, let them get going, kill them one after the other."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "bench.faults", "worker", str(database), str(log), str(i)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for i, log in enumerate(logs)
+    ]
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not all(_acknowledged(log) for log in logs):
+        if any(process.poll() is not None for process in processes):
+            break
+        time.sleep(0.005)  # a poll of other processes' files: there is no event to wait for
+    rng.shuffle(processes)
+    for process in processes:
+        time.sleep(rng.random() * 0.25)  # the random instant is the experiment
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def _acknowledged(log: Path) -> bool:
+    try:
+        return b'["ack"]' in log.read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["worker"]:
+        worker(Path(arguments[1]), Path(arguments[2]), int(arguments[3]))
+        return 0
+    parser = argparse.ArgumentParser(prog="python -m bench faults", description=__doc__)
+    parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    started = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{done}/{total} kills")
+
+    outcome = run(options.kills, seed=options.seed, progress=show)
+    result = {
+        **{k: v for k, v in vars(outcome).items() if k != "messages"},
+        "seconds": round(time.monotonic() - started, 1),
+        "messages": outcome.messages[:20],
+    }
+    print(json.dumps(result, indent=2))
+    return 0 if outcome.healthy else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -57,7 +57,7 @@ def add_rows(txn: WriteTxn, prefix: bytes, rows: Sequence[int]) -> list[int] | N
     """Add rows, any order. The set before: all its rows if it was inline or empty, else None."""
     fresh = sorted(set(rows)) if len(rows) > 1 else list(rows)
     found = txn.floor(tables.BITMAPS, prefix + fresh[0].to_bytes(4, "big"))
-    if found is None or not found[0].startswith(prefix):
+    if found is None or found[0][:-4] != prefix:
         _write_new(txn, prefix, fresh)
         return []
     if found[1][:1] == b"A":
@@ -66,14 +66,15 @@ def add_rows(txn: WriteTxn, prefix: bytes, rows: Sequence[int]) -> list[int] | N
         if len(after) > len(before):
             _write_new(txn, prefix, sorted(after))
         return before
+    if len(fresh) == 1:
+        _add_to_block(txn, *found, fresh)
+        return None
     at = 0
     while at < len(fresh):
         key, payload = found or _missing_block()
-        stop = len(fresh)
-        if stop - at > 1:
-            after_key = next(txn.scan_keys(tables.BITMAPS, key + b"\0", prefix + _END), None)
-            if after_key is not None:
-                stop = bisect_left(fresh, int.from_bytes(after_key[-4:], "big"), at)
+        following = next(txn.scan_keys(tables.BITMAPS, key + b"\0", prefix + _END), None)
+        limit = 1 << 32 if following is None else int.from_bytes(following[-4:], "big")
+        stop = bisect_left(fresh, limit, at)
         _add_to_block(txn, key, payload, fresh[at:stop])
         at = stop
         if at < len(fresh):
@@ -101,7 +102,7 @@ def _add_to_block(txn: WriteTxn, key: bytes, payload: bytes, rows: list[int]) ->
             bits[row - first >> 3] |= 1 << (row & 7)
         txn.put(tables.BITMAPS, key, b"B" + bits)
         return
-    block = _decode(payload, first)
+    block = BitMap.deserialize(payload[1:]) if payload[:1] == b"R" else _decode(payload, first)
     block.update(rows)
     for piece_first, piece in _cut(block, first):
         txn.put(tables.BITMAPS, key[:-4] + piece_first.to_bytes(4, "big"), piece)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 from memdb.types import Memory, to_micros
@@ -119,7 +120,8 @@ def _scalars(value: Any) -> Iterator[JsonScalar]:
         yield value
 
 
-def parts(text: str) -> list[str]:
+@lru_cache(maxsize=4096)
+def parts(text: str) -> tuple[str, ...]:
     """The prefixes of a path that end at a component boundary, outermost first.
 
     A component ends at the first of a run of ``/``, ``:`` or ``#``: ``file:///a/b.md#L1`` gives
@@ -137,4 +139,4 @@ def parts(text: str) -> list[str]:
             found.append(text[:at])
             if len(found) == 8:
                 break
-    return found
+    return tuple(found)

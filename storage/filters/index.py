@@ -9,7 +9,7 @@ Combining conditions, and what an operator means, is ``query``'s.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from pyroaring import BitMap
@@ -19,6 +19,7 @@ from memdb.storage.environment import ReadTxn, WriteTxn
 from memdb.storage.filters import bitmaps, strings
 from memdb.storage.filters.fields import (
     FIELDS,
+    FIRST_METADATA,
     METADATA,
     SETS,
     UNINDEXED,
@@ -28,7 +29,9 @@ from memdb.storage.filters.fields import (
 from memdb.storage.filters.ordered import (
     KEY_END,
     NUMBERS,
+    PLAIN_NUMBERS,
     TIMES,
+    OrderedIndex,
     key_number,
     key_time,
     number_key,
@@ -159,7 +162,7 @@ class FilterIndex:
                     found.append(self.present(txn, field) - self.equals(txn, field, True))
             else:
                 key = number_key(value)
-                found.append(NUMBERS.rows(txn, number, key, key + 1))
+                found.append(_table("number", number).rows(txn, number, key, key + 1))
         if prefixes:
             found.append(bitmaps.load_many(txn, prefixes))
         return _union(found)
@@ -167,6 +170,8 @@ class FilterIndex:
     def present(self, txn: ReadTxn, field: str) -> BitMap:
         """Rows that have the field."""
         known = FIELDS.get(field)
+        if known is not None and not known.always and known.type in ("time", "number"):
+            return self.range(txn, field, None, None)
         number = _number(txn, "namespace" if known and known.always else field)
         return BitMap() if number is None else bitmaps.load(txn, _prefix(number, PRESENT))
 
@@ -217,7 +222,7 @@ class FilterIndex:
             first = (time_key(int(low)) if is_time else number_key(low)) + (not include_low)
         if high is not None:
             last = (time_key(int(high)) if is_time else number_key(high)) + include_high
-        return (TIMES if is_time else NUMBERS).rows(txn, number, first, last)
+        return _table("time" if is_time else "number", number).rows(txn, number, first, last)
 
     def prefix(self, txn: ReadTxn, field: str, prefix: str) -> BitMap:
         """Rows with a string that starts with ``prefix``."""
@@ -235,7 +240,7 @@ class FilterIndex:
     def has_part(field: str, prefix: str) -> bool:
         """Whether ``prefix`` ends at a component boundary that has a set of its own."""
         known = FIELDS.get(field)
-        return known is not None and known.parts and parts(prefix + "x")[-1:] == [prefix]
+        return known is not None and known.parts and parts(prefix + "x")[-1:] == (prefix,)
 
     @staticmethod
     def has_many(field: str) -> bool:
@@ -316,79 +321,83 @@ class FilterIndex:
         if number is None:
             return None
         is_time = field in FIELDS and FIELDS[field].type == "time"
-        keys = (TIMES if is_time else NUMBERS).bounds(txn, number)
+        keys = _table("time" if is_time else "number", number).bounds(txn, number)
         if keys is None:
             return None
         decode = key_time if is_time else key_number
         return decode(keys[0]), decode(keys[1])
 
 
-def _enter(txn: WriteTxn, groups: dict[Term, list[int]] | defaultdict[Term, list[int]]) -> None:
-    ordered: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+def _enter(txn: WriteTxn, groups: Mapping[Term, list[int]]) -> None:
+    sets, ordered = _sorted_out(txn, groups)
     added: defaultdict[int, list[strings.Entry]] = defaultdict(list)
     dropped: defaultdict[int, list[strings.Entry]] = defaultdict(list)
-    for (kind, number, value), rows in groups.items():
-        if isinstance(value, int):
-            ordered[kind, number] += [(value, row) for row in rows]
-        elif isinstance(value, bytes):
-            bitmaps.add_rows(txn, _prefix(number, value), rows)
-        elif kind == "part":
-            bitmaps.add_rows(txn, _part_prefix(txn, number, value.encode()), rows)
+    for prefix, rows, text in sets:
+        before = bitmaps.add_rows(txn, prefix, rows)
+        if before is None or text is None:  # a string with many rows has its one entry
+            continue
+        number = int.from_bytes(prefix[:2], "big")
+        after = {*before, *rows}
+        if len(after) <= bitmaps.INLINE_MAX:
+            added[number] += [(text, row) for row in after.difference(before)]
         else:
-            _enter_text(txn, number, value.encode(), rows, added[number], dropped[number])
+            dropped[number] += [(text, row) for row in before]
+            added[number].append((text, strings.MANY))
     for (kind, number), entries in ordered.items():
-        (TIMES if kind == "time" else NUMBERS).add(txn, number, entries)
+        _table(kind, number).add(txn, number, entries)
     for number, texts in dropped.items():
         strings.remove(txn, number, texts)
     for number, texts in added.items():
         strings.insert(txn, number, texts)
 
 
-def _enter_text(
-    txn: WriteTxn,
-    number: int,
-    text: bytes,
-    rows: list[int],
-    added: list[strings.Entry],
-    dropped: list[strings.Entry],
-) -> None:
-    before = bitmaps.add_rows(txn, _text_prefix(txn, number, text), rows)
-    if len(text) > strings.TEXT_MAX_BYTES:
-        bitmaps.add_rows(txn, _prefix(number, LONG), rows)
-        return
-    if before is None:  # it has many rows, and its one entry
-        return
-    after = {*before, *rows}
-    if len(after) <= bitmaps.INLINE_MAX:
-        added += [(text, row) for row in after.difference(before)]
-    else:
-        dropped += [(text, row) for row in before]
-        added.append((text, strings.MANY))
-
-
-def _take_out(txn: WriteTxn, groups: dict[Term, list[int]]) -> None:
-    ordered: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+def _take_out(txn: WriteTxn, groups: Mapping[Term, list[int]]) -> None:
+    sets, ordered = _sorted_out(txn, groups)
     dropped: defaultdict[int, list[strings.Entry]] = defaultdict(list)
-    for (kind, number, value), rows in groups.items():
-        if isinstance(value, int):
-            ordered[kind, number] += [(value, row) for row in rows]
-        elif isinstance(value, bytes):
-            bitmaps.discard_rows(txn, _prefix(number, value), rows)
-        elif kind == "part":
-            bitmaps.discard_rows(txn, _part_prefix(txn, number, value.encode()), rows)
-        else:
-            text = value.encode()
-            inline, empty = bitmaps.discard_rows(txn, _text_prefix(txn, number, text), rows)
-            if len(text) > strings.TEXT_MAX_BYTES:
-                bitmaps.discard_rows(txn, _prefix(number, LONG), rows)
-                continue
+    for prefix, rows, text in sets:
+        inline, empty = bitmaps.discard_rows(txn, prefix, rows)
+        if text is not None:
+            number = int.from_bytes(prefix[:2], "big")
             dropped[number] += [(text, row) for row in inline]
             if empty:
                 dropped[number].append((text, strings.MANY))
     for (kind, number), entries in ordered.items():
-        (TIMES if kind == "time" else NUMBERS).remove(txn, number, entries)
+        _table(kind, number).remove(txn, number, entries)
     for number, texts in dropped.items():
         strings.remove(txn, number, texts)
+
+
+_Set = tuple[bytes, list[int], bytes | None]
+_Ordered = defaultdict[tuple[str, int], list[tuple[int, int]]]
+
+
+def _sorted_out(txn: ReadTxn, groups: Mapping[Term, list[int]]) -> tuple[list[_Set], _Ordered]:
+    """Terms as sets of rows in key order, with the text if it is kept in order, and as entries."""
+    sets: list[_Set] = []
+    long: defaultdict[int, list[int]] = defaultdict(list)
+    ordered: _Ordered = defaultdict(list)
+    for (kind, number, value), rows in groups.items():
+        if isinstance(value, int):
+            ordered[kind, number] += [(value, row) for row in rows]
+        elif isinstance(value, bytes):
+            sets.append((_prefix(number, value), rows, None))
+        elif kind == "part":
+            sets.append((_part_prefix(txn, number, value.encode()), rows, None))
+        else:
+            text = value.encode()
+            is_long = len(text) > strings.TEXT_MAX_BYTES
+            if is_long:
+                long[number] += rows
+            sets.append((_text_prefix(txn, number, text), rows, None if is_long else text))
+    sets += [(_prefix(number, LONG), rows, None) for number, rows in long.items()]
+    sets.sort(key=lambda item: item[0])
+    return sets, ordered
+
+
+def _table(kind: str, number: int) -> OrderedIndex:
+    if kind == "time":
+        return TIMES
+    return NUMBERS if number >= FIRST_METADATA else PLAIN_NUMBERS
 
 
 def _number(txn: ReadTxn, field: str) -> int | None:

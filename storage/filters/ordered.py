@@ -6,9 +6,10 @@
 
 A key is any value mapped to an unsigned 64-bit integer of the same order: a time biased by 2^63, a
 number by the bits of its float64. A range is two edges read from the blocks and, between them,
-unions of radix sets at growing units, so that its cost does not grow with its width. For times
-the units are 71 minutes, 38 hours, 51 days and 4.5 years; for numbers 1/32 of a power of two, and
-a power of two. This file knows no field names and no operators.
+unions of radix sets at growing units, so that its cost hardly grows with its width. For times the
+units are 38 hours and 51 days (measured: coarser and finer ones cost a durable write more than
+they gave a range, at ten years of memories); for numbers 1/32 of a power of two, and a power of
+two. This file knows no field names and no operators.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ Entry = tuple[int, int]
 
 
 def time_key(micros: int) -> int:
-    """Microseconds UTC as an ordered key; beyond int64 it saturates."""
-    return min(max(micros + _TIME_BIAS, 0), KEY_END - 1)
+    """Microseconds UTC, which fit an int64, as an ordered key."""
+    return micros + _TIME_BIAS
 
 
 def key_time(key: int) -> int:
@@ -178,7 +179,8 @@ class OrderedIndex:
             low, high = inner_low, inner_high
             level += 1
         found.append(self._cover(txn, field, level, low, high))
-        return BitMap.union(*found)
+        found = [rows for rows in found if rows]
+        return BitMap.union(*found) if found else BitMap()
 
     def _cover(self, txn: ReadTxn, field: int, level: int, low: int, high: int) -> BitMap:
         if low >= high:
@@ -253,7 +255,8 @@ class OrderedIndex:
 
 
 NUMBERS = OrderedIndex(tables.NUMBERS, (47, 52))
-TIMES = OrderedIndex(tables.TIMES, (32, 37, 42, 47))
+PLAIN_NUMBERS = OrderedIndex(tables.NUMBERS, ())  # few distinct values, or seldom asked for
+TIMES = OrderedIndex(tables.TIMES, (37, 42))
 
 
 def _block_key(field: int, key: int, row: int) -> bytes:

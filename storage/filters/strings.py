@@ -46,38 +46,35 @@ class _Labels:
 
     def locate(self, entry: Entry) -> int | None:
         """The last block that begins at or before ``entry``; the first one if none does."""
-        if self._list is not None:
-            if not self._list:
-                return None
-            at = bisect_right(self._list, entry, key=self.first)
-            return self._list[max(at - 1, 0)]
-        low = next(_labels(self._txn, self._field), None)
-        if low is None:
+        if self._list is None:
+            return self._bisect(entry)
+        if not self._list:
             return None
-        high = _LABEL_END
-        while True:
+        at = bisect_right(self._list, entry, key=self.first)
+        return self._list[max(at - 1, 0)]
+
+    def _bisect(self, entry: Entry) -> int | None:
+        txn, field = self._txn, self._field
+        start, stop = _key(field, 0), _key(field + 1, 0)
+        last = next(txn.scan_keys(tables.NAMES, start, stop, reverse=True), None)
+        if last is None:
+            return None
+        low = int.from_bytes(next(txn.scan_keys(tables.NAMES, start, stop))[2:], "big")
+        high = int.from_bytes(last[2:], "big") + 1
+        while high - low > 1:
             middle = (low + high) // 2
-            found = self._block_in(low, middle, high)
-            if found is None:
-                return low
-            label, after_middle = found
-            if self.first(label) <= entry:
+            found = txn.floor(tables.NAMES, _key(field, middle))
+            label = low if found is None else int.from_bytes(found[0][2:], "big")
+            if label == low:  # the lower half is empty
+                found = next(txn.scan(tables.NAMES, _key(field, middle), _key(field, high)), None)
+                if found is None or _first(found[1]) > entry:
+                    return low
+                low = int.from_bytes(found[0][2:], "big")
+            elif found is not None and _first(found[1]) <= entry:
                 low = label
-            elif after_middle:  # it begins too late, and no block lies between
-                return low
             else:
                 high = label
-
-    def _block_in(self, low: int, middle: int, high: int) -> tuple[int, bool] | None:
-        """The last block in (low, middle], else the first in (middle, high)."""
-        table, field = tables.NAMES, self._field
-        before = self._txn.scan_keys(table, _key(field, low + 1), _key(field, middle + 1), reverse=True)
-        key = next(before, None)
-        if key is not None:
-            return int.from_bytes(key[2:], "big"), False
-        after = self._txn.scan_keys(table, _key(field, middle + 1), _key(field, high))
-        key = next(after, None)
-        return None if key is None else (int.from_bytes(key[2:], "big"), True)
+        return low
 
     def first(self, label: int) -> Entry:
         entry = self._firsts.get(label)
@@ -110,17 +107,21 @@ def insert(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
     at = 0
     while at < len(ordered):
         label = labels.locate(ordered[at])
+        stop = len(ordered)
+        block: list[Entry] = []
         if label is None:
-            label, following, block, stop = _FIRST_LABEL, None, [], len(ordered)
+            label, following = _FIRST_LABEL, None
         else:
             following = labels.after(label)
-            stop = len(ordered)
-            if following is not None:
+            if following is not None and stop - at > 1:
                 stop = max(bisect_left(ordered, labels.first(following), at), at + 1)
             block = _decode(txn.get(tables.NAMES, _key(field, label)) or b"")
-        fresh = ordered[at:stop]
-        appended = not block or fresh[0] > block[-1]
-        pieces = _cut(sorted({*block, *fresh}), appended=appended)
+        appended = not block or ordered[at] > block[-1]
+        for entry in ordered[at:stop]:
+            place = bisect_left(block, entry)
+            if place == len(block) or block[place] != entry:
+                block.insert(place, entry)
+        pieces = _cut(block, appended=appended)
         places = _places(label, following, len(pieces))
         if places is None:
             _make_room(txn, field, label)
@@ -156,28 +157,28 @@ def find(
 
     The rows of strings with few rows, as packed u32, and the texts of strings with many.
     """
+    labels = _Labels(txn, field, listed=False)
+    start = labels.locate((low, 0))
+    end = start if high is None else labels.locate((high, 0))
+    if start is None or end is None:
+        return b"", []
+    stop = _key(field + 1, 0) if high is None else _key(field, end + 1)
+    blocks = [payload for _, payload in txn.scan(tables.NAMES, _key(field, start), stop)]
     packed: list[bytes] = []
     many: list[bytes] = []
-    first_payload = True
-    for payload, following in _pairwise(_blocks_from(txn, field, low, high)):
-        inside = not first_payload and following is not None
-        first_payload = False
-        count = int.from_bytes(payload[:2], "little")
-        rows = payload[2 : 2 + 4 * count]
-        # MANY is four bytes FF: cheap to rule out, and only then are the texts needed.
-        if inside and b"\xff\xff\xff\xff" not in rows:
+    for number, payload in enumerate(blocks):
+        rows = payload[2 : 2 + 4 * int.from_bytes(payload[:2], "little")]
+        # Blocks between the first and the last lie wholly inside. MANY is four bytes FF: cheap to
+        # rule out, and only where it cannot be are texts decoded.
+        if 0 < number < len(blocks) - 1 and b"\xff\xff\xff\xff" not in rows:
             packed.append(rows)
             continue
         block = _decode(payload)
-        start = bisect_left(block, (low, 0))
-        stop = len(block) if high is None else bisect_left(block, (high, 0))
-        few = []
-        for text, row in block[start:stop]:
-            if row == MANY:
-                many.append(text)
-            else:
-                few.append(row)
-        packed.append(row_bytes(few))
+        inside = block[bisect_left(block, (low, 0)) :]
+        if high is not None:
+            inside = inside[: bisect_left(inside, (high, 0))]
+        packed.append(row_bytes(row for _, row in inside if row != MANY))
+        many += [text for text, row in inside if row == MANY]
     return b"".join(packed), many
 
 
@@ -185,26 +186,6 @@ def scan(txn: ReadTxn, field: int) -> Iterator[Entry]:
     """Every (text, row) of a field in order."""
     for _, payload in txn.scan(tables.NAMES, _key(field, 0), _key(field + 1, 0)):
         yield from _decode(payload)
-
-
-def _blocks_from(txn: ReadTxn, field: int, low: bytes, high: bytes | None) -> Iterator[bytes]:
-    label = _Labels(txn, field, listed=False).locate((low, 0))
-    if label is None:
-        return
-    start = True
-    for _, payload in txn.scan(tables.NAMES, _key(field, label), _key(field + 1, 0)):
-        if not start and high is not None and _first(payload)[0] >= high:
-            return
-        start = False
-        yield payload
-
-
-def _pairwise(blocks: Iterator[bytes]) -> Iterator[tuple[bytes, bytes | None]]:
-    previous = next(blocks, None)
-    while previous is not None:
-        following = next(blocks, None)
-        yield previous, following
-        previous = following
 
 
 def _labels(txn: ReadTxn, field: int, start: int = 0) -> Iterator[int]:

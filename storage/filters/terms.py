@@ -46,7 +46,8 @@ def terms_of(
     memory: Memory, path_number: PathNumber, bucket: Callable[[str], bytes]
 ) -> Iterator[Term]:
     """The terms of one memory; may repeat. ``path_number(namespace, path)``: None is unindexed."""
-    yield "set", _NAMESPACE, PRESENT  # for every field that no memory lacks
+    # Of the fields that no memory lacks, one stands for all; of times and numbers, the entries.
+    yield "set", _NAMESPACE, PRESENT
     for number, name, has_parts, always in _STRINGS:
         text = getattr(memory, name)
         if text is None:
@@ -67,12 +68,10 @@ def terms_of(
         moment = getattr(memory, name)
         if moment is not None:
             yield "time", number, time_key(to_micros(moment))
-            yield "set", number, PRESENT
     for number, name in _NUMBERS:
         value = getattr(memory, name)
         if value is not None:
             yield "number", number, number_key(value)
-            yield "set", number, PRESENT
     if memory.pinned:
         yield "set", _PINNED, TRUE
     if memory.metadata:

@@ -21,7 +21,7 @@ from typing import IO, Any
 import memdb
 from memdb import sample_life
 from memdb.cli import terminal
-from memdb.cli.output import Output, counted, moment_of, size, why, words_of
+from memdb.cli.output import Output, counted, size, why, words_of
 
 __all__ = ["QUESTIONS", "Answer", "Question", "main", "run"]
 
@@ -124,7 +124,7 @@ class Tour:
 
     def _ingest(self, db: memdb.Database) -> None:
         self._title("Remember", "notes, chats, a calendar, contacts, facts and a watch")
-        db.settings.time_zone = sample_life.TIME_ZONE
+        db.settings.time_zone = self._out.zone = sample_life.TIME_ZONE
         notes = self._folder / "notes"
         sample_life.copy_notes(notes)
         self._timed("notes", "Markdown files", lambda: len(db.files.sync(notes).added))
@@ -162,8 +162,8 @@ class Tour:
         self._ask(db, Question(CHANGING, "cannot eat egg", {"as_of": "2023-06-01"}))
         self._typed('db.profile.versions("address")')
         for fact in db.profile.versions("address"):
-            until = f"{fact.valid_to:%Y-%m-%d}" if fact.valid_to else "now"
-            self._out.line(f"     {fact.valid_from:%Y-%m-%d} to {until:10}  {fact.data}")
+            until = self._out.day(fact.valid_to) or "now"
+            self._out.line(f"     {self._out.day(fact.valid_from)} to {until:10}  {fact.data}")
 
     def _narrow(self, db: memdb.Database) -> None:
         self._title("Filters and time", "a filter never makes an answer come short")
@@ -272,7 +272,11 @@ class Tour:
         first, *rest = terminal.wrap(text, out.columns - 5, limit=3)
         out.line(f"  {mark}  {first}")
         out.lines(f"     {line}" for line in rest)
-        origin = [moment_of(hits[0].memory), hits[0].memory.stream or "", _source(hits[0].source)]
+        origin = [
+            out.moment_of(hits[0].memory),
+            hits[0].memory.stream or "",
+            _source(hits[0].source),
+        ]
         out.note("     " + " · ".join(part for part in origin if part))
         reason = f"{why(hits[0])} · before {others:,} rivals · {elapsed_ms:.1f} ms"
         out.line("     " + out.style(terminal.fit(reason, out.columns - 5), "cyan"))

@@ -87,6 +87,7 @@ def with_database(handler: Handler) -> Callable[[Call], int | None]:
 
     def run(call: Call) -> int | None:
         with call.open() as db:
+            call.out.zone = db.settings.time_zone
             return handler(call, db)
 
     run.__doc__ = handler.__doc__

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from memdb.cli import terminal
 from memdb.cli.calls import Call, with_database
-from memdb.cli.output import counted, local, moment_of, plain, words_of
+from memdb.cli.output import counted, plain, words_of
 from memdb.cli.spec import SELECTOR, Command, Option
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def profile_versions(call: Call, db: Database) -> None:
         call.out.json({"versions": versions})
         return
     rows = [
-        (_day(fact.valid_from, fact), _day(fact.valid_to, fact), _of(fact), fact.source)
+        (call.out.day(fact.valid_from), call.out.day(fact.valid_to), _of(fact), fact.source)
         for fact in versions
     ]
     call.out.table(("from", "to", "value", "source"), rows)
@@ -93,10 +93,6 @@ def profile_versions(call: Call, db: Database) -> None:
 
 def _of(fact: Any) -> str:
     return words_of(fact) if fact.data is None else _spoken(fact.data)
-
-
-def _day(moment: Any, fact: Any) -> str:
-    return "" if moment is None else f"{local(moment, fact.time_zone):%Y-%m-%d}"
 
 
 @with_database
@@ -150,7 +146,7 @@ def history_range(call: Call, db: Database) -> None:
     count = 0
     for memory in found:
         count += 1
-        when = call.out.style(moment_of(memory), "dim")
+        when = call.out.style(call.out.moment_of(memory), "dim")
         text = terminal.printable(words_of(memory))
         stream = f"[{terminal.printable(memory.stream)}] " if memory.stream else ""
         call.out.line(f"{when}  {terminal.fit(stream + text, call.out.columns - 18)}")
@@ -171,11 +167,28 @@ def sync(call: Call, db: Database) -> None:
 
 
 def _watch(call: Call, db: Database) -> None:
+    """Follow the folder until Ctrl-C, and print what each sync changed."""
+
+    def show_changes(report: SyncReport) -> None:
+        if _changes(report):
+            _show(call, report)
+            call.out.stream.flush()
+
     call.out.stream.flush()
     print("memdb: watching; stop with Ctrl-C", file=sys.stderr)
-    with db.files.watch(**call.arguments()):
+    fields = call.arguments("allow_empty")
+    with db.files.watch(**fields, interval=call.args.interval, on_sync=show_changes) as watcher:
+        told = None
         while True:
             time.sleep(WATCH_POLL_S)
+            if watcher.last_error is not told:
+                told = watcher.last_error
+                if told is not None:
+                    print(f"memdb: {terminal.printable(told.message)}", file=sys.stderr)
+
+
+def _changes(report: SyncReport) -> int:
+    return len(report.added) + len(report.updated) + len(report.moved) + len(report.removed)
 
 
 def _show(call: Call, report: SyncReport) -> None:
@@ -193,8 +206,9 @@ def _show(call: Call, report: SyncReport) -> None:
     for file in report.skipped:
         reason = terminal.printable(f"{file.path}: {file.reason}")
         call.out.line(f"{call.out.style(f'{file.state:8}', 'yellow')}{reason}")
-    changed = len(report.added) + len(report.updated) + len(report.moved) + len(report.removed)
-    call.out.note(f"{counted(changed, 'change')}, {counted(report.unchanged, 'file')} unchanged")
+    call.out.note(
+        f"{counted(_changes(report), 'change')}, {counted(report.unchanged, 'file')} unchanged"
+    )
 
 
 KEY = Option("key", "name of the fact, such as address", place="one")
@@ -306,7 +320,10 @@ COMMANDS = (
             Option("include", "only files that match, such as '*.md'; may be repeated",
                    kind="list", metavar="GLOB"),
             Option("exclude", "no files that match; may be repeated", kind="list", metavar="GLOB"),
+            Option("allow_empty", "forget everything when the folder is empty now", kind="flag"),
             Option("watch", "go on following the folder until Ctrl-C", kind="flag", own=True),
+            Option("interval", "seconds between two looks when watching (default: 2)",
+                   kind="number", default=2.0, own=True),
         ),
         ("sync ~/notes", "sync ~/notes --exclude 'drafts/*' --watch"),
     ),

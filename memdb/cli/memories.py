@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from memdb.cli import terminal
 from memdb.cli.calls import Call, with_database
-from memdb.cli.output import counted, moment_of, words_of
-from memdb.cli.spec import BY_ID, SELECTOR_TO_ACT_ON, SELECTOR_WITH_ID, Command, Option
+from memdb.cli.output import counted, words_of
+from memdb.cli.spec import BY_ID, SELECTOR, SELECTOR_TO_ACT_ON, Command, Option
 
 if TYPE_CHECKING:
     from memdb import Database
@@ -106,19 +106,15 @@ def get(call: Call, db: Database) -> None:
         if call.out.as_json:
             call.out.json({"versions": versions})
         else:
-            rows = [(str(v.version), _day(v.recorded_at), words_of(v)) for v in versions]
+            rows = [(str(v.version), call.out.day(v.recorded_at), words_of(v)) for v in versions]
             call.out.table(("version", "recorded", "text"), rows)
     elif call.out.as_json:
         call.out.json(memory)
     else:
-        call.out.fields(_filled(memory))
+        call.out.fields(_filled(call, memory))
 
 
-def _day(moment: Any) -> str:
-    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M}"
-
-
-def _filled(memory: Any) -> list[tuple[str, Any]]:
+def _filled(call: Call, memory: Any) -> list[tuple[str, Any]]:
     """The fields of a memory that say something, text first."""
     fields = memory.to_dict()
     empty: tuple[Any, ...] = (None, (), {}, False)
@@ -126,7 +122,7 @@ def _filled(memory: Any) -> list[tuple[str, Any]]:
     names = [*order, *(name for name in fields if name not in order)]
     filled = [(name, fields[name]) for name in names if fields[name] not in empty]
     return [
-        (name, moment_of(memory) if name == "event_time" else value)
+        (name, call.out.moment_of(memory) if name == "event_time" else value)
         for name, value in filled
         if not (name == "use_count" and value == 0)
     ]
@@ -217,7 +213,7 @@ RECALL = Command(
         Option("vector", "search with this vector, a JSON list", kind="json"),
         Option("exact", "compare with every vector, no shortcut", kind="flag"),
         Option("explain", "say why each was found, and how the search went", kind="flag"),
-        *SELECTOR_WITH_ID,
+        *SELECTOR,
     ),
     (
         'recall "what can\'t Ana eat?"',
@@ -235,7 +231,7 @@ CONTEXT = Command(
     (
         QUESTION,
         Option("tokens", "how much it may be (default: 2000)", kind="integer"),
-        *SELECTOR_WITH_ID,
+        *SELECTOR,
     ),
     (
         'context "plan dinner for Ana" --tokens 500',
@@ -255,7 +251,7 @@ LIST = Command(
         Option("descending", "latest first (the default); --no-descending: earliest first",
                kind="switch"),
         Option("cursor", "go on where the last page ended"),
-        *SELECTOR_WITH_ID,
+        *SELECTOR,
     ),
     (
         "list --limit 20",

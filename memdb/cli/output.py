@@ -50,6 +50,7 @@ class Output:
         self.as_json = as_json
         self.style = Style(self.stream)
         self.columns = terminal.width()
+        self.zone: str | None = None  # in which times are shown that carry none themselves
 
     def json(self, value: Any) -> None:
         """One JSON document, indented where a person looks, on one line otherwise."""
@@ -82,10 +83,22 @@ class Output:
 
     # --- memories -----------------------------------------------------------------------
 
+    def moment_of(self, memory: Any) -> str:
+        """When it happened, or else since when it was true, in the zone it was written in."""
+        if memory.event_time is None:
+            return self.day(memory.valid_from)
+        shape = _DATE.get(memory.precision, "%Y-%m-%d %H:%M")
+        return local(memory.event_time, memory.time_zone or self.zone).strftime(shape)
+
+    def day(self, moment: datetime | None) -> str:
+        """A day in the database's zone; empty for no time."""
+        return "" if moment is None else f"{local(moment, self.zone):%Y-%m-%d}"
+
     def memories(self, memories: Iterable[Any]) -> None:
         """A table of memories: id, time, kind, text."""
         rows = [
-            (memory.id, moment_of(memory), memory.kind, words_of(memory)) for memory in memories
+            (memory.id, self.moment_of(memory), memory.kind, words_of(memory))
+            for memory in memories
         ]
         if rows:
             self.table(("id", "time", "kind", "text"), rows)
@@ -100,7 +113,7 @@ class Output:
         first, *rest = terminal.wrap(text, self.columns - 10, limit=3) or [""]
         self.line(head + first)
         self.lines(indent + line for line in rest)
-        origin = [moment_of(hit.memory), hit.memory.stream or "", hit.memory.source]
+        origin = [self.moment_of(hit.memory), hit.memory.stream or "", hit.memory.source]
         where = " · ".join(terminal.printable(part) for part in origin if part)
         self.line(indent + self.style(terminal.fit(where, self.columns - 10), "dim"))
         if explain:
@@ -128,19 +141,14 @@ def words_of(memory: Any) -> str:
     return json.dumps(plain(memory.data), ensure_ascii=False)
 
 
-def moment_of(memory: Any) -> str:
-    """When it happened, or else since when it was true, in the zone it was written in."""
-    moment = memory.event_time or memory.valid_from
-    if moment is None:
-        return ""
-    precision = memory.precision if memory.event_time is not None else "day"
-    return local(moment, memory.time_zone).strftime(_DATE.get(precision, "%Y-%m-%d %H:%M"))
-
-
 def local(moment: datetime, zone: str | None) -> datetime:
-    """``moment`` in the named zone; unchanged where this machine does not know it."""
+    """``moment`` in a zone (a name or ``+HH:MM``); unchanged where the zone is not known here."""
+    if not zone:
+        return moment
+    if zone[0] in "+-":
+        return moment.astimezone(datetime.fromisoformat(f"2000-01-01T00:00{zone}").tzinfo)
     try:
-        return moment.astimezone(ZoneInfo(zone)) if zone else moment
+        return moment.astimezone(ZoneInfo(zone))
     except (ZoneInfoNotFoundError, ValueError):
         return moment
 

@@ -6,12 +6,14 @@ import argparse
 import difflib
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from memdb.cli.spec import COMMON, GROUPS, Command, Option
 
 _COMMAND_DESTS = ("verb", "subverb")
+_EXAMPLES = "examples:\n"
 EPILOG = """\
 The database is --db PATH, else $MEMDB_PATH, else ~/.memdb. Times are written 2024, 2024-05,
 2024-05-17 or 2024-05-17T09:30; without an offset they are in the database's zone. Text of "-" is
@@ -20,10 +22,16 @@ read from standard input. `memdb COMMAND --help` explains a command and shows ex
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help as wide as the terminal allows, with room for long option names."""
+    """Help as wide as the terminal allows; only examples keep the lines they are written in."""
 
     def __init__(self, prog: str, **options: Any) -> None:
         super().__init__(prog, max_help_position=28, **options)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith(_EXAMPLES):
+            return text
+        paragraphs = text.split("\n\n")
+        return "\n\n".join(textwrap.fill(part, width, initial_indent=indent) for part in paragraphs)
 
 
 _WRONG_CHOICE = re.compile(
@@ -123,7 +131,7 @@ def _sentence(summary: str) -> str:
 
 
 def examples(command: Command) -> str:
-    return "examples:\n" + "\n".join(f"  memdb {line}" for line in command.examples)
+    return _EXAMPLES + "\n".join(f"  memdb {line}" for line in command.examples)
 
 
 def add_options(

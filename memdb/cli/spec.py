@@ -99,9 +99,6 @@ SELECTOR = (
     Option("where", "any other filter, as JSON", kind="json"),
 )  # fmt: skip
 BY_ID = Option("ids", "this memory; may be repeated", kind="list", names=("--id",), metavar="ID")
-BY_ID_IN_WHERE = Option(
-    "ids", "this memory; may be repeated", kind="list", names=("--id",), metavar="ID", own=True
-)
 # Forget and report take ids and a name as parameters of their own; a name reaches facts as well.
 BY_NAME = Option("about", "concerns this person or thing, or is a fact of theirs", metavar="NAME")
 SELECTOR_TO_ACT_ON = (
@@ -109,14 +106,11 @@ SELECTOR_TO_ACT_ON = (
     BY_NAME,
     *(option for option in SELECTOR if option.parameter != "about"),
 )
-SELECTOR_WITH_ID = (BY_ID_IN_WHERE, *SELECTOR)
 
 
 def selected(values: dict[str, Any]) -> dict[str, Any] | None:
     """The ``where`` that the selector's values mean together; None when none was given."""
     conditions: list[dict[str, Any]] = []
-    if values.get("ids"):
-        conditions.append({"id": {"$in": values["ids"]}})
     if values.get("tag"):
         conditions.append({"tags": {"$all": values["tag"]}})
     kinds = values.get("kind") or []

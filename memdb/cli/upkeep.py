@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from memdb.cli.calls import Call, with_database
 from memdb.cli.output import counted, plain
-from memdb.cli.spec import SELECTOR_TO_ACT_ON, SELECTOR_WITH_ID, Command, Option
+from memdb.cli.spec import SELECTOR, SELECTOR_TO_ACT_ON, Command, Option
 from memdb.cli.terminal import working
 
 if TYPE_CHECKING:
@@ -180,16 +180,6 @@ def spaces_create(call: Call, db: Database) -> None:
         call.out.line(f"made space {call.args.name}")
 
 
-@with_database
-def spaces_drop(call: Call, db: Database) -> None:
-    """Remove a space with its vectors; the memories stay."""
-    db.spaces.drop(call.args.name)
-    if call.out.as_json:
-        call.out.json({"name": call.args.name, "dropped": True})
-    else:
-        call.out.line(f"dropped space {call.args.name}")
-
-
 NAME = Option("name", "name of the space", place="one")
 
 COMMANDS = (
@@ -257,7 +247,7 @@ COMMANDS = (
         (
             Option("path", "the file; - is standard output", place="one"),
             Option("format", "how to write it (default: jsonl)", choices=("jsonl", "parquet")),
-            *SELECTOR_WITH_ID,
+            *SELECTOR,
         ),
         ("export life.jsonl", "export - --tag health | grep Ana"),
         opens="read",
@@ -290,14 +280,5 @@ COMMANDS = (
             Option("profile", "how precisely vectors are kept (default: standard)"),
         ),
         ("spaces create photos --dim 512 --metric cosine",),
-    ),
-    Command(
-        "spaces drop",
-        "remove a space with its vectors; the memories stay",
-        spaces_drop,
-        "spaces.drop",
-        (NAME,),
-        ("spaces drop photos",),
-        opens="change",
     ),
 )

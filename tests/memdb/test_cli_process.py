@@ -65,7 +65,9 @@ def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
     notes.mkdir()
     (notes / "one.md").write_text("# One\n\nfirst\n")
     place = tmp_path / "watched"
-    process = start("--db", str(place), "--embedder", "none", "sync", str(notes), "--watch")
+    process = start(
+        "--db", str(place), "--embedder", "none", "sync", str(notes), "--watch", "--interval", "0.1"
+    )
     assert process.stderr is not None
     assert "watching" in process.stderr.readline()
     (notes / "two.md").write_text("# Two\n\nsecond\n")

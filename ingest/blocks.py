@@ -5,8 +5,8 @@ of blocks is a slice of the file and its line numbers are exact. A full Markdown
 a dependency to the core, gives lines but no offsets inside them, and computes the inline
 structure nobody asks for here. What differs from CommonMark 0.31, on purpose:
 
-* a fence may be indented by any amount (fences inside list items are common); one indented by
-  more than three columns must be closed to count;
+* a fence may be indented by any amount (fences inside list items are common); an indented one
+  must be closed to count, because what would end it, the end of its list, is not seen here;
 * a setext heading is one line of text (a paragraph above ``---`` is nearly always a paragraph
   above a thematic break that lacks its blank line);
 * lists, quotes and HTML are paragraphs: only their extent matters.
@@ -153,7 +153,7 @@ def _fence_end(lines: _Lines, index: int) -> int | None:
     mark = _is_fence(lines[index])
     if mark is None:
         return None
-    indented = len(mark[1].expandtabs(4)) > 3
+    indented = bool(mark[1])
     stop = min(len(lines), index + _MAX_INDENTED_FENCE) if indented else len(lines)
     for later in range(index + 1, stop):
         line = lines[later].strip()

@@ -200,6 +200,13 @@ def test_headings_inside_fences_and_front_matter_are_none() -> None:
     assert {chunk.heading for chunk in Chunker(100, words).markdown(text)} == {()}
 
 
+def test_an_unclosed_fence_runs_to_the_end_but_not_one_in_a_list() -> None:
+    chunker = Chunker(100, words)
+    assert len(chunker.markdown("```\ncode\n\n# no heading\n\n# none")) == 1
+    assert [c.text for c in chunker.markdown("- a\n  ```\n  code\n\n# B")][1:] == ["# B"]
+    assert len(chunker.markdown("- a\n      ```\n      code\n# no heading\n      ```")) == 1
+
+
 def test_a_rule_at_the_beginning_is_not_front_matter() -> None:
     chunks = Chunker(100, words).markdown("---\n\nJust a rule.\n\n---\n# Then")
     assert chunk_lines(chunks) == [(1, 5), (6, 6)]

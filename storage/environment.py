@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,7 +70,7 @@ class ReadTxn:
     def get_many(self, table: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The payloads of those keys that exist. Sorted keys touch fewest pages."""
         with self._txn.cursor(self._dbs[table]) as cursor:
-            return {bytes(key): unseal(value) for key, value in cursor.getmulti(keys)}
+            return {key: unseal(value) for key, value in cursor.getmulti(keys)}
 
     def exists(self, table: str, key: bytes) -> bool:
         return self._txn.get(key, None, self._dbs[table]) is not None
@@ -117,6 +118,20 @@ class ReadTxn:
                 while more and cursor.key().startswith(prefix):
                     found.append(unseal(cursor.value()))
                     more = cursor.next()
+        return found
+
+    def page(self, table: str, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to ``limit`` (key, payload) with start <= key < stop; fewer only if there are no more.
+
+        For readers that write between pages: no cursor outlives the call.
+        """
+        found = []
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            if cursor.set_range(start):
+                for key, value in islice(cursor, limit):
+                    if key >= stop:
+                        break
+                    found.append((key, unseal(value)))
         return found
 
     def floor(self, table: str, key: bytes) -> tuple[bytes, bytes] | None:
@@ -268,6 +283,11 @@ class Environment:
 
     def info(self) -> dict[str, int]:
         return {**self._env.info(), **self._env.stat()}
+
+    def oldest_reader(self) -> int | None:
+        """Transaction id of the oldest snapshot that any process reads now; None if none does."""
+        lines = [line.split() for line in self._env.readers().splitlines()]
+        return min((int(line[2]) for line in lines if line[2:] and line[2].isdigit()), default=None)
 
     def close(self) -> None:
         self._env.close()

@@ -60,20 +60,18 @@ class Records:
 
     def get_many(self, txn: ReadTxn, rows: Sequence[int]) -> dict[int, Memory]:
         """Those of ``rows`` that exist."""
-        found = txn.get_many(tables.RECORDS, [row_key(row) for row in rows])
+        found = txn.get_many(tables.RECORDS, [row.to_bytes(4, "big") for row in rows])
         blocks: dict[int, list[Memory | None]] = {}
-        memories = {}
-        for key, payload in found.items():
-            row = int.from_bytes(key, "big")
-            if payload[0] != _ESCAPE:
-                memories[row] = decode(payload)
-            elif payload[1] == 1:
-                _, _, block, index = _COLD.unpack(payload)
-                if block not in blocks:
-                    blocks[block] = self._open_block(txn, block)
-                memories[row] = _present(blocks[block][index])
-            else:
-                memories[row] = self._open(txn, payload)
+        memories: dict[int, Memory] = {}
+        decode_hot, number = _DECODER.decode, int.from_bytes
+        try:
+            for key, payload in found.items():
+                if payload[0] != _ESCAPE:
+                    memories[number(key, "big")] = decode_hot(payload)
+                else:
+                    memories[number(key, "big")] = self._open(txn, payload, blocks)
+        except msgspec.MsgspecError as error:
+            raise StoreCorrupt("a record does not decode", path="kv") from error
         return memories
 
     def iterate(
@@ -94,12 +92,20 @@ class Records:
             if row in found:
                 yield row, found[row]
 
-    def _open(self, txn: ReadTxn, payload: bytes) -> Memory:
+    def _open(
+        self, txn: ReadTxn, payload: bytes, blocks: dict[int, list[Memory | None]] | None = None
+    ) -> Memory:
+        """Decode a record; ``blocks`` keeps the cold blocks opened so far."""
         if payload[0] != _ESCAPE:
             return decode(payload)
         if payload[1] == 1:
             _, _, block, index = _COLD.unpack(payload)
-            return _present(self._open_block(txn, block)[index])
+            members = None if blocks is None else blocks.get(block)
+            if members is None:
+                members = self._open_block(txn, block)
+                if blocks is not None:
+                    blocks[block] = members
+            return _present(members[index])
         text = self._blobs.get(payload[2:_BLOB_HEAD]).decode()
         return decode(payload[_BLOB_HEAD:]).replace(text=text)
 

@@ -22,6 +22,7 @@ from google_crc32c import value as crc32c
 
 from memdb.errors import StoreCorrupt
 
+from_bytes = int.from_bytes
 SMALL_MAX_BYTES = 1_900
 SMALL_PAYLOAD_MAX_BYTES = SMALL_MAX_BYTES - 4
 _PAGE_BYTES = 4_096
@@ -43,7 +44,7 @@ def seal(payload: bytes) -> bytes:
 def unseal(value: bytes) -> bytes:
     """The payload of a sealed value; raises ``StoreCorrupt`` if a bit of it changed."""
     body = value[4:]
-    if len(value) < 4 or crc32c(body) != _CRC.unpack_from(value)[0]:
+    if len(value) < 4 or crc32c(body) != from_bytes(value[:4], "little"):
         raise StoreCorrupt("a stored value fails its checksum", path="kv")
     if len(value) <= SMALL_MAX_BYTES:
         return body

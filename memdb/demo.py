@@ -64,12 +64,14 @@ QUESTIONS = (
     Question("Where did Felix and Rui take us to eat grilled sardines?", "Casa da Amendoeira"),
     Question("How many eggs, how much flour for the children's pancakes?", "one mashed banana"),
     Question("What did the vet say about Biscuit's ear?", "yellow ointment"),
-    Question("Why did the survey worry about damp in the pantry?", "blocked gutter"),
+    Question("What did the survey of the house say about damp in the pantry?", "blocked gutter"),
     Question("Who else can we ask for willows, who grows and delivers them?", "basket makers"),
     Question("What does Theo need to sleep?", "the moon song"),
     Question("What is the password of the network for guests in the new house?", "elm-guests"),
 )
 CHANGING = "What can't Ana eat?"
+TO_PLAN = "Bake a birthday cake for Ana: what must I know?"
+BUDGET_TOKENS = 400
 
 
 def main(*, as_json: bool = False) -> int:
@@ -179,7 +181,7 @@ class Tour:
         self._ask(
             db,
             Question(
-                "What did the doctor find?",
+                "Which test did the doctor do?",
                 "skin prick",
                 {"where": {"tags": {"$all": ["ana", "health"]}, "event_time": {"$lt": "2023-06"}}},
             ),
@@ -191,11 +193,13 @@ class Tour:
 
     def _pack(self, db: memdb.Database) -> None:
         self._title("Context", "what an agent should know, within a number of tokens")
-        self._typed('db.context("plan dinner for Ana and Sam", tokens=220)')
-        pack = db.context("plan dinner for Ana and Sam", tokens=220)
+        self._typed(f'db.context("{TO_PLAN}", tokens={BUDGET_TOKENS})')
+        pack = db.context(TO_PLAN, tokens=BUDGET_TOKENS)
         for line in terminal.printable_lines(pack.text).splitlines():
             self._out.lines("     " + part for part in terminal.wrap(line, self._out.columns - 5))
-        self._out.note(f"     {counted(len(pack.dropped), 'more')} did not fit")
+        self._out.note(
+            f"     {pack.tokens} tokens; {counted(len(pack.dropped), 'weaker hit')} left out"
+        )
 
     def _cost(self, db: memdb.Database) -> None:
         self._title("What it costs", "db.stats()")
@@ -272,14 +276,9 @@ class Tour:
         first, *rest = terminal.wrap(text, out.columns - 5, limit=3)
         out.line(f"  {mark}  {first}")
         out.lines(f"     {line}" for line in rest)
-        origin = [
-            out.moment_of(hits[0].memory),
-            hits[0].memory.stream or "",
-            _source(hits[0].source),
-        ]
-        out.note("     " + " · ".join(part for part in origin if part))
-        reason = f"{why(hits[0])} · before {others:,} rivals · {elapsed_ms:.1f} ms"
-        out.line("     " + out.style(terminal.fit(reason, out.columns - 5), "cyan"))
+        origin = [*out.origin(hits[0].memory), f"ahead of {counted(others, 'rival')}"]
+        out.note("     " + " · ".join([*origin, f"{elapsed_ms:.1f} ms"]))
+        out.line("     " + out.style(terminal.fit(why(hits[0]), out.columns - 5), "cyan"))
 
     def _title(self, title: str, remark: str) -> None:
         self._step += 1
@@ -306,19 +305,18 @@ class Tour:
 
 def _rank(hits: memdb.Hits, expected: str) -> int | None:
     """The place of the memory with the expected words, from 1; None when it is not there."""
-    ranks = (rank for rank, hit in enumerate(hits, 1) if expected in words_of(hit.memory))
-    return next(ranks, None)
+    return next((rank for rank, hit in enumerate(hits, 1) if _says(hit, expected)), None)
+
+
+def _says(hit: memdb.Hit, expected: str) -> bool:
+    """Whether the memory has these words, however its lines are broken."""
+    return expected in " ".join(words_of(hit.memory).split())
 
 
 def _rivals(db: memdb.Database, question: Question) -> int:
     """How many other memories share a word with the question."""
     found = db.recall(question.text, k=1000, mode="lexical", **question.options)
-    return sum(1 for hit in found if question.expected not in words_of(hit.memory))
-
-
-def _source(source: str) -> str:
-    """A source for a line: a file by its name alone."""
-    return source.rsplit("/", 1)[-1] if source.startswith("file:") else source
+    return sum(1 for hit in found if not _says(hit, question.expected))
 
 
 def _sparkline(values: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import IO, Any
+from urllib.parse import unquote
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from memdb.cli import terminal
@@ -90,6 +91,15 @@ class Output:
         shape = _DATE.get(memory.precision, "%Y-%m-%d %H:%M")
         return local(memory.event_time, memory.time_zone or self.zone).strftime(shape)
 
+    def origin(self, memory: Any) -> list[str]:
+        """When and where a memory is from: time, stream, source. A file by its name and lines."""
+        source = str(memory.source)
+        if source.startswith("file:"):
+            parts = [self.moment_of(memory), unquote(source.rsplit("/", 1)[-1])]
+        else:
+            parts = [self.moment_of(memory), memory.stream or "", source]
+        return [terminal.printable(part) for part in parts if part]
+
     def day(self, moment: datetime | None) -> str:
         """A day in the database's zone; empty for no time."""
         return "" if moment is None else f"{local(moment, self.zone):%Y-%m-%d}"
@@ -113,8 +123,7 @@ class Output:
         first, *rest = terminal.wrap(text, self.columns - 10, limit=3) or [""]
         self.line(head + first)
         self.lines(indent + line for line in rest)
-        origin = [self.moment_of(hit.memory), hit.memory.stream or "", hit.memory.source]
-        where = " · ".join(terminal.printable(part) for part in origin if part)
+        where = " · ".join(self.origin(hit.memory))
         self.line(indent + self.style(terminal.fit(where, self.columns - 10), "dim"))
         if explain:
             self.line(indent + self.style(terminal.fit(why(hit), self.columns - 10), "cyan"))
@@ -127,10 +136,12 @@ def why(hit: Any) -> str:
     if hit.why.terms:
         parts.append("words " + ", ".join(terminal.printable(term) for term in hit.why.terms))
     if hit.why.bm25 is not None:
-        parts.append(f"bm25 {hit.why.bm25:.2f}")
+        parts.append(f"bm25 {hit.why.bm25:.1f}")
     if hit.why.cosine is not None:
-        parts.append(f"meaning {hit.why.cosine:.2f}")
-    parts += [f"{name} {value:+.2f}" for name, value in hit.why.stages.items()]
+        parts.append(f"cosine {hit.why.cosine:.2f}")
+    if hit.why.stages:
+        stages = " ".join(f"{value:+.2f} {name}" for name, value in hit.why.stages.items())
+        parts.append(f"rank {stages}")
     return "why: " + " · ".join(parts or ["no shared word or meaning; nothing better is stored"])
 
 

@@ -74,6 +74,7 @@ def test_the_command_reads_well_without_a_terminal(capsys: pytest.CaptureFixture
     assert "\x1b" not in out
     assert max(map(len, out.splitlines())) <= 120
     assert "got the right answer first" in out
+    assert "nobody waits" in out
     assert out.count("why: ") >= STRAIGHT
     assert re.search(r"\d+ memories in all", out)
 

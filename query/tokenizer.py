@@ -45,8 +45,11 @@ _NUMBER = r"\d{4}-\d\d-\d\d(?:t\d\d:\d\d[\d:.z]*)?|\d+(?:[-/.,:]\d+)+(?:[ap]m\b)
 _INITIALS = r"[a-z](?:\.[a-z])+(?![^\W_])\.?"  # u.s.a.
 _ASCII_RAW: Final = re.compile(rf"{_NUMBER}|{_INITIALS}|[a-z0-9]+(?:'[a-z]+)*")
 _RAW: Final = re.compile(rf"{_NUMBER}|{_INITIALS}|{_WORD}(?:'{_WORD})*|[{_EMOJI}]")
-# What no token of ASCII text contains: blanked, so that ``split`` does most of the cutting.
-_BLANKS: Final = str.maketrans(dict.fromkeys('!"#$%&()*+;<=>?@[\\]^_`{|}~', " "))
+# Lower case, and blanks for what no token of ASCII text contains: so that ``split`` does most of the cutting.
+_PLAIN: Final = bytes(
+    0x20 if chr(code) in '!"#$%&()*+;<=>?@[\\]^_`{|}~' else ord(chr(code).lower())
+    for code in range(128)
+) + bytes(128)
 _TYPOGRAPHY: Final = (
     ("\u2019", "'"),
     ("\u2018", "'"),
@@ -121,7 +124,7 @@ class Tokenizer:
             for written, plain in _TYPOGRAPHY:
                 text = text.replace(written, plain)
         if text.isascii():
-            text = text.lower().translate(_BLANKS)
+            text = text.encode().translate(_PLAIN).decode()  # thrice as fast as on str
             chunks = text.split()
             if _MONTH_CHUNKS.isdisjoint(chunks):
                 return chunks

@@ -161,13 +161,11 @@ def pack_values(
     words = np.ascontiguousarray(hashes).view(np.uint32)  # (n, 3)
     changes = np.flatnonzero((words[1:] != words[:-1]).any(axis=1)) + 1
     bounds = np.concatenate(([0], changes, [len(entries)]))
-    sizes = np.diff(bounds)
-    if sizes.max() > ENTRIES_PER_VALUE:
-        pieces = [
-            np.arange(a, b, ENTRIES_PER_VALUE)
-            for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
-        ]
-        bounds = np.concatenate([*pieces, [len(entries)]])
+    pieces = -(-np.diff(bounds) // ENTRIES_PER_VALUE)
+    if pieces.max() > 1:
+        within = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        cuts_at = np.repeat(bounds[:-1], pieces) + within * ENTRIES_PER_VALUE
+        bounds = np.concatenate((cuts_at, [len(entries)]))
     starts = bounds[:-1]
     keys = np.empty((len(starts), KEY_BYTES), np.uint8)
     keys[:, :4] = np.frombuffer(segment.to_bytes(4, "big"), np.uint8)

@@ -8,9 +8,8 @@ Removing a row meanwhile reaches sources and target alike (see ``writing.remove`
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections.abc import Generator
+from bisect import bisect_left
 from itertools import islice
 from typing import Final
 
@@ -33,7 +32,8 @@ from memdb.storage.postings.manifest import Manifest, Merge, Segment
 
 FAN_IN: Final = 16
 _TIER_ROWS: Final = 256  # a segment of tier t holds up to 256 * 16 ** (t + 1) rows
-_VALUES_PER_CHECK: Final = 64
+_PAGE_VALUES: Final = 64
+_ROW_AT: Final = 4 + HASH_BYTES  # where a key's row begins
 _DELETES_PER_CHECK: Final = 256
 _READING_SHARE: Final = 0.4
 
@@ -85,39 +85,69 @@ def _choose(manifest: Manifest, fan_in: int) -> list[int]:
     return []
 
 
-def _values(txn: WriteTxn, source: int, start: _Position) -> Generator[tuple[bytes, int, bytes]]:
-    """(hash, first row, payload) of a source, from the value that may hold ``start``."""
-    key = entry_key(source, *start)
-    found = txn.floor(tables.POSTINGS, key)
-    if found is not None and found[0][:16] == key[:16]:
-        key = found[0]
-    for name, payload in txn.scan(tables.POSTINGS, key, (source + 1).to_bytes(4, "big")):
-        yield name[4:16], int.from_bytes(name[16:], "big"), payload
+class _Source:
+    """One segment being read in order, a page at a time."""
+
+    __slots__ = ("_next", "_stop", "_txn", "more", "names", "payloads")
+
+    def __init__(self, txn: WriteTxn, segment: int, start: _Position) -> None:
+        """From the value that may hold ``start``: the last one whose key is not beyond it."""
+        self._txn = txn
+        self._next = entry_key(segment, *start)
+        self._stop = (segment + 1).to_bytes(4, "big")
+        found = txn.floor(tables.POSTINGS, self._next)
+        if found is not None and found[0][:_ROW_AT] == self._next[:_ROW_AT]:
+            self._next = found[0]
+        self.names: list[bytes] = []  # hash | first row, of values read and not yet taken
+        self.payloads: list[bytes] = []
+        self.more = True
+
+    def fill(self) -> None:
+        """Read a page when only the last one's last value, which bounds the others, is left."""
+        if len(self.names) > 1 or not self.more:
+            return
+        page = self._txn.page(tables.POSTINGS, self._next, self._stop, _PAGE_VALUES)
+        self.names += [key[4:] for key, _ in page]
+        self.payloads += [payload for _, payload in page]
+        self.more = len(page) == _PAGE_VALUES
+        if self.more:
+            self._next = page[-1][0] + b"\0"
+
+    def take(self, bound: bytes | None) -> tuple[list[bytes], list[bytes]]:
+        """What comes before ``bound``; everything read without one."""
+        cut = len(self.names) if bound is None else bisect_left(self.names, bound)
+        taken = self.names[:cut], self.payloads[:cut]
+        self.names, self.payloads = self.names[cut:], self.payloads[cut:]
+        return taken
 
 
 def _merge(
     txn: WriteTxn, manifest: Manifest, merge: Merge, deadline: float, stored: BitMap | None
 ) -> None:
     start = (merge.next_hash, merge.next_row)
-    streams = [_values(txn, source, start) for source in merge.sources]
-    hashes: list[bytes] = []
+    begin = entry_key(0, *start)[4:]
+    sources = [_Source(txn, segment, start) for segment in merge.sources]
+    names: list[bytes] = []
     payloads: list[bytes] = []
-    stop: _Position | None = None
-    # Values arrive by (hash, first row), so all entries below the next value's are complete.
-    for term_hash, first, payload in heapq.merge(*streams):
-        late = len(payloads) % _VALUES_PER_CHECK == 0 and time.perf_counter() >= deadline
-        if payloads and late and (term_hash, first) > start:
-            stop = (term_hash, first)
-            break
-        hashes.append(term_hash)
-        payloads.append(payload)
-    for stream in streams:
-        stream.close()  # no cursor may outlive what is written below
+    bound: bytes | None = begin
+    # Every entry of an unread value is at or past that value's key, so all entries before the
+    # first unread one are complete.
+    while bound is not None and (bound <= begin or time.perf_counter() < deadline):
+        for source in sources:
+            source.fill()
+        bound = min((one.names[-1] for one in sources if one.more), default=None)
+        for source in sources:
+            taken = source.take(bound)
+            names += taken[0]
+            payloads += taken[1]
     rows = BitMap()
-    for source in merge.sources:
-        rows |= manifests.rows_of(txn, source)
+    for segment in merge.sources:
+        rows |= manifests.rows_of(txn, segment)
     absent = rows - stored if stored is not None else BitMap()
-    _write(txn, manifest, merge, (hashes, payloads), stop, absent)
+    stop = (
+        None if bound is None else (bound[:HASH_BYTES], int.from_bytes(bound[HASH_BYTES:], "big"))
+    )
+    _write(txn, manifest, merge, (names, payloads), stop, absent)
     if stop is not None:
         manifest.merge = Merge(merge.target, merge.sources, *stop)
     else:
@@ -133,14 +163,14 @@ def _write(
     absent: BitMap,
 ) -> None:
     """Write the entries from the merge's position up to ``stop`` to the target."""
-    hashes, payloads = values
+    names, payloads = values
     entries = entries_of(b"".join(payloads))
     counts = [len(payload) // entries.dtype.itemsize for payload in payloads]
-    matrix = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, HASH_BYTES)
+    matrix = np.frombuffer(b"".join(names), np.uint8).reshape(-1, HASH_BYTES + 4)[:, :HASH_BYTES]
     owner = np.repeat(np.arange(len(payloads)), counts)
     rows = entries["row"].astype(np.uint32)
     keep = np.ones(len(entries), np.bool_)
-    # Values of one hash are neighbours here, so the first and the last decide what is partial.
+    # Values that begin before the slice, or reach past it, are read again by the other slice.
     if len(keep):
         keep &= ~(_equal(matrix, merge.next_hash)[owner] & (rows < merge.next_row))
     if len(keep) and stop is not None:

@@ -56,7 +56,8 @@ def add_segment(txn: WriteTxn, rows: Sequence[int], batch: AnalysedBatch) -> Non
     numbers = np.asarray(rows, dtype=np.uint32)
     keys = [row_key(int(row)) for row in numbers.tolist()]
     forwards = sorted(zip(keys, batch.forwards(), strict=True))
-    txn.put_many(tables.FORWARD, forwards)
+    last = next(txn.scan_keys(tables.FORWARD, reverse=True), b"")
+    txn.put_many(tables.FORWARD, forwards, append=last < forwards[0][0])  # fuller pages
     manifest = manifests.load(txn)
     _write_segment(txn, manifest, numbers, batch)
     manifests.save(txn, manifest)

@@ -217,3 +217,38 @@ def test_the_accumulator_is_clean_after_every_search(env: Environment) -> None:
         found.search(BitMap(range(50)), 3)
         found.scores_of([1, 2])
         assert not lexical._scratch.scores.any()
+
+
+@pytest.mark.parametrize("dense_share", [1, 10**9])
+@pytest.mark.parametrize("sort_at_most", [3, 10**9])
+@pytest.mark.parametrize("sample", [2, 4096])
+def test_every_way_to_find_the_best_gives_the_same_answer(
+    env: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    dense_share: int,
+    sort_at_most: int,
+    sample: int,
+) -> None:
+    rng = np.random.default_rng(7)
+    analyser = Analyser()
+    rows = np.sort(rng.choice(2000, 600, replace=False)).tolist()
+    put(env, analyser, {row: " ".join(rng.choice(WORDS, 6)) for row in rows})
+    allowed_sets = [
+        BitMap(range(2000)), BitMap(rows), BitMap(rows[::3]), BitMap(range(1000, 90_000)),
+        BitMap(rows[:2]),
+    ]  # fmt: skip
+    with env.read() as txn:
+        found = [ask(txn, analyser, text) for text in ("ana", "ana boat jam", "boat zebra")]
+        by_hand = []
+        for query in found:
+            scores = query.scores_of(np.arange(2000))
+            order = np.lexsort((np.arange(2000), -scores))
+            by_hand.append([int(row) for row in order if scores[row] > 0])
+        monkeypatch.setattr(lexical, "_DENSE_SHARE", dense_share)
+        monkeypatch.setattr(lexical, "_SORT_AT_MOST", sort_at_most)
+        monkeypatch.setattr(lexical, "_SAMPLE", sample)
+        for query, ranking in zip(found, by_hand, strict=True):
+            for allowed in allowed_sets:
+                expected = [row for row in ranking if row in allowed]
+                for limit in (1, 7, 100, 5000):
+                    assert query.search(allowed, limit)[0].tolist() == expected[:limit]

@@ -17,6 +17,7 @@ from memdb.storage import postings, tables
 from memdb.storage.environment import Environment, ReadTxn
 from memdb.storage.postings import layout, manifest
 from memdb.storage.postings.layout import Analysed, AnalysedBatch
+from memdb.storage.store import Store, Writer
 from memdb.storage.values import obeys_size_rule
 
 TERMS = [bytes([n]) * 12 for n in (1, 2, 3, 7, 128, 255)] + [b"\x01" * 11 + b"\x02"]
@@ -260,3 +261,28 @@ def test_lengths_in_one_byte_are_exact_when_short_and_within_three_percent_when_
     assert (np.abs(kept - lengths) <= 0.027 * lengths).all()
     assert (np.diff(postings.LENGTHS) > 0).all()
     assert postings.encode_lengths(np.array([2**32 - 1], np.uint32))[0] == 255
+
+
+def test_fresh_rows_are_seen_by_the_next_read_however_often_they_were_read(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "db")
+    expected: list[int] = []
+    for row in range(12):
+
+        def write(txn: Writer, row: int = row) -> None:
+            postings.add(txn, row, analysed(Counter({TERMS[row % 2]: 1 + row})))
+            txn.changed(added=[row])
+            if row % 4 == 3:  # gone again, in a transaction that leaves as many rows as before
+                postings.remove(txn, [row - 1])
+                txn.changed(removed=[row - 1])
+
+        store.write(write)
+        expected = [*expected, row] if row % 4 != 3 else [*expected[:-1], row]
+        for _ in range(2):
+            with store.read() as txn:
+                every = postings.PostingsReader(txn).every_row()
+                assert sorted(every["row"].tolist()) == expected
+    store.write(lambda txn: postings.fold(txn, at_least=1))
+    with store.read() as txn:
+        assert len(postings.fresh(txn).rows) == 0
+        assert sorted(postings.PostingsReader(txn).every_row()["row"].tolist()) == expected
+    store.close()

@@ -196,7 +196,7 @@ class Tour:
         self._typed(f'db.context("{TO_PLAN}", tokens={BUDGET_TOKENS})')
         pack = db.context(TO_PLAN, tokens=BUDGET_TOKENS)
         for line in terminal.printable_lines(pack.text).splitlines():
-            self._out.lines("     " + part for part in terminal.wrap(line, self._out.columns - 5))
+            self._wrapped(line)
         self._out.note(
             f"     {pack.tokens} tokens; {counted(len(pack.dropped), 'weaker hit')} left out"
         )
@@ -205,7 +205,7 @@ class Tour:
         self._title("What it costs", "db.stats()")
         stats = db.stats()
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in stats["kinds"].items())
-        self._out.line(f"     {counted(stats['memories'], 'memory', 'memories')}: {kinds}")
+        self._wrapped(f"{counted(stats['memories'], 'memory', 'memories')}: {kinds}")
         self._out.line(f"     {size(stats['bytes']['total'])} on disk, everything counted")
 
     def _elsewhere(self, db: memdb.Database) -> None:
@@ -219,7 +219,7 @@ class Tour:
         self._typed(f'memdb --db {db.path.name} recall "{CHANGING}" -k 1 --json')
         found = self._command(db.path, "recall", CHANGING, "-k", "1")
         first = str(found["hits"][0]["text"])
-        self._out.line(f"     {first}")
+        self._wrapped(first)
 
     def _command(self, path: Path, *words: str) -> dict[str, Any]:
         """Run the command line in a process of its own; its JSON."""
@@ -265,9 +265,9 @@ class Tour:
         )
         self._answers.append(answer)
         out.line()
-        asked = out.style(question.text, "bold")
-        options = "".join(f"  {name}={value!r}" for name, value in question.options.items())
-        out.line(f"  {out.style('?', 'cyan', 'bold')}  {asked}{out.style(options, 'dim')}")
+        out.line(f"  {out.style('?', 'cyan', 'bold')}  {out.style(question.text, 'bold')}")
+        for name, value in question.options.items():
+            self._wrapped(f"{name}={value!r}", "dim")
         if not hits:
             out.line("     " + out.style("nothing found", "red"))
             return
@@ -277,15 +277,21 @@ class Tour:
         out.line(f"  {mark}  {first}")
         out.lines(f"     {line}" for line in rest)
         origin = [*out.origin(hits[0].memory), f"ahead of {counted(others, 'rival')}"]
-        out.note("     " + " · ".join([*origin, f"{elapsed_ms:.1f} ms"]))
-        out.line("     " + out.style(terminal.fit(why(hits[0]), out.columns - 5), "cyan"))
+        self._wrapped(" · ".join([*origin, f"{elapsed_ms:.1f} ms"]), "dim")
+        self._wrapped(why(hits[0]), "cyan")
 
     def _title(self, title: str, remark: str) -> None:
         self._step += 1
         out = self._out
         out.line()
         head = out.style(f"{self._step}  {title}", "bold", "blue")
-        out.line(f"{head}  {out.style(remark, 'dim')}".rstrip())
+        room = out.columns - len(title) - 5
+        out.line(f"{head}  {out.style(terminal.fit(remark, room), 'dim')}")
+
+    def _wrapped(self, text: str, *styles: str) -> None:
+        """Indented text, broken between words."""
+        for part in terminal.wrap(text, self._out.columns - 5):
+            self._out.line("     " + self._out.style(part, *styles))
 
     def _typed(self, code: str) -> None:
         """A line as a user would type it."""

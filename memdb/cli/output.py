@@ -80,7 +80,7 @@ class Output:
             label = self.style(name.ljust(wide), "bold")
             first, *rest = _shown(value, max(20, self.columns - wide - 2))
             self.line(f"{label}  {first}".rstrip())
-            self.lines(" " * (wide + 2) + line for line in rest)
+            self.lines((" " * (wide + 2) + line).rstrip() for line in rest)
 
     # --- memories -----------------------------------------------------------------------
 
@@ -126,7 +126,8 @@ class Output:
         where = " · ".join(self.origin(hit.memory))
         self.line(indent + self.style(terminal.fit(where, self.columns - 10), "dim"))
         if explain:
-            self.line(indent + self.style(terminal.fit(why(hit), self.columns - 10), "cyan"))
+            for part in terminal.wrap(why(hit), self.columns - 10):
+                self.line(indent + self.style(part, "cyan"))
             self.line(indent + self.style(hit.id, "dim"))
 
 

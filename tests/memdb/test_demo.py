@@ -68,11 +68,14 @@ def test_the_command_prints_json_that_says_all_is_well(
     assert all(set(answer) == keys for answer in found["answers"])
 
 
-def test_the_command_reads_well_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_reads_well_without_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "72")
     assert main(["demo"]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    assert max(map(len, out.splitlines())) <= 120
+    assert max(map(len, out.splitlines())) <= 72
     assert "got the right answer first" in out
     assert "nobody waits" in out
     assert out.count("why: ") >= STRAIGHT

@@ -4,9 +4,9 @@ The strategy: readers map the file shared and read-only; the one writer uses ``p
 ``fdatasync`` on the same pages, so no view is ever half remapped. A mapping covers what the file
 held when it was made: growth is seen after ``refresh``. What the body means is decided above.
 
-    header := magic 8 bytes | version u32 | header bytes u32 | length u32 | fields | crc32c u32 | 0...
+    header := magic 8 bytes | version u32 | header bytes u32 | length u32 | fields | crc32c u32
 
-The checksum covers all before it; the header is a multiple of 4,096 bytes.
+The checksum covers all before it; zeros fill the header up to a multiple of 4,096 bytes.
 """
 
 from __future__ import annotations

@@ -201,18 +201,20 @@ int64_t search_batch(uint32_t level, bool use_codes, In<uint8_t, 1> groups,
 
 NB_MODULE(_native, module) {
   using namespace nb::literals;
+  const auto array = [](const char* name) { return nb::arg(name).noconvert(); };
   module.def("available", &available);
-  module.def("rotate", &rotate_all, "x"_a.noconvert(), "signs"_a.noconvert(), "back"_a);
-  module.def("quantise8", &quantise8_all, "x"_a.noconvert(), "payload"_a.noconvert(), "scales"_a.noconvert());
-  module.def("sign_codes", &sign_codes, "residuals"_a.noconvert(), "codes"_a.noconvert());
-  module.def("quantise_queries", &quantise_queries, "queries"_a.noconvert(), "planes"_a.noconvert(), "deltas"_a.noconvert());
-  module.def("seal", &seal, "level"_a, "records"_a.noconvert(), "slots"_a.noconvert());
-  module.def("check", &check, "level"_a, "records"_a.noconvert(), "slots"_a.noconvert());
-  module.def("scan", &scan, "level"_a, "groups"_a.noconvert(), "dim"_a, "planes"_a.noconvert(), "delta"_a, "allowed"_a.noconvert(),
-             "slots"_a.noconvert(), "keys"_a.noconvert());
-  module.def("rescore", &rescore_slots, "level"_a, "records"_a.noconvert(), "dim"_a, "metric"_a,
-             "precision"_a, "query"_a.noconvert(), "slots"_a.noconvert(), "distances"_a.noconvert());
-  module.def("search", &search_batch, "level"_a, "use_codes"_a, "groups"_a.noconvert(), "records"_a.noconvert(),
-             "metric"_a, "precision"_a, "queries"_a.noconvert(), "signs"_a.noconvert(), "centre"_a.noconvert(), "allowed"_a.noconvert(), "keep"_a,
-             "threads"_a, "slots"_a.noconvert(), "distances"_a.noconvert());
+  module.def("rotate", &rotate_all, array("x"), array("signs"), "back"_a);
+  module.def("quantise8", &quantise8_all, array("x"), array("payload"), array("scales"));
+  module.def("sign_codes", &sign_codes, array("residuals"), array("codes"));
+  module.def("quantise_queries", &quantise_queries, array("queries"), array("planes"),
+             array("deltas"));
+  module.def("seal", &seal, "level"_a, array("records"), array("slots"));
+  module.def("check", &check, "level"_a, array("records"), array("slots"));
+  module.def("scan", &scan, "level"_a, array("groups"), "dim"_a, array("planes"), "delta"_a,
+             array("allowed"), array("slots"), array("keys"));
+  module.def("rescore", &rescore_slots, "level"_a, array("records"), "dim"_a, "metric"_a,
+             "precision"_a, array("query"), array("slots"), array("distances"));
+  module.def("search", &search_batch, "level"_a, "use_codes"_a, array("groups"), array("records"),
+             "metric"_a, "precision"_a, array("queries"), array("signs"), array("centre"),
+             array("allowed"), "keep"_a, "threads"_a, array("slots"), array("distances"));
 }

@@ -38,8 +38,8 @@ struct Records {
 // Bytes of one group of codes with its factors.
 uint64_t group_bytes(uint32_t words);
 
-// The `keep` allowed rows of smallest key, unordered. `allowed` has a bit a slot, in `allowed_bytes`
-// bytes, all of them within the groups.
+// The `keep` allowed rows of smallest key, unordered. `allowed` has a bit a slot, in
+// `allowed_bytes` bytes, all of them within the groups.
 void shortlist(const Kernels& kernels, const Codes& codes, const QueryPlanes& query,
                const uint8_t* allowed, uint64_t allowed_bytes, uint32_t keep,
                std::vector<Candidate>& found);

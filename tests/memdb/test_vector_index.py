@@ -314,15 +314,16 @@ def test_killed_writers_lose_nothing_acknowledged(tmp_path: Path) -> None:
         pass
     for round_number in range(4):
         writers = [run(WRITER, tmp_path, 2 * round_number + which) for which in (1, 2)]
-        time.sleep(0.7 + 0.17 * round_number)
+        lines = [writer.stdout.readline() for writer in writers if writer.stdout is not None]
+        time.sleep(0.1 + 0.13 * round_number)
         for writer in writers:
             writer.send_signal(signal.SIGKILL)
         for writer in writers:
-            lines = writer.communicate()[0].split("\n")
-            acknowledged += [(int(a), int(b)) for a, b in (line.split() for line in lines if line)]
+            lines += writer.communicate()[0].splitlines()
+        acknowledged += [(int(a), int(b)) for a, b in (line.split() for line in lines)]
         with VectorIndex(tmp_path) as index:
             _check_acknowledged(index, acknowledged)
-    assert len(acknowledged) > 8
+    assert len(acknowledged) >= 8
 
 
 def _check_acknowledged(index: VectorIndex, acknowledged: list[tuple[int, int]]) -> None:
@@ -335,7 +336,7 @@ def _check_acknowledged(index: VectorIndex, acknowledged: list[tuple[int, int]])
     stats = index.stats()
     assert stats["fresh"] + stats["encoded"] == len(index)
     found, _ = index.search(np.zeros(8), 50)
-    assert len(set(found[0].tolist())) == min(50, len(index))
+    assert len(set(found[0].tolist()) - {NO_ID}) == min(50, len(index))
 
 
 def test_another_process_sees_a_write_at_its_next_call(tmp_path: Path) -> None:

@@ -7,11 +7,22 @@ both, in order of time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import tzinfo
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from memdb import validate
-from memdb.storage.store import Reader
+from memdb.errors import MissingDependency
+from memdb.query import filters
+from memdb.storage import series
+from memdb.storage.series import SeriesKey
+from memdb.storage.series_codec import Sample
+from memdb.storage.store import Reader, Writer
+from memdb.times import parse_time
 from memdb.types import Memory, Written, to_micros
 from memdb.validate import TimeLike
 
@@ -47,6 +58,8 @@ class History:
         further fields is a sample of a series. Raises ``InvalidArgument``.
         """
         when = self._db._engine.now() if event_time is None else event_time
+        if text is None and data is not None and not fields:
+            return self._append_sample(kind, data, when, stream, source, namespace)
         return self._db.remember(
             text,
             data=data,
@@ -56,6 +69,60 @@ class History:
             source=source,
             namespace=namespace,
             **fields,
+        )
+
+    def append_many(
+        self,
+        kind: str,
+        samples: Iterable[tuple[TimeLike, Any]],
+        *,
+        stream: str | None = None,
+        source: str | None = None,
+        namespace: str | None = None,
+        batch: int = 8192,
+    ) -> int:
+        """Append many samples of one series, as (event_time, data); returns how many.
+
+        Each batch is one durable transaction.
+        """
+        key = self._series(kind, stream, source, namespace)
+        engine = self._db._engine
+        zone, now = engine.zone, to_micros(engine.now())
+        total = 0
+        iterator = iter(samples)
+        while chunk := [_sample(when, data, zone, now) for when, data in islice(iterator, batch)]:
+            engine.store.write(_appending(key, chunk))
+            total += len(chunk)
+        self._db._maintenance.notify()
+        return total
+
+    def _append_sample(
+        self,
+        kind: str,
+        data: Any,
+        when: TimeLike,
+        stream: str | None,
+        source: str | None,
+        namespace: str | None,
+    ) -> Written:
+        key = self._series(kind, stream, source, namespace)
+        engine = self._db._engine
+        sample = _sample(when, data, engine.zone, to_micros(engine.now()))
+        (id,) = engine.store.write(_appending(key, [sample]))
+        self._db._maintenance.notify()
+        series_id = series.parse_id(id)
+        assert series_id is not None, "the store gives ids it can read"
+        found = series.Found(sample.event_us, *series_id, sample)
+        return Written(id, "inserted", series.to_memory(key, found))
+
+    def _series(
+        self, kind: str, stream: str | None, source: str | None, namespace: str | None
+    ) -> SeriesKey:
+        return SeriesKey(
+            self._db._write_namespace(namespace),
+            validate.string(kind, "kind"),
+            validate.optional_string(stream, "stream"),
+            validate.string(self._db._source if source is None else source, "source"),
         )
 
     def range(
@@ -77,65 +144,128 @@ class History:
         """
         db = self._db
         zone = db._engine.zone
-        low, high = (
-            None if value is None else to_micros(validate.moment(value, field, zone) or db._engine.now())
-            for value, field in ((start, "start"), (end, "end"))
-        )
+        low = None if start is None else parse_time(start, zone=zone, field="start").start_us
+        high = None if end is None else parse_time(end, zone=zone, field="end").start_us
         if limit is not None:
             validate.integer(limit, "limit", 0, 1 << 62)
-        condition: dict[str, Any] = {}
-        if kind is not None:
-            condition["kind"] = validate.string(kind, "kind")
-        if stream is not None:
-            condition["stream"] = validate.string(stream, "stream")
-        if where:
-            condition = {"$and": [condition, dict(where)]} if condition else dict(where)
-        compiled = db._reader.compile(condition or None)
-        scope = db._read_namespace(namespace)
-        return self._walk(compiled, scope, low, high, limit, reverse)
+        named = {
+            name: validate.string(value, name)
+            for name, value in (("kind", kind), ("stream", stream))
+            if value is not None
+        }
+        condition = {"$and": [named, dict(where)]} if named and where else named or where
+        walk = _Walk(
+            db,
+            namespace=db._read_namespace(namespace),
+            kind=kind,
+            stream=stream,
+            rows_filter=db._reader.compile(condition),
+            sample_filter=db._reader.compile(where or None),
+            low=low,
+            high=high,
+            reverse=reverse,
+        )
+        return walk.memories(limit)
 
-    def _walk(
+    def to_arrow(
         self,
-        compiled: Any,
-        scope: str,
+        kind: str | None = None,
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        *,
+        stream: str | None = None,
+        where: Mapping[str, Any] | None = None,
+        namespace: str | None = None,
+    ) -> pyarrow.Table:
+        """The same range as a table: event_time, stream, source, text, and a column a data field.
+
+        Data that is not an object goes to the column ``value``; nested values become JSON. Raises
+        ``MissingDependency`` without the ``[arrow]`` extra.
+        """
+        try:
+            import pyarrow
+        except ImportError as error:
+            raise MissingDependency("to_arrow needs pyarrow", extra="arrow") from error
+        found = self.range(kind, start, end, stream=stream, where=where, namespace=namespace)
+        return pyarrow.Table.from_pylist([_arrow_row(memory) for memory in found])
+
+
+class _Walk:
+    """One range, read chunk by chunk, each from a snapshot of its own."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        namespace: str,
+        kind: str | None,
+        stream: str | None,
+        rows_filter: filters.Filter | None,
+        sample_filter: filters.Filter | None,
         low: int | None,
         high: int | None,
-        limit: int | None,
         reverse: bool,
-    ) -> Iterator[Memory]:
-        """Chunk by chunk, each from a snapshot of its own, resuming after the last entry."""
-        engine, last = self._db._engine, None
+    ) -> None:
+        self._db = database
+        self._engine = database._engine
+        self._namespace = namespace
+        self._kind = kind
+        self._stream = stream
+        self._rows_filter = rows_filter
+        self._sample_filter = sample_filter
+        self._low = low
+        self._high = high
+        self._reverse = reverse
+        self._last_row: tuple[int, int] | None = None
+        self._last_sample: series.Position | None = None
+
+    def memories(self, limit: int | None) -> Iterator[Memory]:
         left = limit
         while left is None or left > 0:
             want = _CHUNK if left is None else min(_CHUNK, left)
-            with engine.store.read() as txn:
-                rows = self._db._reader.select(txn, scope, compiled)
-                entries = self._entries(txn, rows, low, high, reverse, last, want)
-                found = engine.records.get_many(txn, [row for _, row in entries])
-            for entry in entries:
-                yield found[entry[1]]
-            if len(entries) < want:
+            with self._engine.store.read() as txn:
+                chunk = self._chunk(txn, want)
+            yield from chunk
+            if len(chunk) < want:
                 return
-            last = entries[-1]
-            left = None if left is None else left - len(entries)
+            left = None if left is None else left - len(chunk)
 
-    def _entries(
-        self,
-        txn: Reader,
-        rows: Any,
-        low: int | None,
-        high: int | None,
-        reverse: bool,
-        last: tuple[int, int] | None,
-        want: int,
-    ) -> list[tuple[int, int]]:
-        """Up to ``want`` of (microseconds, row) past ``last``."""
-        if last is not None and reverse:
-            high = last[0] + 1
-        elif last is not None:
-            low = last[0]
-        found = []
-        for entry in self._db._engine.filters.times_in_order(
+    def _chunk(self, txn: Reader, want: int) -> list[Memory]:
+        """The next ``want`` memories; remembers where it stopped."""
+        entries = self._entries(txn, want)
+        samples = self._samples(txn, want)
+        if not samples:
+            chosen = entries
+        else:
+            merged = heapq.merge(
+                ((micros, 0, place) for place, (micros, _) in enumerate(entries)),
+                ((sample.event_us, 1, place) for place, (sample, _) in enumerate(samples)),
+                key=lambda item: -item[0] if self._reverse else item[0],
+            )
+            order = list(islice(merged, want))
+            chosen = [entries[place] for _, leg, place in order if leg == 0]
+        found = self._engine.records.get_many(txn, [row for _, row in chosen])
+        if chosen:
+            self._last_row = chosen[-1]
+        if not samples:
+            return [found[row] for _, row in chosen]
+        for _, leg, place in order:
+            if leg == 1:
+                self._last_sample = samples[place][0].position
+        return [
+            found[entries[place][1]] if leg == 0 else samples[place][1] for _, leg, place in order
+        ]
+
+    def _entries(self, txn: Reader, want: int) -> list[tuple[int, int]]:
+        """Up to ``want`` of (microseconds, row) past the last one."""
+        rows = self._db._reader.select(txn, self._namespace, self._rows_filter)
+        low, high, last, reverse = self._low, self._high, self._last_row, self._reverse
+        if last is not None:
+            low, high = (low, last[0] + 1) if reverse else (last[0], high)
+        found: list[tuple[int, int]] = []
+        if not rows:
+            return found
+        for entry in self._engine.filters.times_in_order(
             txn, "event_time", low, high, reverse=reverse
         ):
             if last is not None and (entry >= last if reverse else entry <= last):
@@ -145,3 +275,53 @@ class History:
                 if len(found) == want:
                     break
         return found
+
+    def _samples(self, txn: Reader, want: int) -> list[tuple[series.Found, Memory]]:
+        """Up to ``want`` samples past the last one, with the memories they are."""
+        known = series.matching(
+            txn, namespace=self._namespace, kind=self._kind, stream=self._stream
+        )
+        found: list[tuple[series.Found, Memory]] = []
+        if not known:
+            return found
+        for sample in series.read_range(
+            txn, known, self._low, self._high, reverse=self._reverse, after=self._last_sample
+        ):
+            memory = series.to_memory(known[sample.series].key, sample)
+            if self._sample_filter is None or filters.matches(self._sample_filter, memory):
+                found.append((sample, memory))
+                if len(found) == want:
+                    break
+        return found
+
+
+def _sample(when: TimeLike, data: Any, zone: tzinfo, now_us: int) -> Sample:
+    span = parse_time(when, zone=zone, field="event_time")
+    return Sample(
+        span.start_us, now_us, validate.json_data(data), None, span.zone, span.precision
+    )
+
+
+def _appending(key: SeriesKey, samples: list[Sample]) -> Callable[[Writer], list[str]]:
+    def append(txn: Writer) -> list[str]:
+        ids = series.append(txn, key, samples)
+        txn.series_changed()
+        return ids
+
+    return append
+
+
+def _arrow_row(memory: Memory) -> dict[str, Any]:
+    row = {
+        "event_time": memory.event_time,
+        "stream": memory.stream,
+        "source": memory.source,
+        "text": memory.text,
+    }
+    data = memory.data if isinstance(memory.data, dict) else {"value": memory.data}
+    for name, value in data.items():
+        nested = isinstance(value, dict | list)
+        row[f"data.{name}" if name in row else name] = (
+            msgspec.json.encode(value).decode() if nested else value
+        )
+    return row

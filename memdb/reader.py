@@ -19,8 +19,8 @@ from memdb import validate
 from memdb.engine import Engine
 from memdb.errors import InvalidArgument
 from memdb.query import filters
-from memdb.storage import lookups
-from memdb.storage.ids import parse_id, require_id
+from memdb.storage import lookups, series
+from memdb.storage.ids import require_id
 from memdb.storage.store import Reader, Writer
 from memdb.types import Memory, Page, to_micros
 
@@ -75,10 +75,10 @@ class MemoryReader:
 
     def get(self, namespace: str, id: str, as_of: datetime | None = None) -> Memory | None:
         """The current version of a memory, or the one memdb believed at ``as_of``."""
-        raw_id = parse_id(id) if isinstance(id, str) else None
-        if raw_id is None:
-            require_id(id)
-            return None
+        if series.parse_id(id) is not None:
+            with self._engine.store.read() as txn:
+                return self._samples(txn, namespace, [id]).get(id)
+        raw_id = require_id(id)
         with self._engine.store.read() as txn:
             row = lookups.row_of(txn, raw_id)
             if row is None or row not in self.select(txn, namespace, None):
@@ -101,12 +101,24 @@ class MemoryReader:
 
     def get_many(self, namespace: str, ids: Sequence[str]) -> list[Memory | None]:
         """The memories in the order of ``ids``; None where there is none."""
-        raw = [require_id(one, "ids") for one in ids]
+        sampled = [one for one in ids if series.parse_id(one) is not None]
+        raw = [require_id(one, "ids") if one not in sampled else b"" for one in ids]
         with self._engine.store.read() as txn:
+            samples = self._samples(txn, namespace, sampled)
             visible = self.select(txn, namespace, None)
             rows = {k: r for k, r in lookups.rows_of(txn, sorted(set(raw))).items() if r in visible}
             memories = self._engine.records.get_many(txn, sorted(rows.values()))
-        return [memories.get(rows[one]) if one in rows else None for one in raw]
+        return [
+            samples.get(id) if not one else memories.get(rows[one]) if one in rows else None
+            for id, one in zip(ids, raw, strict=True)
+        ]
+
+    @staticmethod
+    def _samples(txn: Reader, namespace: str, ids: Sequence[str]) -> dict[str, Memory]:
+        """The samples of those ids that the namespace covers."""
+        found = series.get_many(txn, ids) if ids else {}
+        inside = f"{namespace}/" if namespace else ""
+        return {id: m for id, m in found.items() if f"{m.namespace}/".startswith(inside)}
 
     def versions(self, namespace: str, id: str) -> list[Memory]:
         """Every version of a visible memory, oldest first, the current one last."""

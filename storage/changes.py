@@ -25,11 +25,12 @@ _TOO_LARGE = b"*"
 class Change:
     """Rows that appeared and rows that went, within one operation."""
 
-    __slots__ = ("added", "removed")
+    __slots__ = ("added", "removed", "samples")
 
     def __init__(self) -> None:
         self.added = BitMap()
         self.removed = BitMap()
+        self.samples = False  # samples have no rows: nothing that a cache of rows must know
 
     def note(self, added: Iterable[int], removed: Iterable[int]) -> None:
         added, removed = BitMap(added), BitMap(removed)
@@ -37,7 +38,7 @@ class Change:
         self.removed = (self.removed | removed) - added
 
     def __bool__(self) -> bool:
-        return bool(self.added) or bool(self.removed)
+        return bool(self.added) or bool(self.removed) or self.samples
 
     def pack(self) -> bytes:
         added, removed = (_pack(rows) for rows in (self.added, self.removed))

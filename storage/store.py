@@ -64,6 +64,10 @@ class Writer(WriteTxn):
         """Note rows that became visible or invisible; ``content_seq`` will count it."""
         self._change.note(added, removed)
 
+    def series_changed(self) -> None:
+        """Note that samples came or went; they have no rows, and ``content_seq`` counts them."""
+        self._change.samples = True
+
     def layout_moved(self) -> None:
         """Note that maintenance moved bytes that caches of other readers may point at."""
         self._layout_moved = True

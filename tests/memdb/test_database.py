@@ -516,3 +516,38 @@ def test_an_unwritable_directory_is_permission_denied(tmp_path: Path) -> None:
         target = tmp_path / "db"
     with pytest.raises(memdb.PermissionDenied):
         memdb.open(target)
+
+
+def test_samples_and_messages_are_read_together_in_time(db: memdb.Database) -> None:
+    start = datetime(2024, 5, 1, tzinfo=UTC)
+    count = db.history.append_many(
+        "heart_rate", [(start + timedelta(minutes=i), {"bpm": 60 + i % 7}) for i in range(3000)]
+    )
+    assert count == 3000
+    single = db.history.append(
+        "heart_rate", data={"bpm": 99}, event_time=start + timedelta(minutes=10, seconds=30)
+    )
+    db.history.append("message", "hello", event_time=start + timedelta(minutes=10, seconds=45))
+    everything = list(db.history.range(None, "2024-05-01T00:10:00Z", "2024-05-01T00:12:00Z"))
+    assert [m.data if m.text is None else m.text for m in everything] == [
+        {"bpm": 63},
+        {"bpm": 99},
+        "hello",
+        {"bpm": 64},
+    ]
+    times = [m.event_time for m in db.history.range()]
+    assert len(times) == 3002 and times == sorted(times)
+    assert [m.event_time for m in db.history.range(reverse=True)] == times[::-1]
+    assert len(list(db.history.range("heart_rate", where={"event_time": {"$lt": "2024-05-02"}}))) > 1
+    assert db[single.id].data == {"bpm": 99}
+    assert db.get_many([single.id])[0] == db[single.id]
+    assert len(db.recall("hello", mode="lexical")) == 1
+
+
+def test_a_range_becomes_an_arrow_table(db: memdb.Database) -> None:
+    pytest.importorskip("pyarrow")
+    db.history.append("steps", data={"count": 5, "where": {"lat": 1.5}}, event_time="2024-05-01")
+    db.history.append("steps", data=7, event_time="2024-05-02")
+    table = db.history.to_arrow("steps")
+    assert table.column("count").to_pylist() == [5, None]
+    assert table.column("where").to_pylist() == ['{"lat":1.5}', None]

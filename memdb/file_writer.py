@@ -1,7 +1,7 @@
 """Writing what changed in a file: its old chunks out, its new ones in, its row of the ledger.
 
 Texts are embedded and analysed before the transaction, many files' at once; the transaction then
-takes each file whole. A file whose row of the ledger is not the one the change was computed from
+takes the whole group, each file whole. A file whose row of the ledger is not the one the change was computed from
 has been synced by another process meanwhile and is left to it. A chunk that stayed keeps its
 memory, row and vector; only what says where it stands is rewritten, in place: line numbers are no
 belief of the owner's, so they make no version.
@@ -31,7 +31,7 @@ from memdb.storage import lookups, postings
 from memdb.storage.ids import require_id
 from memdb.storage.store import Writer
 from memdb.times import parse_time
-from memdb.types import Memory, Written
+from memdb.types import Memory
 from memdb.validate import Draft
 from memdb.writer import to_trash
 
@@ -59,12 +59,13 @@ def stream_name(root: str, path: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A change with everything that needs no transaction."""
+class _Drafted:
+    """A change with the memories it makes: of its new chunks, and (by raw id) of those that are
+    to be restated."""
 
     change: FileChange
-    insert: Callable[[Writer], list[Written]]
-    restated: Sequence[tuple[bytes, Memory]]  # raw id, the memory the file now gives
+    new: Sequence[Draft] = ()
+    restated: Sequence[tuple[bytes, Memory]] = ()
 
 
 class FileWriter:
@@ -85,39 +86,51 @@ class FileWriter:
         skipped with the reason, one that another process made meanwhile not at all.
         """
         drafted = [self._drafted(change) for change in changes]
-        self._embed([draft for _, drafts, _ in drafted for draft in drafts])
-        prepared = [
-            _Prepared(change, self._db._writer.insertion(drafts, dedup="off"), restated)
-            for change, drafts, restated in drafted
-        ]
+        self._embed([draft for item in drafted for draft in item.new])
+        while drafted:
+            stale = self._engine.store.write(self._transaction(drafted, previous))
+            if not stale:
+                break
+            drafted = [item for item in drafted if item.change.path not in stale]
+        self._db._maintenance.notify()
+        return [item.change for item in drafted]
+
+    def _transaction(
+        self, drafted: Sequence[_Drafted], previous: Mapping[str, FileState]
+    ) -> Callable[[Writer], set[str]]:
+        """Writes all of the group and returns nothing, or nothing and the paths that are stale."""
+        insert = self._db._writer.insertion(
+            [draft for item in drafted for draft in item.new], dedup="off"
+        )
         now = self._engine.now()
         batch = self._engine.new_id(now)
 
-        def run(txn: Writer) -> list[FileChange]:
-            removed: list[tuple[int, Memory]] = []
-            done = []
-            for item in prepared:
-                if self._is_current(txn, item.change, previous):
-                    removed += self._removed(txn, item.change)
-                    self._apply(txn, item)
-                    done.append(item.change)
+        def run(txn: Writer) -> set[str]:
+            stale = {
+                item.change.path
+                for item in drafted
+                if not self._is_current(txn, item.change, previous)
+            }
+            if stale:
+                return stale
+            removed = [pair for item in drafted for pair in self._removed(txn, item.change)]
             if removed:
                 to_trash(txn, self._engine, removed, batch, now)
-            return done
+            for item in drafted:
+                self._restate(txn, item.restated)
+            ids = iter([one.id for one in insert(txn)])
+            for item in drafted:
+                self._enter_in_ledger(txn, item.change, [next(ids) for _ in item.new])
+            return stale
 
-        done = self._engine.store.write(run)
-        self._db._maintenance.notify()
-        return done
+        return run
 
     # --- before the transaction ---------------------------------------------------------
 
-    def _drafted(
-        self, change: FileChange
-    ) -> tuple[FileChange, list[Draft], list[tuple[bytes, Memory]]]:
-        """The change with the memories of its new chunks and of those to be restated."""
+    def _drafted(self, change: FileChange) -> _Drafted:
         document = change.document
         if document is None:
-            return change, [], []
+            return _Drafted(change)
         try:
             common = self._common(change.path, document)
             drafts = [self._draft(change.path, chunk, common) for chunk in change.added]
@@ -127,8 +140,8 @@ class FileWriter:
                 if kept.restated
             ]
         except InvalidArgument as error:
-            return _refused(change, str(error)), [], []
-        return change, drafts, restated
+            return _Drafted(_refused(change, str(error)))
+        return _Drafted(change, drafts, restated)
 
     def _common(self, path: str, document: Document) -> dict[str, Any]:
         """What all chunks of a file share."""
@@ -187,11 +200,8 @@ class FileWriter:
         paths = [change.path] if change.old_path is None else [change.path, change.old_path]
         return all(ledger.state_at(txn, self._prefix, path) == previous.get(path) for path in paths)
 
-    def _apply(self, txn: Writer, item: _Prepared) -> None:
-        change = item.change
-        self._restate(txn, item.restated)
-        written = item.insert(txn)
-        state = change.state_with([one.id for one in written])
+    def _enter_in_ledger(self, txn: Writer, change: FileChange, ids: Sequence[str]) -> None:
+        state = change.state_with(ids)
         if change.old_path is not None:
             ledger.drop_state(txn, self._prefix, change.old_path)
         if state is not None:

@@ -25,7 +25,9 @@ MAY_HAVE_LONG_LINES = {".md", ".json", ".jsonl", ".txt", ""}
 # Written apart, so that this file does not find itself.
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK|NotImplemented" r"Error)\b")
 # In examples the home directory is that of ana, or me.
-MACHINE_PATH = re.compile(r"(?<![\w.~])/(work|root|home/(?!(ana|me)/)\w+|Users/\w+)/|[A-Z]:\\Users\\")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.~])/(work|root|home/(?!(ana|me)/)\w+|Users/\w+)/|[A-Z]:\\Users\\"
+)
 
 
 def text_files() -> list[tuple[str, str]]:

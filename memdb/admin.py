@@ -15,14 +15,16 @@ from typing import Any
 import msgspec
 from pyroaring import BitMap
 
-from memdb import checking, transfer
+from memdb import checking
 from memdb.engine import HIDDEN, Engine
 from memdb.errors import InvalidArgument, LockHeld
 from memdb.maintenance import Maintenance
 from memdb.progress import Progress, reporting
+from memdb.query.lexical import LexicalQuery
 from memdb.reader import MemoryReader
 from memdb.storage import format as disk_format
-from memdb.storage import generations, spaces, tables
+from memdb.storage import generations, lookups, spaces, tables
+from memdb.storage.ids import require_id
 from memdb.storage.store import Reader, Writer
 from memdb.types import Memory, Report, to_micros
 from memdb.validate import Draft
@@ -99,8 +101,6 @@ class Admin:
 
     def _mentioning(self, txn: Reader, namespace: str, person: str) -> BitMap:
         """Visible rows whose words contain every word of ``person``."""
-        from memdb.query.lexical import LexicalQuery
-
         rows = self._reader.select(txn, namespace, None)
         for term in self._engine.analyser.query(person, txn.digest):
             rows = LexicalQuery(txn, [term]).matches(rows)
@@ -189,6 +189,8 @@ class Admin:
         progress: Progress,
     ) -> int:
         """Every selected memory with every field, and its vector where there is no text."""
+        from memdb import transfer  # pyarrow and compression: only when asked for
+
         total = self._reader.count(namespace, where)
         memories = self._with_vectors(self._reader.iterate(namespace, where))
         with reporting(progress, total, "exporting") as report:
@@ -205,9 +207,6 @@ class Admin:
         if memory.text is not None and memory.space is None:
             return None
         engine = self._engine
-        from memdb.storage import lookups
-        from memdb.storage.ids import require_id
-
         with engine.store.read() as txn:
             row = lookups.row_of(txn, require_id(memory.id))
             space = engine.space_named(txn, memory.space)
@@ -218,6 +217,8 @@ class Admin:
 
     def import_(self, path: Path, progress: Progress) -> int:
         """Read an export; memories whose id is known are left alone. Idempotent."""
+        from memdb import transfer
+
         added = 0
         pending: list[Draft] = []
         with reporting(progress, None, "importing") as report:

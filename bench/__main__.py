@@ -1,0 +1,28 @@
+"""``python -m bench NAME [options]``: run one benchmark, or list them."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+BENCHMARKS = {
+    "recall": "evidence recall of each mode and embedder on question-answer conversations",
+    "write": "durable single writes and batches, beside the bare disk",
+    "open": "cold open and import times",
+    "filter": "filter evaluation times and agreement with brute force",
+    "faults": "SIGKILL under load: acknowledged writes lost, failed opens",
+}
+
+
+def main() -> int:
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in BENCHMARKS:
+        print("python -m bench NAME [--help]\n")
+        for known, about in BENCHMARKS.items():
+            print(f"  {known:10} {about}")
+        return 0 if name in ("", "-h", "--help") else 2
+    return int(import_module(f"bench.{name}").main(sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

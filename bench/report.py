@@ -1,0 +1,85 @@
+"""How benchmarks speak: a progress line, a table a person can read, and the same as JSON.
+
+The JSON names the command, the versions and the machine, so that a figure can be made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def progress(text: str) -> None:
+    """Show where the work is, on a terminal only."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+
+def table(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows as an aligned table; columns in the order of the first row that has them."""
+    progress("")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    shown = [[_show(row.get(name)) for name in columns] for row in rows]
+    widths = [max(len(name), *(len(row[i]) for row in shown)) for i, name in enumerate(columns)]
+    print("  ".join(name.ljust(width) for name, width in zip(columns, widths, strict=True)))
+    for row in shown:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def save(path: Path | None, name: str, arguments: Sequence[str], results: Any) -> Path:
+    """Keep the figures with what made them; under bench/results when no path is given."""
+    if path is None:
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    content = {
+        "command": " ".join(["python", "-m", "bench", name, *arguments]),
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": machine(),
+        "results": results,
+    }
+    path.write_text(json.dumps(content, indent=2, default=str) + "\n")
+    return path
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    versions = {}
+    for package in ("numpy", "lmdb", "pyroaring", "zstandard", "personal-memdb"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "from the checkout"
+    return {
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

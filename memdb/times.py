@@ -46,10 +46,13 @@ _TIME = re.compile(
     r"(?:-(?P<month>\d\d)"
     r"(?:-(?P<day>\d\d)"
     r"(?:[Tt ](?P<hour>\d\d):(?P<minute>\d\d)"
-    r"(?P<second>:(?P<seconds>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?"
+    r"(?P<second>:(?P<seconds>\d\d)(?:[.,](?P<fraction>\d+))?)?"
     r"\ ?(?P<offset>[Zz]|[+-]\d\d(?::?\d\d)?)?)?)?)?",
     re.ASCII,
 )
+# The basic format of calendars needs its time of day: eight digits alone could be any number.
+_BASIC = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)(Z|[+-]\d{4})?", re.ASCII)
+_EXTENDED = r"\1-\2-\3T\4:\5:\6\7"
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])", re.ASCII)
 _DURATION = re.compile(r"\s*(?:\d+(?:\.\d+)?\s*[smhdw]\s*)+", re.ASCII)
 _UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -97,8 +100,8 @@ def parse_time(value: object, *, zone: tzinfo, field: str) -> TimeSpan:
     """The span that ``value`` names.
 
     Accepts an ISO 8601 string (``2024``, ``2024-05``, ``2024-05-17``, ``2024-05-17T09:30``, with
-    seconds and up to nine decimals, cut to six; ``Z`` or an offset from hours up), a ``date`` or a
-    ``datetime``. What names no offset is in ``zone``. Raises ``InvalidArgument`` naming ``field``:
+    seconds and decimals, of which six count; ``Z`` or an offset; ``20240517T093000Z``), a ``date`` or
+    a ``datetime``. What names no offset is in ``zone``. Raises ``InvalidArgument`` naming ``field``:
     for anything else (numbers above all: seconds and milliseconds cannot be told apart), for
     dates that do not exist and for instants outside the years 1 to 9999 UTC.
     """
@@ -121,9 +124,12 @@ def parse_time(value: object, *, zone: tzinfo, field: str) -> TimeSpan:
 
 
 def _parse_text(text: str, zone: tzinfo, field: str) -> TimeSpan:
-    match = _TIME.fullmatch(text.strip()) if len(text) <= 64 else None
+    if len(text) > 64:
+        _refuse_text(field)
+    basic = _BASIC.fullmatch(text.strip())
+    match = _TIME.fullmatch(basic.expand(_EXTENDED) if basic else text.strip())
     if match is None:
-        return _parse_other_iso(text, zone, field)
+        _refuse_text(field)
     year = int(match["year"])
     if match["month"] is None:
         following = date(year + 1, 1, 1) if year < 9999 else None
@@ -149,17 +155,6 @@ def _parse_text(text: str, zone: tzinfo, field: str) -> TimeSpan:
     own = _offset(match["offset"]) if match["offset"] else zone
     width = 1 if match["second"] else 60_000_000
     return _span(moment.replace(tzinfo=own), width, "exact" if match["second"] else "minute", field)
-
-
-def _parse_other_iso(text: str, zone: tzinfo, field: str) -> TimeSpan:
-    """Week dates and the basic format; a time of day is required, else digits would be dates."""
-    if len(text) > 64 or "T" not in text:
-        _refuse_text(field)
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        _refuse_text(field)
-    return _instant(moment, zone, field)
 
 
 def _refuse_text(field: str) -> NoReturn:

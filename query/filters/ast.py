@@ -210,7 +210,7 @@ def union_of(spans: Iterable[Span]) -> tuple[Span, ...]:
     return tuple(merged)
 
 
-def _flat(parts: Iterable[Filter], kind: type[And] | type[Or]) -> list[Filter]:
+def _flat(parts: Iterable[Filter], kind: type[And | Or]) -> list[Filter]:
     flat: list[Filter] = []
     for part in parts:
         if isinstance(part, kind):

@@ -81,13 +81,11 @@ class _Parser:
     def _entry(self, key: object, value: object, path: str, depth: int) -> Filter:
         if not isinstance(key, str):
             raise FilterError(f"{path} has a key that is not a string", field=path)
-        inner = key if path == "where" else f"{path}.{key}"
+        inner = _shown(key) if path == "where" else f"{path}.{_shown(key)}"
         if key in ("$and", "$or"):
             if not isinstance(value, list | tuple) or not value:
                 raise FilterError(f"{inner} takes a list of at least one filter", field=inner)
-            parts = [
-                self.mapping(part, f"{inner}[{i}]", depth + 1) for i, part in enumerate(value)
-            ]
+            parts = [self.mapping(part, f"{inner}[{i}]", depth + 1) for i, part in enumerate(value)]
             return all_of(parts) if key == "$and" else any_of(parts)
         if key == "$not":
             return negated(self.mapping(value, inner, depth + 1))
@@ -107,7 +105,7 @@ class _Parser:
         self._enter(path, depth)
         parts = []
         for operator, operand in value.items():
-            inner = f"{path}.{operator}"
+            inner = f"{path}.{_shown(str(operator))}"
             if not isinstance(operator, str) or operator not in _ON_FIELDS:
                 raise _unknown_operator(str(operator), inner, _ON_FIELDS)
             self._enter(inner, depth)
@@ -195,7 +193,7 @@ def _field_named(name: str, path: str) -> Field | None:
     if name.startswith(METADATA) and len(name) > len(METADATA):
         _require_text(name, path)
         return None
-    nearest = get_close_matches(name, FIELDS, 1, 0.5)
+    nearest = get_close_matches(name[:100], FIELDS, 1, 0.5)
     if name in ("metadata", METADATA) or name.startswith("metadata"):
         hint = "name one key of it, as in 'metadata.chat'"
     elif nearest:
@@ -205,8 +203,13 @@ def _field_named(name: str, path: str) -> Field | None:
     raise FilterError(f"{path}: no such field", field=path, hint=hint)
 
 
+def _shown(key: str) -> str:
+    """A key as part of a path that can be printed, whatever it was."""
+    return key[:100].encode("utf-8", "replace").decode()
+
+
 def _unknown_operator(name: str, path: str, allowed: tuple[str, ...]) -> FilterError:
-    nearest = get_close_matches(name, allowed, 1, 0.4)
+    nearest = get_close_matches(name[:100], allowed, 1, 0.4)
     if name in OPERATORS:
         hint = f"here one of {', '.join(allowed)} may stand"
     elif nearest:
@@ -220,9 +223,7 @@ def _items(operand: object, path: str) -> Iterator[tuple[object, str]]:
     if not isinstance(operand, list | tuple | set | frozenset):
         raise FilterError(f"{path} takes a list of values", field=path)
     if len(operand) > settings.MAX_FILTER_VALUES:
-        raise FilterError(
-            f"{path} has more than {settings.MAX_FILTER_VALUES} values", field=path
-        )
+        raise FilterError(f"{path} has more than {settings.MAX_FILTER_VALUES} values", field=path)
     return ((value, f"{path}[{i}]") for i, value in enumerate(operand))
 
 
@@ -275,5 +276,3 @@ def _comparison(name: str, operator: str, scalar: Scalar, path: str) -> Filter:
         "$lt": Between(name, None, value),
         "$lte": Between(name, None, value, include_high=True),
     }[operator]
-
-

@@ -230,9 +230,7 @@ class _Planner:
                 continue
             merged.remove(low)
             merged.remove(high)
-            merged.append(
-                Between(key[0], low.low, high.high, low.include_low, high.include_high)
-            )
+            merged.append(Between(key[0], low.low, high.high, low.include_low, high.include_high))
         return merged
 
     def _is_single(self, name: str) -> bool:

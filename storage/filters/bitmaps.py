@@ -222,9 +222,7 @@ def bitmap_of(rows: Iterable[int] | NDArray[np.uint32]) -> BitMap:
     present[rows - np.uint32(low << 16)] = 1
     packed = np.packbits(present, bitorder="little").tobytes()
     size = _CONTAINER_BYTES
-    parts = [
-        _container(low + i, packed[i * size : (i + 1) * size]) for i in range(high - low + 1)
-    ]
+    parts = [_container(low + i, packed[i * size : (i + 1) * size]) for i in range(high - low + 1)]
     return parts[0] if len(parts) == 1 else BitMap.union(*parts)
 
 

@@ -9,7 +9,7 @@ Combining conditions, and what an operator means, is ``query``'s.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from pyroaring import BitMap
@@ -19,19 +19,25 @@ from memdb.storage.environment import ReadTxn, WriteTxn
 from memdb.storage.filters import bitmaps, strings
 from memdb.storage.filters.fields import (
     FIELDS,
-    FIRST_METADATA,
     METADATA,
     SETS,
     UNINDEXED,
     JsonScalar,
     parts,
 )
+from memdb.storage.filters.filing import (
+    code_prefix,
+    enter,
+    hashed,
+    part_prefix,
+    table_of,
+    take_out,
+    text_prefix,
+)
 from memdb.storage.filters.ordered import (
     KEY_END,
     NUMBERS,
-    PLAIN_NUMBERS,
     TIMES,
-    OrderedIndex,
     key_number,
     key_time,
     number_key,
@@ -75,7 +81,7 @@ class FilterIndex:
                 lambda path: bucket(txn, path),
             ):
                 groups[term].append(row)
-        _enter(txn, groups)
+        enter(txn, groups)
 
     def remove(self, txn: WriteTxn, rows: Sequence[tuple[int, Memory]]) -> None:
         """Take memories out physically; strings and metadata paths nobody else has go too.
@@ -87,10 +93,10 @@ class FilterIndex:
         for row, memory in rows:
             for term in self._terms_to_remove(txn, memory, paths):
                 groups[term].append(row)
-        _take_out(txn, groups)
+        take_out(txn, groups)
         for path, namespaces in paths.items():
             number = path_number(txn, path)
-            if number is not None and not bitmaps.load(txn, _prefix(number, PRESENT)):
+            if number is not None and not bitmaps.load(txn, code_prefix(number, PRESENT)):
                 forget_path(txn, path, namespaces)
 
     def change(self, txn: WriteTxn, row: int, before: Memory, after: Memory) -> None:
@@ -104,8 +110,8 @@ class FilterIndex:
             )
         )
         old = set(self._terms_to_remove(txn, before, defaultdict(set)))
-        _take_out(txn, {term: [row] for term in old - new})
-        _enter(txn, {term: [row] for term in new - old})
+        take_out(txn, {term: [row] for term in old - new})
+        enter(txn, {term: [row] for term in new - old})
 
     @staticmethod
     def _terms_to_remove(
@@ -152,17 +158,17 @@ class FilterIndex:
         found: list[BitMap] = []
         for value in values:
             if isinstance(value, str):
-                prefixes.append(_text_prefix(txn, number, value.encode()))
+                prefixes.append(text_prefix(txn, number, value.encode()))
             elif value is None:
-                prefixes.append(_prefix(number, NULL))
+                prefixes.append(code_prefix(number, NULL))
             elif isinstance(value, bool):
                 if value or field != "pinned":
-                    prefixes.append(_prefix(number, TRUE if value else FALSE))
+                    prefixes.append(code_prefix(number, TRUE if value else FALSE))
                 else:
                     found.append(self.present(txn, field) - self.equals(txn, field, True))
             else:
                 key = number_key(value)
-                found.append(_table("number", number).rows(txn, number, key, key + 1))
+                found.append(table_of("number", number).rows(txn, number, key, key + 1))
         if prefixes:
             found.append(bitmaps.load_many(txn, prefixes))
         return _union(found)
@@ -173,12 +179,12 @@ class FilterIndex:
         if known is not None and not known.always and known.type in ("time", "number"):
             return self.range(txn, field, None, None)
         number = _number(txn, "namespace" if known and known.always else field)
-        return BitMap() if number is None else bitmaps.load(txn, _prefix(number, PRESENT))
+        return BitMap() if number is None else bitmaps.load(txn, code_prefix(number, PRESENT))
 
     def several(self, txn: ReadTxn, field: str) -> BitMap:
         """Rows with more than one value under a metadata path."""
         number = _number(txn, field)
-        return BitMap() if number is None else bitmaps.load(txn, _prefix(number, SEVERAL))
+        return BitMap() if number is None else bitmaps.load(txn, code_prefix(number, SEVERAL))
 
     def undecided(self, txn: ReadTxn, field: str, *, ordered: bool) -> BitMap:
         """Rows whose value under ``field`` is not, or not wholly, in the index.
@@ -189,10 +195,10 @@ class FilterIndex:
         found = []
         if field.startswith(METADATA):
             code = bucket(txn, field.removeprefix(METADATA))
-            found.append(bitmaps.load(txn, _prefix(UNINDEXED, code)))
+            found.append(bitmaps.load(txn, code_prefix(UNINDEXED, code)))
         number = _number(txn, field) if ordered else None
         if number is not None:
-            found.append(bitmaps.load(txn, _prefix(number, LONG)))
+            found.append(bitmaps.load(txn, code_prefix(number, LONG)))
         return _union(found)
 
     def range(
@@ -222,7 +228,7 @@ class FilterIndex:
             first = (time_key(int(low)) if is_time else number_key(low)) + (not include_low)
         if high is not None:
             last = (time_key(int(high)) if is_time else number_key(high)) + include_high
-        return _table("time" if is_time else "number", number).rows(txn, number, first, last)
+        return table_of("time" if is_time else "number", number).rows(txn, number, first, last)
 
     def prefix(self, txn: ReadTxn, field: str, prefix: str) -> BitMap:
         """Rows with a string that starts with ``prefix``."""
@@ -231,8 +237,8 @@ class FilterIndex:
             return BitMap()
         start = prefix.encode()
         if self.has_part(field, prefix):
-            return bitmaps.load(txn, _part_prefix(txn, number, start)) | bitmaps.load(
-                txn, _text_prefix(txn, number, start)
+            return bitmaps.load(txn, part_prefix(txn, number, start)) | bitmaps.load(
+                txn, text_prefix(txn, number, start)
             )
         return self._strings_between(txn, number, start, start + b"\xff")
 
@@ -262,14 +268,12 @@ class FilterIndex:
         few = bitmaps.bitmap_of(np.frombuffer(packed, "<u4"))
         if not many:
             return few
-        prefixes = [_text_prefix(txn, number, text) for text in many]
+        prefixes = [text_prefix(txn, number, text) for text in many]
         return few | bitmaps.load_many(txn, prefixes)
 
     # --- values and order ------------------------------------------------------------------
 
-    def values(
-        self, txn: ReadTxn, field: str, within: BitMap
-    ) -> list[tuple[JsonScalar, int]]:
+    def values(self, txn: ReadTxn, field: str, within: BitMap) -> list[tuple[JsonScalar, int]]:
         """The distinct values of a field among some rows, each with how many of them have it.
 
         Most frequent first, then by value. Strings over 512 bytes are left out, and so is
@@ -283,7 +287,7 @@ class FilterIndex:
         counts: defaultdict[str, int] = defaultdict(int)
         for text, row in strings.scan(txn, number):
             if row == strings.MANY:
-                rows = bitmaps.load(txn, _text_prefix(txn, number, text))
+                rows = bitmaps.load(txn, text_prefix(txn, number, text))
                 counts[text.decode()] = rows.intersection_cardinality(within)
             elif row in within:
                 counts[text.decode()] += 1
@@ -321,83 +325,11 @@ class FilterIndex:
         if number is None:
             return None
         is_time = field in FIELDS and FIELDS[field].type == "time"
-        keys = _table("time" if is_time else "number", number).bounds(txn, number)
+        keys = table_of("time" if is_time else "number", number).bounds(txn, number)
         if keys is None:
             return None
         decode = key_time if is_time else key_number
         return decode(keys[0]), decode(keys[1])
-
-
-def _enter(txn: WriteTxn, groups: Mapping[Term, list[int]]) -> None:
-    sets, ordered = _sorted_out(txn, groups)
-    added: defaultdict[int, list[strings.Entry]] = defaultdict(list)
-    dropped: defaultdict[int, list[strings.Entry]] = defaultdict(list)
-    for prefix, rows, text in sets:
-        before = bitmaps.add_rows(txn, prefix, rows)
-        if before is None or text is None:  # a string with many rows has its one entry
-            continue
-        number = int.from_bytes(prefix[:2], "big")
-        after = {*before, *rows}
-        if len(after) <= bitmaps.INLINE_MAX:
-            added[number] += [(text, row) for row in after.difference(before)]
-        else:
-            dropped[number] += [(text, row) for row in before]
-            added[number].append((text, strings.MANY))
-    for (kind, number), entries in ordered.items():
-        _table(kind, number).add(txn, number, entries)
-    for number, texts in dropped.items():
-        strings.remove(txn, number, texts)
-    for number, texts in added.items():
-        strings.insert(txn, number, texts)
-
-
-def _take_out(txn: WriteTxn, groups: Mapping[Term, list[int]]) -> None:
-    sets, ordered = _sorted_out(txn, groups)
-    dropped: defaultdict[int, list[strings.Entry]] = defaultdict(list)
-    for prefix, rows, text in sets:
-        inline, empty = bitmaps.discard_rows(txn, prefix, rows)
-        if text is not None:
-            number = int.from_bytes(prefix[:2], "big")
-            dropped[number] += [(text, row) for row in inline]
-            if empty:
-                dropped[number].append((text, strings.MANY))
-    for (kind, number), entries in ordered.items():
-        _table(kind, number).remove(txn, number, entries)
-    for number, texts in dropped.items():
-        strings.remove(txn, number, texts)
-
-
-_Set = tuple[bytes, list[int], bytes | None]
-_Ordered = defaultdict[tuple[str, int], list[tuple[int, int]]]
-
-
-def _sorted_out(txn: ReadTxn, groups: Mapping[Term, list[int]]) -> tuple[list[_Set], _Ordered]:
-    """Terms as sets of rows in key order, with the text if it is kept in order, and as entries."""
-    sets: list[_Set] = []
-    long: defaultdict[int, list[int]] = defaultdict(list)
-    ordered: _Ordered = defaultdict(list)
-    for (kind, number, value), rows in groups.items():
-        if isinstance(value, int):
-            ordered[kind, number] += [(value, row) for row in rows]
-        elif isinstance(value, bytes):
-            sets.append((_prefix(number, value), rows, None))
-        elif kind == "part":
-            sets.append((_part_prefix(txn, number, value.encode()), rows, None))
-        else:
-            text = value.encode()
-            is_long = len(text) > strings.TEXT_MAX_BYTES
-            if is_long:
-                long[number] += rows
-            sets.append((_text_prefix(txn, number, text), rows, None if is_long else text))
-    sets += [(_prefix(number, LONG), rows, None) for number, rows in long.items()]
-    sets.sort(key=lambda item: item[0])
-    return sets, ordered
-
-
-def _table(kind: str, number: int) -> OrderedIndex:
-    if kind == "time":
-        return TIMES
-    return NUMBERS if number >= FIRST_METADATA else PLAIN_NUMBERS
 
 
 def _number(txn: ReadTxn, field: str) -> int | None:
@@ -406,26 +338,8 @@ def _number(txn: ReadTxn, field: str) -> int | None:
     return FIELDS[field].number
 
 
-def _prefix(number: int, code: bytes) -> bytes:
-    return number.to_bytes(2, "big") + code
-
-
-def _text_prefix(txn: ReadTxn, number: int, text: bytes) -> bytes:
-    return number.to_bytes(2, "big") + _hash(txn, b"v" + text)
-
-
-def _part_prefix(txn: ReadTxn, number: int, prefix: bytes) -> bytes:
-    return number.to_bytes(2, "big") + _hash(txn, b"p" + prefix)
-
-
 def _set_prefix(txn: ReadTxn, name: str) -> bytes:
-    return SETS.to_bytes(2, "big") + _hash(txn, b"s" + name.encode())
-
-
-def _hash(txn: ReadTxn, data: bytes) -> bytes:
-    """63 bits; the highest bit is set, apart from special sets and radix levels."""
-    digest = txn.digest(data, 8)
-    return bytes((digest[0] | 0x80,)) + digest[1:]
+    return SETS.to_bytes(2, "big") + hashed(txn, b"s" + name.encode())
 
 
 def _union(found: Sequence[BitMap]) -> BitMap:

@@ -48,7 +48,7 @@ def key_time(key: int) -> int:
     return key - _TIME_BIAS
 
 
-def number_key(number: int | float) -> int:
+def number_key(number: float) -> int:
     """A finite number as an ordered key; 2 and 2.0, and 0.0 and -0.0, have the same."""
     bits: int = _UNSIGNED.unpack(_DOUBLE.pack(float(number) + 0.0))[0]
     return bits ^ (KEY_END - 1) if bits >> 63 else bits | _TIME_BIAS
@@ -139,7 +139,9 @@ class OrderedIndex:
         for start in range(0, len(keys), size):
             part = slice(start, start + size)
             txn.put(
-                self._table, _block_key(field, keys[start], rows[start]), _pack(keys[part], rows[part])
+                self._table,
+                _block_key(field, keys[start], rows[start]),
+                _pack(keys[part], rows[part]),
             )
 
     def _remove_one(self, txn: WriteTxn, field: int, entry: Entry) -> bool:
@@ -238,9 +240,7 @@ class OrderedIndex:
         before = next(txn.scan_keys(self._table, _bound(field, 0), start, reverse=True), None)
         return start if before is None else before
 
-    def _block_of(
-        self, txn: ReadTxn, field: int, key: int, row: int
-    ) -> tuple[bytes, bytes] | None:
+    def _block_of(self, txn: ReadTxn, field: int, key: int, row: int) -> tuple[bytes, bytes] | None:
         """The block an entry belongs in; None when the field has none."""
         found = txn.floor(self._table, _block_key(field, key, row))
         if found is not None and found[0][:2] == field.to_bytes(2, "big"):

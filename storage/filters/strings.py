@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from os.path import commonprefix
 
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
@@ -150,9 +149,7 @@ def remove(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
             txn.delete(tables.NAMES, _key(field, label))
 
 
-def find(
-    txn: ReadTxn, field: int, low: bytes, high: bytes | None
-) -> tuple[bytes, list[bytes]]:
+def find(txn: ReadTxn, field: int, low: bytes, high: bytes | None) -> tuple[bytes, list[bytes]]:
     """What lies at low <= text < high (None: no upper bound).
 
     The rows of strings with few rows, as packed u32, and the texts of strings with many.
@@ -228,8 +225,10 @@ def _key(field: int, label: int) -> bytes:
 
 
 def _encode(block: Sequence[Entry]) -> bytes:
-    prefix = commonprefix([block[0][0], block[-1][0]])
-    size = len(prefix)
+    first, last = block[0][0], block[-1][0]
+    shorter = min(len(first), len(last))
+    size = next((i for i in range(shorter) if first[i] != last[i]), shorter)
+    prefix = first[:size]  # the block is sorted: what its ends share, all share
     texts = b"".join([b"\xff" + text[size:] for text, _ in block])
     rows = row_bytes(row for _, row in block)
     return len(block).to_bytes(2, "little") + rows + prefix + texts

@@ -70,7 +70,7 @@ def interval(literal: Any) -> tuple[datetime, datetime]:
     elif len(digits) == 2 and following[1] == 13:
         following = [digits[0] + 1, 1]
     start, end = (
-        datetime(*(parts + [1, 1])[:3], tzinfo=ZONE).astimezone(UTC)  # type: ignore[arg-type]
+        datetime(*[*parts, 1, 1][:3], tzinfo=ZONE).astimezone(UTC)  # type: ignore[arg-type]
         for parts in (digits, following)
     )
     return start, end
@@ -222,9 +222,7 @@ def random_condition(rng: random.Random, operators: list[str] | None = None) -> 
         allowed = common + ranges
     elif name == "pinned":
         allowed = common
-    elif name in LISTS:
-        allowed = [*common, *ranges, "$prefix", "$contains", "$all"]
-    elif name.startswith("metadata."):
+    elif name in LISTS or name.startswith("metadata."):
         allowed = [*common, *ranges, "$prefix", "$contains", "$all"]
     else:
         allowed = [*common, *ranges, "$prefix"]

@@ -1,0 +1,110 @@
+"""Terms entered into the tables, and taken out of them: the write side below ``FilterIndex``.
+
+All sets of one write are visited in key order, so that neighbours share pages. This file knows
+terms, not memories.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from memdb.storage.environment import ReadTxn, WriteTxn
+from memdb.storage.filters import bitmaps, strings
+from memdb.storage.filters.fields import FIRST_METADATA
+from memdb.storage.filters.ordered import NUMBERS, PLAIN_NUMBERS, TIMES, OrderedIndex
+from memdb.storage.filters.terms import LONG, Term
+
+Groups = Mapping[Term, list[int]]
+
+
+def enter(txn: WriteTxn, groups: Groups) -> None:
+    """File rows under terms: {term: rows}. Again is the same as once."""
+    sets, ordered = _sorted_out(txn, groups)
+    added: defaultdict[int, list[strings.Entry]] = defaultdict(list)
+    dropped: defaultdict[int, list[strings.Entry]] = defaultdict(list)
+    for prefix, rows, text in sets:
+        before = bitmaps.add_rows(txn, prefix, rows)
+        if before is None or text is None:  # a string with many rows has its one entry
+            continue
+        number = int.from_bytes(prefix[:2], "big")
+        after = {*before, *rows}
+        if len(after) <= bitmaps.INLINE_MAX:
+            added[number] += [(text, row) for row in after.difference(before)]
+        else:
+            dropped[number] += [(text, row) for row in before]
+            added[number].append((text, strings.MANY))
+    for (kind, number), entries in ordered.items():
+        table_of(kind, number).add(txn, number, entries)
+    for number, texts in dropped.items():
+        strings.remove(txn, number, texts)
+    for number, texts in added.items():
+        strings.insert(txn, number, texts)
+
+
+def take_out(txn: WriteTxn, groups: Groups) -> None:
+    """Undo ``enter``; what is not there is passed over."""
+    sets, ordered = _sorted_out(txn, groups)
+    dropped: defaultdict[int, list[strings.Entry]] = defaultdict(list)
+    for prefix, rows, text in sets:
+        inline, empty = bitmaps.discard_rows(txn, prefix, rows)
+        if text is not None:
+            number = int.from_bytes(prefix[:2], "big")
+            dropped[number] += [(text, row) for row in inline]
+            if empty:
+                dropped[number].append((text, strings.MANY))
+    for (kind, number), entries in ordered.items():
+        table_of(kind, number).remove(txn, number, entries)
+    for number, texts in dropped.items():
+        strings.remove(txn, number, texts)
+
+
+_Set = tuple[bytes, list[int], bytes | None]
+_Ordered = defaultdict[tuple[str, int], list[tuple[int, int]]]
+
+
+def _sorted_out(txn: ReadTxn, groups: Groups) -> tuple[list[_Set], _Ordered]:
+    """Terms as sets of rows in key order, with the text if it is kept in order, and as entries."""
+    sets: list[_Set] = []
+    long: defaultdict[int, list[int]] = defaultdict(list)
+    ordered: _Ordered = defaultdict(list)
+    for (kind, number, value), rows in groups.items():
+        if isinstance(value, int):
+            ordered[kind, number] += [(value, row) for row in rows]
+        elif isinstance(value, bytes):
+            sets.append((code_prefix(number, value), rows, None))
+        elif kind == "part":
+            sets.append((part_prefix(txn, number, value.encode()), rows, None))
+        else:
+            text = value.encode()
+            is_long = len(text) > strings.TEXT_MAX_BYTES
+            if is_long:
+                long[number] += rows
+            sets.append((text_prefix(txn, number, text), rows, None if is_long else text))
+    sets += [(code_prefix(number, LONG), rows, None) for number, rows in long.items()]
+    sets.sort(key=lambda item: item[0])
+    return sets, ordered
+
+
+def table_of(kind: str, number: int) -> OrderedIndex:
+    if kind == "time":
+        return TIMES
+    return NUMBERS if number >= FIRST_METADATA else PLAIN_NUMBERS
+
+
+def code_prefix(number: int, code: bytes) -> bytes:
+    return number.to_bytes(2, "big") + code
+
+
+def text_prefix(txn: ReadTxn, number: int, text: bytes) -> bytes:
+    return number.to_bytes(2, "big") + hashed(txn, b"v" + text)
+
+
+def part_prefix(txn: ReadTxn, number: int, prefix: bytes) -> bytes:
+    return number.to_bytes(2, "big") + hashed(txn, b"p" + prefix)
+
+
+def hashed(txn: ReadTxn, data: bytes) -> bytes:
+    """63 bits; the highest bit is set, apart from special sets and radix levels."""
+    digest = txn.digest(data, 8)
+    return bytes((digest[0] | 0x80,)) + digest[1:]

@@ -88,15 +88,15 @@ def _checked(embedder: Any) -> Embedder:
     ):
         raise _wrong("prompts is not a mapping of roles to strings")
     try:
-        tokens = embedder.count_tokens("one short text")
-        vectors = embedder.embed(["one short text"], role="document")
+        tokens = embedder.count_tokens("text")
+        vectors = embedder.embed(["text"], role="document")
     except Exception as error:
         raise EmbedderUnavailable(
             f"the embedder {embedder.name!r} failed on a short text: {type(error).__name__}",
             hint="count_tokens(text) and embed([text], role='document') must work",
         ) from error
-    if not isinstance(tokens, int) or tokens < 0:
-        raise _wrong("count_tokens() did not return a number of tokens")
+    if not isinstance(tokens, int) or not 0 <= tokens <= embedder.max_tokens:
+        raise _wrong("count_tokens('text') is not an int of 0 to max_tokens")
     check_vectors(embedder, vectors, 1)
     return embedder
 

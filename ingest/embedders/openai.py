@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import math
 import os
 import re
 import urllib.error
@@ -38,6 +37,7 @@ BATCH_BYTES = 1 << 20
 _ANSWER_BYTES = 64 << 10  # around the numbers
 _NUMBER_BYTES = 32  # of one number written out
 
+_LARGEST = float(np.finfo(np.float32).max)
 _WORDS = re.compile(r"[A-Za-z]+|\s+|.", re.DOTALL)
 
 
@@ -78,7 +78,7 @@ class OpenAIEmbedder:
         if key:
             if not self._spec.base_url.startswith("https:") and not _is_loopback(self._spec):
                 raise self._unavailable(
-                    "an API key is not sent over plain http", "use https, or unset the key"
+                    "is not sent the API key over plain http", "use https, or unset the key"
                 )
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(
@@ -104,9 +104,7 @@ class OpenAIEmbedder:
 
     def _unavailable(self, problem: str, hint: str) -> EmbedderUnavailable:
         return EmbedderUnavailable(
-            f"the embedding server at {self._spec.base_url} {problem}"
-            if not problem.startswith("an API")
-            else problem,
+            f"the embedding server at {self._spec.base_url} {problem}",
             hint=f"{hint}; mode='lexical' works without it",
         )
 
@@ -118,14 +116,18 @@ def parse_answer(answer: bytes, n: int, dim: int | None) -> NDArray[np.float32]:
     """
     try:
         decoded: Any = json.loads(answer)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("answers what is not JSON") from error
+    try:
         items = decoded["data"]
         rows: list[Any] = [None] * n
         if len(items) != n:
             raise ValueError(f"answers {len(items)} vectors to {n} texts")
         for place, item in enumerate(items):
-            rows[item.get("index", place)] = item["embedding"]
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError("answers what is not JSON") from error
+            index = item.get("index", place)
+            if type(index) is not int or not 0 <= index < n:
+                raise ValueError("answers with a vector of no text")
+            rows[index] = item["embedding"]
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError("answers what is not a list of embeddings") from error
     width = dim if dim is not None else len(rows[0]) if isinstance(rows[0], list) else 0
@@ -135,10 +137,9 @@ def parse_answer(answer: bytes, n: int, dim: int | None) -> NDArray[np.float32]:
     for place, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != width:
             raise ValueError(f"answers a vector that has not {width} dimensions")
-        if not all(type(number) in (int, float) and math.isfinite(number) for number in row):
-            raise ValueError("answers a vector with what is not a finite number")
-        if max(map(abs, row)) > np.finfo(np.float32).max:
-            raise ValueError("answers a vector with a number beyond float32")
+        # The comparison is false for NaN too.
+        if not all(type(number) in (int, float) and abs(number) <= _LARGEST for number in row):
+            raise ValueError("answers a vector with what is not a finite float32")
         vectors[place] = row
     return vectors
 

@@ -27,6 +27,7 @@ from memdb.ingest.embedders.protocol import CONTENT_REVISION, ROLES, Role
 _SAMPLES = 4096  # numbers of each tensor that go into the revision
 _BATCH = 32
 _DEFAULT_TOKENS = 512
+_OWNER = "sentence-transformers/"  # of a name without an owner
 _LONGEST_TOKENS = 1 << 20  # tokenizers say "no limit" with numbers far above
 
 
@@ -48,7 +49,7 @@ class SentenceTransformerEmbedder:
                 f"there is no folder {path}", hint="name the folder that holds modules.json"
             )
         self._guard = threading.Lock()
-        self._model = _load(str(path) if is_folder else model, is_folder)
+        self._model = _load(str(path) if is_folder else _folder_of(model))
         self.name = path.resolve().name if is_folder else model.removeprefix(_OWNER)
         self.prompts = _role_prompts(self._model)
         self.max_tokens = _max_tokens(self._model)
@@ -91,9 +92,6 @@ class SentenceTransformerEmbedder:
         return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
-_OWNER = "sentence-transformers/"
-
-
 def looks_like_path(model: str) -> bool:
     """Whether ``model`` means a folder: it says so by how it begins, or it is one."""
     return (
@@ -103,22 +101,42 @@ def looks_like_path(model: str) -> bool:
     )
 
 
-def _load(model: str, is_folder: bool) -> Any:
-    from sentence_transformers import SentenceTransformer
+def _folder_of(name: str) -> str:
+    """The folder of a model that was downloaded before, by its name on the hub.
 
+    Looked up here, because given a bare name sentence-transformers asks the hub about it even
+    when it is told to stay local.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    full = name if "/" in name else _OWNER + name
     try:
-        return SentenceTransformer(model, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        if is_folder:
-            raise EmbedderUnavailable(
-                f"the model in {model} does not load: {type(error).__name__}",
-                hint="name a folder saved by sentence-transformers; it holds modules.json",
-            ) from error
-        full = model if "/" in model else _OWNER + model
+        return str(snapshot_download(full, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError) as error:
         raise EmbedderUnavailable(
-            f"the model {model} is not on this device",
+            f"the model {name} is not on this device",
             hint=f"download it once with `hf download {full}`, or name its folder: st:/path",
         ) from error
+
+
+def _load(folder: str) -> Any:
+    """The model in a folder; the libraries' progress bars, which no library should draw, are off."""
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    drew = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return SentenceTransformer(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
+        raise EmbedderUnavailable(
+            f"the model in {folder} does not load: {type(error).__name__}",
+            hint="name a folder saved by sentence-transformers; it holds modules.json",
+        ) from error
+    finally:
+        if drew:
+            logging.enable_progress_bar()
 
 
 def _role_prompts(model: Any) -> dict[str, str]:

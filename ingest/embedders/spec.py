@@ -57,8 +57,9 @@ def parse_server(address: str) -> ServerSpec:
     try:
         url = urlsplit(address)
         url.port  # noqa: B018  reading it is what checks it
+        options = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
     except ValueError as error:
-        raise _bad(f"the embedder's address is no URL: {error}") from error
+        raise _bad("the embedder's address is no URL") from error
     if url.scheme not in ("http", "https"):
         raise _bad("the embedder's address must begin with http:// or https://")
     if not url.hostname:
@@ -67,7 +68,6 @@ def parse_server(address: str) -> ServerSpec:
         raise _bad("the embedder's address holds a password, which the database would record")
     if not url.fragment:
         raise _bad("the embedder's address names no model; write it after '#'")
-    options = dict(parse_qsl(url.query, keep_blank_values=True, strict_parsing=bool(url.query)))
     unknown = set(options) - {"max_tokens", *ROLES}
     if unknown:
         raise _bad(f"the embedder's address has an unknown option {min(unknown)!r}")

@@ -1,10 +1,11 @@
 """Columns of numbers as few bytes: what cold records and series blocks are made of.
 
 Integers are differenced up to twice (a regular clock becomes zeros), shifted so that the least is
-zero, cut to the fewest whole bytes and written byte plane by byte plane, so that zstd sees the
-high bytes, nearly all equal, in one place. Arithmetic is modulo 2**64 throughout, which makes
-every int64 come back exactly, overflow or not. Floats that are decimals of few digits (21.5, as
-sensors send) become integers and a power of ten; others are split into byte planes.
+zero, divided by what divides them all (milliseconds), cut to the fewest whole bytes and written
+byte plane by byte plane, so that zstd sees the high bytes, nearly all equal, in one place.
+Arithmetic is modulo 2**64 throughout, which makes every int64 come back exactly, overflow or not.
+Floats that are decimals of few digits (21.5, as sensors send) become integers and a power of ten;
+others are split into byte planes.
 
 Sources: differences of differences from Pelkonen et al., "Gorilla: A Fast, Scalable, In-Memory
 Time Series Database", VLDB 2015, section 4.1.1; decimal floats from Afroozeh, Kuffo and Boncz,
@@ -48,7 +49,7 @@ def decompress(frame: bytes | memoryview) -> bytes:
 
 
 def encode_ints(values: NDArray[np.int64]) -> list[Any]:
-    """``[order, heads, least, width, planes]`` of (n,) int64."""
+    """``[order, heads, least, unit, width, planes]`` of (n,) int64."""
     best: tuple[float, int, NDArray[np.int64]] | None = None
     rest = values
     for order in range(min(_MAX_ORDER, max(0, len(values) - 1)) + 1):
@@ -57,7 +58,7 @@ def encode_ints(values: NDArray[np.int64]) -> list[Any]:
             best = (cost, order, rest)
         rest = rest[1:] - rest[:-1]
     if best is None:
-        return [0, [], 0, 0, b""]
+        return [0, [], 0, 1, 0, b""]
     _, order, rest = best
     heads = []
     level = values
@@ -66,15 +67,18 @@ def encode_ints(values: NDArray[np.int64]) -> list[Any]:
         level = level[1:] - level[:-1]
     least = int(rest.min()) if len(rest) else 0
     shifted = rest.view(np.uint64) - np.array(least, dtype=np.int64).view(np.uint64)
+    unit = int(np.gcd.reduce(shifted)) or 1  # clocks that tick in milliseconds
+    shifted //= np.uint64(unit)
     greatest = int(shifted.max()) if len(shifted) else 0
     width = (greatest.bit_length() + 7) // 8
-    return [order, heads, least, width, _planes(shifted.view(np.uint8), 8, width)]
+    return [order, heads, least, unit, width, _planes(shifted.view(np.uint8), 8, width)]
 
 
 def decode_ints(encoded: list[Any], count: int) -> NDArray[np.int64]:
     """The (count,) int64 that ``encode_ints`` was given."""
-    order, heads, least, width, planes = encoded
-    values = _unplane(planes, count - order if count else 0, 8, width).view(np.int64)
+    order, heads, least, unit, width, planes = encoded
+    shifted = _unplane(planes, count - order if count else 0, 8, width)
+    values = (shifted * np.uint64(unit)).view(np.int64)
     values += np.int64(least)
     for head in reversed(heads):
         values = np.cumsum(np.concatenate(([np.int64(head)], values)), dtype=np.int64)

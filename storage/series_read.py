@@ -1,0 +1,380 @@
+"""Reading series: by time, by id, as columns, and counting.
+
+A range looks at the segments whose first time lies in it, and before it as far as the widest
+segment of the series reaches; of those, only the heads are read of the ones that end too early.
+Segments may overlap, so samples are held back until no later segment can precede them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from itertools import compress, islice, repeat
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap64
+
+from memdb.errors import StoreCorrupt
+from memdb.storage import tables
+from memdb.storage.environment import ReadTxn
+from memdb.storage.series_codec import Block, Path, Sample, Values, encode_block
+from memdb.storage.series_layout import (
+    BLOCK,
+    MAX_US,
+    MIN_US,
+    Series,
+    SeriesKey,
+    by_series,
+    format_id,
+    read_header,
+    read_hidden,
+    read_starts,
+    sample_key,
+    segment_key,
+)
+from memdb.types import Memory, from_micros
+
+_SAMPLE = msgspec.msgpack.Decoder(Sample)
+
+
+class Position(NamedTuple):
+    """Where a sample stands in the order of reading; what a later read resumes after."""
+
+    event_us: int
+    series: bytes
+    number: int
+
+
+class Found(NamedTuple):
+    """A sample as read; compares by its position."""
+
+    event_us: int
+    series: bytes
+    number: int
+    sample: Sample
+
+    @property
+    def position(self) -> Position:
+        return Position(*self[:3])
+
+    @property
+    def id(self) -> str:
+        return format_id(self.series, self.number)
+
+
+def to_memory(key: SeriesKey, found: Found) -> Memory:
+    """The memory that a sample is."""
+    sample = found.sample
+    return Memory(
+        id=found.id,
+        kind=key.kind,
+        namespace=key.namespace,
+        stream=key.stream,
+        source=key.source,
+        event_time=from_micros(sample.event_us),
+        event_end=None if sample.end_us is None else from_micros(sample.end_us),
+        recorded_at=from_micros(sample.recorded_us),
+        time_zone=sample.zone,
+        precision=sample.precision,
+        data=sample.data,
+    )
+
+
+def read_fresh(txn: ReadTxn, series: bytes, start: int, stop: int) -> Iterator[tuple[int, Sample]]:
+    """(number, sample) of fresh samples with start <= number < stop."""
+    first, last = sample_key(series, start), sample_key(series, stop)
+    for key, payload in txn.scan(tables.SAMPLES, first, last):
+        yield int.from_bytes(key[8:], "big"), _decode_sample(payload)
+
+
+def _decode_sample(payload: bytes) -> Sample:
+    try:
+        return _SAMPLE.decode(payload)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise StoreCorrupt("a sample does not decode", path="kv") from error
+
+
+def _segments(
+    txn: ReadTxn, series: bytes, header: Series, lo_us: int, hi_us: int, *, reverse: bool = False
+) -> Iterator[tuple[int, Block]]:
+    """(first number, block) of segments that may hold lo_us <= time < hi_us, by their first time.
+
+    Only the head of a block is read here.
+    """
+    first = segment_key(series, max(lo_us - header.widest_us, MIN_US), 0)
+    last = segment_key(series, hi_us, 0)
+    for key, payload in txn.scan(tables.SERIES, first, last, reverse=reverse):
+        block = Block(payload)
+        if block.hi >= lo_us:
+            yield int.from_bytes(key[16:], "big") * BLOCK, block
+
+
+def read_range(
+    txn: ReadTxn,
+    series: Iterable[bytes],
+    lo_us: int | None = None,
+    hi_us: int | None = None,
+    *,
+    reverse: bool = False,
+    limit: int | None = None,
+    after: Position | None = None,
+) -> Iterator[Found]:
+    """Visible samples of one or more series with lo_us <= event_us < hi_us, by time.
+
+    ``after``: those that come later in this order than a position read before, in another
+    transaction even. Blocks outside the range are not decompressed. Valid while ``txn`` is.
+    """
+    lo = MIN_US if lo_us is None else lo_us
+    hi = MAX_US if hi_us is None else hi_us
+    if after is not None and reverse:
+        hi = min(hi, after.event_us + 1)
+    elif after is not None:
+        lo = max(lo, after.event_us)
+    streams = []
+    for name in series:
+        header = read_header(txn, name)
+        if header is not None and lo < hi:
+            streams.append(_read_one(txn, name, header, lo, hi, reverse))
+    merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, reverse=reverse)
+    if after is not None:
+        passed = after
+        merged = (row for row in merged if (row[:3] < passed if reverse else row[:3] > passed))
+    return islice(merged, limit)
+
+
+def _read_one(
+    txn: ReadTxn, series: bytes, header: Series, lo: int, hi: int, reverse: bool
+) -> Iterator[Found]:
+    hidden = read_hidden(txn, series) if header.hidden else BitMap64()
+    fresh = sorted(
+        (
+            Found(sample.event_us, series, number, sample)
+            for number, sample in read_fresh(txn, series, header.sealed, header.next_number)
+            if lo <= sample.event_us < hi and number not in hidden
+        ),
+        reverse=reverse,
+    )
+    sealed = _read_sealed(txn, series, header, lo, hi, hidden, reverse)
+    return heapq.merge(sealed, fresh, reverse=reverse) if fresh else sealed
+
+
+def _read_sealed(
+    txn: ReadTxn,
+    series: bytes,
+    header: Series,
+    lo: int,
+    hi: int,
+    hidden: BitMap64,
+    reverse: bool,
+) -> Iterator[Found]:
+    """Segments may overlap: a sample is held back until no later segment can precede it."""
+    held: list[Found] = []
+    for base, block in _segments(txn, series, header, lo, hi, reverse=reverse):
+        # What is still to come begins at block.lo or later; read backwards, ends at most here.
+        bound = block.lo + header.widest_us if reverse else block.lo
+        if held and (held[-1].event_us > bound if reverse else held[-1].event_us < bound):
+            yield from held
+            held = []
+        elif held:
+            cut = next(
+                i
+                for i, row in enumerate(held)
+                if (row.event_us <= bound if reverse else row.event_us >= bound)
+            )
+            yield from held[:cut]
+            del held[:cut]
+        rows = _rows(series, base, block, lo, hi, hidden)
+        held = sorted(held + rows, reverse=reverse) if held or reverse else rows
+    yield from held
+
+
+def _rows(
+    series: bytes, base: int, block: Block, lo: int, hi: int, hidden: BitMap64
+) -> list[Found]:
+    """The visible samples of a block in a range, in the order of reading."""
+    numbers = (block.offsets + base).tolist()
+    times = block.times.tolist()
+    rows = list(map(Found, times, repeat(series), numbers, block.samples()))
+    if block.lo < lo or block.hi >= hi:
+        rows = [row for row in rows if lo <= row.event_us < hi]
+    return [row for row in rows if row.number not in hidden] if hidden else rows
+
+
+def get_many(txn: ReadTxn, ids: Iterable[str]) -> dict[str, Memory]:
+    """The visible samples among ``ids``, by id."""
+    found = {}
+    for series, numbers in by_series(ids).items():
+        header = read_header(txn, series)
+        if header is None:
+            continue
+        wanted = numbers - set(read_hidden(txn, series)) if header.hidden else numbers
+        for row in lookup(txn, series, header, wanted):
+            found[row.id] = to_memory(header.key, row)
+    return found
+
+
+def lookup(txn: ReadTxn, series: bytes, header: Series, numbers: Iterable[int]) -> Iterator[Found]:
+    """Those of ``numbers`` that are stored, hidden or not."""
+    blocks: dict[int, set[int]] = {}
+    for number in numbers:
+        if number < header.sealed:
+            blocks.setdefault(number // BLOCK, set()).add(number)
+            continue
+        payload = txn.get(tables.SAMPLES, sample_key(series, number))
+        if payload is not None:
+            sample = _decode_sample(payload)
+            yield Found(sample.event_us, series, number, sample)
+    for block, members in blocks.items():
+        for _, segment in segments_of(txn, series, block):
+            for row in _rows(series, block * BLOCK, segment, MIN_US, MAX_US, BitMap64()):
+                if row.number in members:
+                    yield row
+
+
+def segments_of(txn: ReadTxn, series: bytes, block: int) -> list[tuple[bytes, Block]]:
+    """(key, content) of each segment of a sealed block."""
+    found = []
+    for start in read_starts(txn, series, block):
+        key = segment_key(series, start, block)
+        content = txn.get(tables.SERIES, key)
+        if content is None:
+            raise StoreCorrupt("a segment of a series is missing", path="kv")
+        found.append((key, Block(content)))
+    return found
+
+
+def count(txn: ReadTxn, series: bytes, lo_us: int | None = None, hi_us: int | None = None) -> int:
+    """Visible samples with lo_us <= event_us < hi_us; a block inside is counted unopened."""
+    header = read_header(txn, series)
+    if header is None:
+        return 0
+    if lo_us is None and hi_us is None:
+        return header.samples - header.hidden
+    if header.hidden:
+        return sum(1 for _ in read_range(txn, [series], lo_us, hi_us))
+    lo = MIN_US if lo_us is None else lo_us
+    hi = MAX_US if hi_us is None else hi_us
+    total = sum(
+        lo <= sample.event_us < hi
+        for _, sample in read_fresh(txn, series, header.sealed, header.next_number)
+    )
+    for _, block in _segments(txn, series, header, lo, hi):
+        if lo <= block.lo and block.hi < hi:
+            total += block.count
+        else:
+            total += int(np.count_nonzero((block.times >= lo) & (block.times < hi)))
+    return total
+
+
+def columns(
+    txn: ReadTxn, series: bytes, lo_us: int | None = None, hi_us: int | None = None
+) -> dict[str, NDArray[Any]]:
+    """The visible samples of a series with lo_us <= event_us < hi_us as arrays, by time.
+
+    ``event_time`` and ``recorded_at`` (n,) int64 microseconds UTC, ``number`` (n,) int64, and an
+    array for each leaf of the data: ``data`` where that is a scalar, ``data.hr.bpm``,
+    ``data.xyz[0]`` (``.``, ``[`` and a backslash in a key are escaped by a backslash). int64,
+    bool or float64 where all samples have such a value; float64 with NaN for absent and null ones
+    beside numbers; otherwise object with None.
+    """
+    header = read_header(txn, series)
+    lo = MIN_US if lo_us is None else lo_us
+    hi = MAX_US if hi_us is None else hi_us
+    found = _Columns(lo, hi, BitMap64())
+    if header is not None:
+        if header.hidden:
+            found.hidden = read_hidden(txn, series)
+        fresh = sorted(
+            read_fresh(txn, series, header.sealed, header.next_number),
+            key=lambda row: row[1].event_us,
+        )
+        if fresh:
+            offsets = [number - header.sealed for number, _ in fresh]
+            block = Block(encode_block(offsets, [sample for _, sample in fresh]))
+            found.add(header.sealed, block)
+        for base, block in _segments(txn, series, header, lo, hi):
+            found.add(base, block)
+    return found.arrays()
+
+
+class _Columns:
+    """Collects blocks; ``arrays`` joins them."""
+
+    def __init__(self, lo: int, hi: int, hidden: BitMap64) -> None:
+        self.hidden = hidden
+        self._lo, self._hi = lo, hi
+        self._size = 0
+        self._fixed: dict[str, list[NDArray[np.int64]]] = {
+            "event_time": [],
+            "recorded_at": [],
+            "number": [],
+        }
+        self._leaves: dict[Path, list[tuple[NDArray[np.int64], Values]]] = {}
+
+    def add(self, base: int, block: Block) -> None:
+        numbers = block.offsets + base
+        keep = (block.times >= self._lo) & (block.times < self._hi)
+        if self.hidden:
+            keep &= [number not in self.hidden for number in numbers.tolist()]
+        if not keep.any():
+            return
+        places = np.cumsum(keep) - 1 + self._size
+        for path, at, values in block.fields():
+            chosen = keep[at]
+            kept: Values = (
+                list(compress(values, chosen)) if isinstance(values, list) else values[chosen]
+            )
+            self._leaves.setdefault(path, []).append((places[at[chosen]], kept))
+        for name, column in zip(self._fixed, (block.times, block.recorded, numbers), strict=True):
+            self._fixed[name].append(column[keep])
+        self._size += int(np.count_nonzero(keep))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        none = np.zeros(0, dtype=np.int64)
+        fixed = {name: np.concatenate([none, *parts]) for name, parts in self._fixed.items()}
+        order = np.lexsort((fixed["number"], fixed["event_time"]))
+        found: dict[str, NDArray[Any]] = {name: values[order] for name, values in fixed.items()}
+        for path, parts in self._leaves.items():
+            if any(len(at) for at, _ in parts):
+                found[_column_name(path)] = self._join(parts)[order]
+        return found
+
+    def _join(self, parts: list[tuple[NDArray[np.int64], Values]]) -> NDArray[Any]:
+        kinds: set[type] = set()
+        for _, values in parts:
+            if isinstance(values, list):
+                kinds |= set(map(type, values))
+            elif len(values):
+                kinds.add(int if values.dtype == np.int64 else float)
+        complete = sum(len(at) for at, _ in parts) == self._size
+        joined: NDArray[Any]
+        if complete and len(kinds) == 1 and kinds <= {int, bool}:
+            joined = np.zeros(self._size, dtype=np.int64 if int in kinds else np.bool_)
+        elif kinds <= {int, float, type(None)}:
+            joined = np.full(self._size, np.nan)
+        else:
+            joined = np.full(self._size, None, dtype=object)
+        for at, values in parts:
+            if joined.dtype == object:
+                for place, value in zip(at.tolist(), _plain(values), strict=True):
+                    joined[place] = value
+            else:
+                joined[at] = np.array(values, dtype=joined.dtype)
+        return joined
+
+
+def _plain(values: Values) -> list[Any]:
+    return values if isinstance(values, list) else list(values.tolist())
+
+
+def _column_name(path: Path) -> str:
+    name = "data"
+    for step in path:
+        if isinstance(step, int):
+            name += f"[{step}]"
+        else:
+            name += "." + step.replace("\\", "\\\\").replace(".", "\\.").replace("[", "\\[")
+    return name

@@ -130,24 +130,11 @@ class Tour:
         notes = self._folder / "notes"
         sample_life.copy_notes(notes)
         self._timed("notes", "Markdown files", lambda: len(db.files.sync(notes).added))
-        self._timed("messages", "of three chats", lambda: self._write(db, sample_life.messages()))
-        self._timed(
-            "appointments", "of a calendar", lambda: self._write(db, sample_life.calendar())
-        )
-        self._timed("facts", "of people, some of which change", lambda: self._facts(db))
-        self._timed(
-            "readings", "of a pulse, data only", lambda: self._write(db, sample_life.heart_rate())
-        )
-        self._out.note(f"   {db.count():,} memories in all, each with its source and its time")
-
-    def _write(self, db: memdb.Database, items: Iterable[dict[str, Any]]) -> int:
-        return len(db.remember_many(list(items), progress=True))
-
-    def _facts(self, db: memdb.Database) -> int:
-        facts = [*sample_life.profile(), *sample_life.contacts()]
-        for fact in facts:
-            db.profile.set(**fact)
-        return len(facts)
+        self._timed("messages", "of three chats", lambda: _write(db, sample_life.messages()))
+        self._timed("appointments", "of a calendar", lambda: _write(db, sample_life.calendar()))
+        self._timed("facts", "of people, some of which change", lambda: _set_facts(db))
+        self._timed("samples", "of a pulse, a few bytes each", lambda: _append_pulse(db))
+        self._out.note(f"   {db.count():,} memories in all, each with its source, and the samples")
 
     def _ask_all(self, db: memdb.Database) -> None:
         self._title("Recall", "by meaning and by words at once; every answer here is checked")
@@ -307,6 +294,22 @@ class Tour:
         count = work()
         took_ms = (time.perf_counter() - began_s) * 1e3
         self._out.line(f"   {count:5,} {noun:13} {remark:33} {took_ms:7.0f} ms")
+
+
+def _write(db: memdb.Database, items: Iterable[dict[str, Any]]) -> int:
+    return len(db.remember_many(list(items), progress=True))
+
+
+def _set_facts(db: memdb.Database) -> int:
+    facts = [*sample_life.profile(), *sample_life.contacts()]
+    for fact in facts:
+        db.profile.set(**fact)
+    return len(facts)
+
+
+def _append_pulse(db: memdb.Database) -> int:
+    samples = sample_life.heart_rate()
+    return db.history.append_many("heart_rate", samples, stream="watch", source="app:watch")
 
 
 def _rank(hits: memdb.Hits, expected: str) -> int | None:

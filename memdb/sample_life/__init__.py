@@ -95,21 +95,15 @@ def contacts() -> Iterator[Item]:
             yield {"subject": subject, "key": key, "value": value, "source": "app:contacts"}
 
 
-def heart_rate() -> Iterator[Item]:
-    """The resting heart rate of every day, in beats a minute: data without text."""
+def heart_rate() -> Iterator[tuple[date, Item]]:
+    """The resting heart rate of every day, in beats a minute, as ``history.append_many`` takes it."""
     for line in _text("heart_rate.txt").splitlines():
         if line.startswith("#"):
             continue
         month, *values = line.split()
         first = date.fromisoformat(month + "-01")
         for day, value in enumerate(values):
-            yield {
-                "kind": "heart_rate",
-                "data": {"bpm": int(value)},
-                "stream": "watch",
-                "event_time": first + timedelta(days=day),
-                "source": "app:watch",
-            }
+            yield first + timedelta(days=day), {"bpm": int(value)}
 
 
 def copy_notes(folder: str | Path) -> int:

@@ -104,7 +104,10 @@ def _one_operation(db: memdb.Database, rng: random.Random, name: str, count: int
         pairs = [[f"{name}-{(first + i) % _KEYS}", f"batch {count} {i}"] for i in range(_BATCH)]
         say("begin", pairs)
         db.remember_many(
-            [{"text": t, "external_id": k, "vector": vector_of(t), "tags": [name]} for k, t in pairs],
+            [
+                {"text": t, "external_id": k, "vector": vector_of(t), "tags": [name]}
+                for k, t in pairs
+            ],
             on_conflict="replace",
         )
     else:

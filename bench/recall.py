@@ -105,7 +105,9 @@ def questions_of(conversation: dict[str, Any]) -> Iterator[tuple[str, str, set[s
             yield query["q"], str(query.get("type", "")), evidence
 
 
-def run_file(path: Path, embedders: dict[str, Any], limit: int | None) -> dict[tuple[str, str], Tally]:
+def run_file(
+    path: Path, embedders: dict[str, Any], limit: int | None
+) -> dict[tuple[str, str], Tally]:
     """{(method, type): tally} over the conversations of one file."""
     tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
     everything = list(conversations(path))[:limit]

@@ -194,7 +194,8 @@ class Admin:
         total = self._reader.count(namespace, where)
         memories = self._with_vectors(self._reader.iterate(namespace, where))
         with reporting(progress, total, "exporting") as report:
-            return transfer.export(memories, path, format, progress=report)
+            written: int = transfer.export(memories, path, format, progress=report)
+        return written
 
     def _with_vectors(
         self, memories: Iterable[Memory]

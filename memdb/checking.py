@@ -161,4 +161,3 @@ def _rebuild_filters(engine: Engine) -> None:
             engine.filters.add(txn, list(engine.records.iterate(txn, chunk)))
 
         engine.store.write(refile)
-

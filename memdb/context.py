@@ -49,7 +49,7 @@ def pack(hits: Sequence[Hit], budget: int, count: Counter, counter: str) -> Cont
 
 def _in_time(hits: Sequence[Hit]) -> list[Hit]:
     return sorted(
-        hits, key=lambda hit: (hit.memory.event_time or hit.memory.recorded_at or _BEGINNING)
+        hits, key=lambda hit: hit.memory.event_time or hit.memory.recorded_at or _BEGINNING
     )
 
 

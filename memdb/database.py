@@ -8,6 +8,7 @@ the house, ``maintenance`` works in the background.
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
 import threading
@@ -30,7 +31,6 @@ from memdb.settings_store import Settings
 from memdb.sharing import Shared
 from memdb.sizes import parse_bytes
 from memdb.spaces import Spaces
-
 from memdb.storage.ids import require_id
 from memdb.storage.store import Reader, Writer
 from memdb.times import Clock
@@ -157,8 +157,10 @@ class Database:
         self._maintenance.notify()
         return done
 
-    def _write(self, drafts: Sequence[Draft], **policies: str) -> list[Written]:
-        written = self._writer.insert(drafts, **policies)
+    def _write(
+        self, drafts: Sequence[Draft], *, on_conflict: str = "error", dedup: str = "exact"
+    ) -> builtins.list[Written]:
+        written = self._writer.insert(drafts, on_conflict=on_conflict, dedup=dedup)
         self._maintenance.notify()
         return written
 

@@ -23,8 +23,6 @@ from memdb.errors import (
     Conflict,
     EmbedderMismatch,
     EmbedderUnavailable,
-    InvalidArgument,
-    MemdbError,
     NotFound,
 )
 from memdb.ingest import embedders
@@ -233,7 +231,7 @@ class Engine:
 
     # --- rows ---------------------------------------------------------------------------
 
-    def live(self, txn: Reader) -> BitMap:
+    def live(self, txn: Reader | Writer) -> BitMap:
         """Rows that are current, not forgotten and not retired; do not change it."""
         cached = self._live
         if cached is not None and cached[0] == txn.state.content_seq:
@@ -242,7 +240,7 @@ class Engine:
         self._live = (txn.state.content_seq, rows)
         return rows
 
-    def subtree(self, txn: Reader, namespace: str) -> BitMap:
+    def subtree(self, txn: Reader | Writer, namespace: str) -> BitMap:
         """Live rows in a namespace and everything under it; do not change it."""
         if not namespace:
             return self.live(txn)
@@ -255,12 +253,12 @@ class Engine:
         self._subtrees[namespace] = (txn.state.content_seq, rows)
         return rows
 
-    def unexpired(self, txn: Reader, rows: BitMap, now: datetime) -> BitMap:
+    def unexpired(self, txn: Reader | Writer, rows: BitMap, now: datetime) -> BitMap:
         """``rows`` without those whose ``expires_at`` has come."""
         gone = self.filters.range(txn, "expires_at", None, to_micros(now), include_high=True)
         return rows - gone if gone else rows
 
-    def valid_at(self, txn: Reader, rows: BitMap, moment: datetime) -> BitMap:
+    def valid_at(self, txn: Reader | Writer, rows: BitMap, moment: datetime) -> BitMap:
         """``rows`` whose validity interval holds ``moment``; an open end always does."""
         micros = to_micros(moment)
         over = self.filters.range(txn, "valid_to", None, micros, include_high=True)

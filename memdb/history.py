@@ -297,9 +297,7 @@ class _Walk:
 
 def _sample(when: TimeLike, data: Any, zone: tzinfo, now_us: int) -> Sample:
     span = parse_time(when, zone=zone, field="event_time")
-    return Sample(
-        span.start_us, now_us, validate.json_data(data), None, span.zone, span.precision
-    )
+    return Sample(span.start_us, now_us, validate.json_data(data), None, span.zone, span.precision)
 
 
 def _appending(key: SeriesKey, samples: list[Sample]) -> Callable[[Writer], list[str]]:

@@ -158,9 +158,7 @@ class Profile:
     def _rows(self, txn: Reader, condition: Any, namespace: str | None) -> list[int]:
         engine = self._db._engine
         scope = self._db._read_namespace(namespace)
-        return list(
-            self._db._reader.select(txn, scope, condition, valid_at=engine.now())
-        )
+        return list(self._db._reader.select(txn, scope, condition, valid_at=engine.now()))
 
 
 def value_of(memory: Memory) -> Any:

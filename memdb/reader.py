@@ -65,7 +65,7 @@ class MemoryReader:
             rows = engine.valid_at(txn, rows, valid_at)
         if condition is None:
             return rows
-        fetch = lambda wanted: engine.records.iterate(txn, wanted)  # noqa: E731
+        fetch = lambda wanted: engine.records.iterate(txn, wanted)
         found = filters.explain(condition, txn, engine.filters, rows, fetch)
         if plan is not None:
             plan["filter"] = {**found.plan.to_dict(), "checked": found.checked}
@@ -106,7 +106,8 @@ class MemoryReader:
         with self._engine.store.read() as txn:
             samples = self._samples(txn, namespace, sampled)
             visible = self.select(txn, namespace, None)
-            rows = {k: r for k, r in lookups.rows_of(txn, sorted(set(raw))).items() if r in visible}
+            found = lookups.rows_of(txn, sorted({one for one in raw if one}))
+            rows = {raw_id: row for raw_id, row in found.items() if row in visible}
             memories = self._engine.records.get_many(txn, sorted(rows.values()))
         return [
             samples.get(id) if not one else memories.get(rows[one]) if one in rows else None
@@ -155,9 +156,7 @@ class MemoryReader:
             yield from (memory for _, memory in memories)
             after = chunk[-1]
 
-    def values(
-        self, namespace: str, field: str, where: Mapping[str, Any] | None
-    ) -> dict[Any, int]:
+    def values(self, namespace: str, field: str, where: Mapping[str, Any] | None) -> dict[Any, int]:
         """How many selected memories have each value of ``field``, most frequent first."""
         filters.parse({field: {"$exists": True}}, zone=self._engine.zone)  # an unknown field raises
         condition = self.compile(where)
@@ -180,9 +179,7 @@ class MemoryReader:
     ) -> Page:
         """One page in time order; memories without the time come last, in the order written."""
         if order_by not in _ORDERS:
-            raise InvalidArgument(
-                f"order_by must be one of {', '.join(_ORDERS)}", field="order_by"
-            )
+            raise InvalidArgument(f"order_by must be one of {', '.join(_ORDERS)}", field="order_by")
         validate.integer(limit, "limit", 1, 10_000)
         condition = self.compile(where)
         after = None if cursor is None else _read_cursor(cursor, order_by, descending)
@@ -211,9 +208,7 @@ class MemoryReader:
             low, high = (None, None) if after is None else (after[0], None)
             if descending:
                 low, high = None, None if after is None or after[0] is None else after[0] + 1
-            entries = self._engine.filters.times_in_order(
-                txn, field, low, high, reverse=descending
-            )
+            entries = self._engine.filters.times_in_order(txn, field, low, high, reverse=descending)
             for micros, row in entries:
                 if row in rows and _is_past((micros, row), after, descending):
                     found.append((micros, row))

@@ -8,6 +8,7 @@ degrades the answer and is said in ``degraded``; it never fails silently.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -149,9 +150,7 @@ class Recaller:
                 raise
             return None, f"lexical only: {error.message}"
         if embedded is None and question.mode == "vector":
-            raise InvalidArgument(
-                "the database embeds nothing; pass vector=", field="vector"
-            )
+            raise InvalidArgument("the database embeds nothing; pass vector=", field="vector")
         return (None, None) if embedded is None else (embedded[0], None)
 
     def _lexical(self, txn: Reader, question: Question) -> LexicalQuery | None:
@@ -249,7 +248,7 @@ class Recaller:
         space: str | None,
     ) -> Hits:
         """Every visible memory at distance <= ``radius``, closest first."""
-        if isinstance(radius, bool) or not isinstance(radius, int | float) or radius != radius:
+        if isinstance(radius, bool) or not isinstance(radius, int | float) or math.isnan(radius):
             raise InvalidArgument("radius must be a number", field="radius")
         question = self.check(
             query,
@@ -272,9 +271,7 @@ class Recaller:
             if record is None or asked is None:
                 return Hits((), engine.new_id(now))
             validate.one_vector(asked, record.dim)
-            allowed = self._reader.select(
-                txn, namespace, question.condition, now=now, valid_at=now
-            )
+            allowed = self._reader.select(txn, namespace, question.condition, now=now, valid_at=now)
             near = engine.vectors(record).within(txn, asked, float(radius), allowed)
             cosines = similarity(near.distances, record.metric)
             candidates = fusion.Candidates(

@@ -13,7 +13,7 @@ class Settings:
     __slots__ = ("_engine",)
 
     def __init__(self, engine: Engine) -> None:
-        object.__setattr__(self, "_engine", engine)
+        self._engine = engine
 
     @property
     def time_zone(self) -> str:

@@ -25,7 +25,7 @@ def parse_bytes(value: int | str, field: str) -> int:
 
 
 def format_bytes(size: int) -> str:
-    """"1.5 MB": three significant digits, powers of ten."""
+    """ "1.5 MB": three significant digits, powers of ten."""
     number = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:

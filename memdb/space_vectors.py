@@ -58,7 +58,10 @@ class Neighbours(NamedTuple):
 def unit(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n, dim) rows scaled to length one; zero rows stay zero."""
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
-    return np.divide(matrix, lengths, out=np.zeros_like(matrix), where=lengths > 0)
+    scaled: NDArray[np.float32] = np.divide(
+        matrix, lengths, out=np.zeros_like(matrix), where=lengths > 0
+    )
+    return scaled
 
 
 class _Fresh(NamedTuple):
@@ -119,7 +122,7 @@ class SpaceVectors:
         """Whether the mean and rotation are fixed, so that vectors can be encoded."""
         return self._index is not None
 
-    def fresh_dtype(self) -> type[np.float16] | type[np.float32]:
+    def fresh_dtype(self) -> type[np.float16 | np.float32]:
         return np.float32 if self.record.profile == "exact" else np.float16
 
     def _open_index(self, record: SpaceRecord) -> None:
@@ -157,9 +160,7 @@ class SpaceVectors:
                 query[None, :], k, allowed=slots, effort=effort, exact=exact_search
             )
             kept = np.isfinite(distances[0])
-            found.append(
-                Neighbours(layout.allocation.rows(places[0][kept]), distances[0][kept])
-            )
+            found.append(Neighbours(layout.allocation.rows(places[0][kept]), distances[0][kept]))
         return _merge(found, k)
 
     def within(
@@ -197,7 +198,8 @@ class SpaceVectors:
         self, query: NDArray[np.float32], matrix: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """(n,) distances of ``query`` (dim,) to each row of ``matrix`` (n, dim), in their order."""
-        return exact.distances(query[None, :], matrix, self.record.metric)[0]
+        found: NDArray[np.float32] = exact.distances(query[None, :], matrix, self.record.metric)[0]
+        return found
 
     def rows_with_vectors(self, txn: Reader) -> BitMap:
         """Every row of the space that has a vector, live or not."""
@@ -227,9 +229,7 @@ class SpaceVectors:
                     self._fresh = cached.extended(state.content_seq, *self._load(txn, new))
                     return self._fresh
             rows, matrix = self._load(txn, None)
-            loaded = _Fresh(
-                state.content_seq, state.layout_seq, rows, matrix, rows_bitmap(rows)
-            )
+            loaded = _Fresh(state.content_seq, state.layout_seq, rows, matrix, rows_bitmap(rows))
             if cached is None or cached.layout_seq <= state.layout_seq:
                 self._fresh = loaded
             return loaded

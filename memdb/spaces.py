@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from memdb import settings, validate
 from memdb.engine import DEFAULT_SPACE, Engine
 from memdb.errors import InvalidArgument
@@ -25,8 +27,8 @@ class Spaces:
         name: str,
         *,
         dim: int,
-        metric: str = "cosine",
-        profile: str = settings.DEFAULT_PROFILE,
+        metric: Literal["cosine", "ip", "l2"] = "cosine",
+        profile: Literal["exact", "standard"] = settings.DEFAULT_PROFILE,
     ) -> Space:
         """A new space of ``dim`` dimensions. ``profile``: "standard" keeps 8 bits a dimension,
         "exact" 16. Raises ``Conflict`` when the name is taken, ``InvalidArgument``."""

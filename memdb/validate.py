@@ -25,9 +25,33 @@ TimeLike = str | date | datetime
 
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 _FIELDS = frozenset(
-    """text data source external_id kind tags metadata namespace stream position subject key about
-    event_time event_end valid_from valid_to importance pinned sensitivity derived_from expires_at
-    expires_in vector space""".split()
+    [
+        "text",
+        "data",
+        "source",
+        "external_id",
+        "kind",
+        "tags",
+        "metadata",
+        "namespace",
+        "stream",
+        "position",
+        "subject",
+        "key",
+        "about",
+        "event_time",
+        "event_end",
+        "valid_from",
+        "valid_to",
+        "importance",
+        "pinned",
+        "sensitivity",
+        "derived_from",
+        "expires_at",
+        "expires_in",
+        "vector",
+        "space",
+    ]
 )
 
 
@@ -102,9 +126,7 @@ def json_value(value: Any, field: str, *, safe_integers: bool, depth: int = 0) -
             for k, v in value.items()
         }
     if isinstance(value, list | tuple):
-        return [
-            json_value(v, field, safe_integers=safe_integers, depth=depth + 1) for v in value
-        ]
+        return [json_value(v, field, safe_integers=safe_integers, depth=depth + 1) for v in value]
     raise _fail(field, f"has a {type(value).__name__}, which is not JSON")
 
 
@@ -206,7 +228,7 @@ def draft(
     unknown = fields.keys() - _FIELDS
     if unknown:
         raise InvalidArgument(
-            f"unknown field: {sorted(unknown)[0]!s:.64}", field="items", hint="see `remember`"
+            f"unknown field: {min(map(str, unknown)):.64}", field="items", hint="see `remember`"
         )
     get = fields.get
     text, data = get("text"), get("data")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from memdb import facts, rows, settings, validate
+from memdb import facts, rows, settings
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import Conflict, DimensionMismatch, InvalidArgument, NotFound
 from memdb.ingest.embedders import identity_of
@@ -27,14 +27,34 @@ from memdb.storage import lookups, spaces, tables
 from memdb.storage.ids import parse_id, require_id
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Writer
-from memdb.types import Forgotten, Memory, Status, Written, to_micros
+from memdb.types import Forgotten, Memory, Written, to_micros
 from memdb.validate import Draft
 
 _ON_CONFLICT = ("error", "replace", "skip")
 _DEDUP = ("exact", "off")
 _UPDATABLE = frozenset(
-    """text data source kind tags metadata stream position about event_time event_end valid_from
-    valid_to importance pinned sensitivity derived_from expires_at expires_in vector""".split()
+    [
+        "text",
+        "data",
+        "source",
+        "kind",
+        "tags",
+        "metadata",
+        "stream",
+        "position",
+        "about",
+        "event_time",
+        "event_end",
+        "valid_from",
+        "valid_to",
+        "importance",
+        "pinned",
+        "sensitivity",
+        "derived_from",
+        "expires_at",
+        "expires_in",
+        "vector",
+    ]
 )
 _TRASH = b"trash/"
 
@@ -174,8 +194,8 @@ class MemoryWriter:
         unknown = fields.keys() - _UPDATABLE
         if unknown:
             raise InvalidArgument(
-                f"{sorted(unknown)[0]!s:.64} cannot be updated",
-                field=str(sorted(unknown)[0]),
+                f"{min(map(str, unknown)):.64} cannot be updated",
+                field=min(map(str, unknown)),
                 hint="subject, key, namespace and external_id identify a memory: write a new one",
             )
         raw_id = require_id(id)
@@ -447,9 +467,7 @@ class _Insertion:
         replace_version(self._txn, self._engine, row, old, entry, self._now)
         return Written(old.id, "replaced", entry.memory)
 
-    def _twin(
-        self, entries: list[Entry], place: int, twin: int, external: bytes | None
-    ) -> Written:
+    def _twin(self, entries: list[Entry], place: int, twin: int, external: bytes | None) -> Written:
         """The outcome for an entry equal to an earlier one of the same batch."""
         first = entries[twin].memory
         if external is not None and self._on_conflict == "error":
@@ -460,9 +478,7 @@ class _Insertion:
             )
         return Written(first.id, "duplicate", first)
 
-    def _fact(
-        self, entry: Entry, known: dict[bytes, bytes], external: bytes | None
-    ) -> Written:
+    def _fact(self, entry: Entry, known: dict[bytes, bytes], external: bytes | None) -> Written:
         """Profile facts go one by one: each may close the one before it."""
         holder = self._holder(known, external)
         if holder is not None:

@@ -249,6 +249,8 @@ class Environment:
             with self._env.begin(write=True) as txn:
                 txn.put(_HASH_KEY, seal(os.urandom(32)), overwrite=False, db=self._dbs[tables.META])
                 sealed = txn.get(_HASH_KEY, None, self._dbs[tables.META])
+        if sealed is None:
+            raise StoreCorrupt("the store did not keep its hash key", path="kv")
         return unseal(sealed)
 
     @contextmanager
@@ -282,7 +284,8 @@ class Environment:
             raise translate(error) from error
 
     def info(self) -> dict[str, int]:
-        return {**self._env.info(), **self._env.stat()}
+        found = {**dict(self._env.info()), **dict(self._env.stat())}
+        return {name: value for name, value in found.items() if isinstance(value, int)}
 
     def oldest_reader(self) -> int | None:
         """Transaction id of the oldest snapshot that any process reads now; None if none does."""

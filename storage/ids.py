@@ -58,5 +58,7 @@ class IdMaker:
         stamp = max(0, to_micros(now) // 1000) << _RANDOM_BITS
         with self._guard:
             fresh = stamp | int.from_bytes(os.urandom(_RANDOM_BITS // 8), "big") >> 1
-            self._last = fresh if fresh >> _RANDOM_BITS > self._last >> _RANDOM_BITS else self._last + 1
+            self._last = (
+                fresh if fresh >> _RANDOM_BITS > self._last >> _RANDOM_BITS else self._last + 1
+            )
             return format_id(self._last.to_bytes(16, "big"))

@@ -23,7 +23,7 @@ if os.name == "nt":  # pragma: no cover - exercised by the Windows wheels
         """Whether the lock was free. Byte 2**30 is locked, so that the text stays readable."""
         handle.seek(1 << 30)
         try:
-            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         except OSError:
             return False
         return True

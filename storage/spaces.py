@@ -13,7 +13,7 @@ without a vector. This file knows which rows belong to which space; it does not 
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -37,8 +37,8 @@ class SpaceRecord(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     name: str
     dim: int
-    metric: str
-    profile: str
+    metric: Literal["cosine", "ip", "l2"]
+    profile: Literal["exact", "standard"]
     embedder: dict[str, Any] | None = None
     index: dict[str, Any] = {}
     default: bool = False
@@ -59,12 +59,14 @@ class Allocation(msgspec.Struct, frozen=True, array_like=True):
         """The slots of rows of this space; order is kept."""
         ranks = np.zeros(1 << _RUN_BITS, dtype=np.uint32)
         ranks[list(self.runs)] = np.arange(len(self.runs), dtype=np.uint32)
-        return (ranks[rows >> _RUN_BITS] << _RUN_BITS) | (rows & 0xFFFF)
+        slots: NDArray[np.uint32] = (ranks[rows >> _RUN_BITS] << _RUN_BITS) | (rows & 0xFFFF)
+        return slots
 
     def rows(self, slots: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """The rows at slots of this space; order is kept."""
         runs = np.array(self.runs, dtype=np.uint32)
-        return (runs[slots >> _RUN_BITS] << _RUN_BITS) | (slots & 0xFFFF)
+        rows: NDArray[np.uint32] = (runs[slots >> _RUN_BITS] << _RUN_BITS) | (slots & 0xFFFF)
+        return rows
 
     def all_rows(self) -> BitMap:
         """Every row handed out."""

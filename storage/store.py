@@ -210,9 +210,7 @@ class Store:
 
     def _open_generation(self, number: int) -> Generation:
         try:
-            return Generation(
-                self._kv, number, readonly=self.readonly, map_size=self._map_size
-            )
+            return Generation(self._kv, number, readonly=self.readonly, map_size=self._map_size)
         except PermissionError as error:
             raise PermissionDenied("the database directory cannot be opened") from error
 
@@ -297,14 +295,14 @@ class Store:
             del self._queue[: len(group)]
         try:
             self._run(group)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
             if len(group) == 1:
                 group[0].error = error
             else:
                 for job in group:
                     try:
                         self._run([job])
-                    except BaseException as own:
+                    except BaseException as own:  # noqa: BLE001 - likewise
                         job.error = own
         for job in group:
             job.done = True
@@ -450,7 +448,7 @@ class _CreationLock:
 
     def __enter__(self) -> None:
         try:
-            self._handle = open(self._path, "ab")  # noqa: SIM115 - closed by __exit__
+            self._handle = open(self._path, "ab")
         except OSError as error:
             raise PermissionDenied("the database directory cannot be written") from error
         if os.name != "nt":
@@ -469,7 +467,7 @@ def _in_thread(function: Callable[[], None]) -> None:
     def run() -> None:
         try:
             function()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again by the caller
             failure.append(error)
 
     thread = threading.Thread(target=run, name="memdb-copy")

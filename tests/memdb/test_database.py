@@ -271,7 +271,9 @@ def test_recall_returns_exactly_min_k_matches_at_every_selectivity(db: memdb.Dat
 def test_vector_recall_equals_brute_force(db: memdb.Database) -> None:
     rng = np.random.default_rng(6)
     vectors = rng.standard_normal((200, 8)).astype(np.float32)
-    ids = [w.id for w in db.remember_many([{"vector": v, "data": i} for i, v in enumerate(vectors)])]
+    ids = [
+        w.id for w in db.remember_many([{"vector": v, "data": i} for i, v in enumerate(vectors)])
+    ]
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     for query in rng.standard_normal((20, 8)).astype(np.float32):
         expected = np.argsort(-(units @ query), kind="stable")[:5]
@@ -538,7 +540,9 @@ def test_samples_and_messages_are_read_together_in_time(db: memdb.Database) -> N
     times = [m.event_time for m in db.history.range()]
     assert len(times) == 3002 and times == sorted(times)
     assert [m.event_time for m in db.history.range(reverse=True)] == times[::-1]
-    assert len(list(db.history.range("heart_rate", where={"event_time": {"$lt": "2024-05-02"}}))) > 1
+    assert (
+        len(list(db.history.range("heart_rate", where={"event_time": {"$lt": "2024-05-02"}}))) > 1
+    )
     assert db[single.id].data == {"bpm": 99}
     assert db.get_many([single.id])[0] == db[single.id]
     assert len(db.recall("hello", mode="lexical")) == 1

@@ -22,7 +22,20 @@ from memdb import maintenance
 from memdb import settings as limits
 
 DIM = 12
-WORDS = "ana garden lake tea winter music bread train letter moon river stone".split()
+WORDS = [
+    "ana",
+    "garden",
+    "lake",
+    "tea",
+    "winter",
+    "music",
+    "bread",
+    "train",
+    "letter",
+    "moon",
+    "river",
+    "stone",
+]
 TOLERANCE = 0.03  # of a cosine distance: what 8 bits a dimension may lose
 
 

@@ -96,7 +96,7 @@ def contacts() -> Iterator[Item]:
 
 
 def heart_rate() -> Iterator[tuple[date, Item]]:
-    """The resting heart rate of every day, in beats a minute, as ``history.append_many`` takes it."""
+    """The resting pulse of every day in beats a minute, for ``history.append_many``."""
     for line in _text("heart_rate.txt").splitlines():
         if line.startswith("#"):
             continue

@@ -136,6 +136,11 @@ def discard_rows(txn: WriteTxn, prefix: bytes, rows: Iterable[int]) -> tuple[lis
     return inline, not left
 
 
+def exists(txn: ReadTxn, prefix: bytes) -> bool:
+    """Whether the set has rows."""
+    return txn.exists(tables.BITMAPS, prefix + bytes(4))
+
+
 def load(txn: ReadTxn, prefix: bytes) -> BitMap:
     """The set stored under ``prefix``."""
     return load_range(txn, prefix + bytes(4), prefix + _END)

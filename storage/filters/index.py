@@ -45,6 +45,7 @@ from memdb.storage.filters.ordered import (
 )
 from memdb.storage.filters.paths import PathNumbers, bucket, forget_path, path_number
 from memdb.storage.filters.terms import (
+    EMPTY,
     FALSE,
     LONG,
     NULL,
@@ -221,7 +222,7 @@ class FilterIndex:
         if isinstance(low, str) or isinstance(high, str):
             start = b"" if low is None else str(low).encode() + (b"" if include_low else b"\0")
             stop = None if high is None else str(high).encode() + (b"\0" if include_high else b"")
-            return self._strings_between(txn, number, start, stop)
+            return self._strings_between(txn, field, number, start, stop)
         is_time = field in FIELDS and FIELDS[field].type == "time"
         first, last = 0, KEY_END
         if low is not None:
@@ -240,7 +241,7 @@ class FilterIndex:
             return bitmaps.load(txn, part_prefix(txn, number, start)) | bitmaps.load(
                 txn, text_prefix(txn, number, start)
             )
-        return self._strings_between(txn, number, start, start + b"\xff")
+        return self._strings_between(txn, field, number, start, start + b"\xff")
 
     @staticmethod
     def has_part(field: str, prefix: str) -> bool:
@@ -262,14 +263,35 @@ class FilterIndex:
         )
 
     def _strings_between(
-        self, txn: ReadTxn, number: int, start: bytes, stop: bytes | None
+        self, txn: ReadTxn, field: str, number: int, start: bytes, stop: bytes | None
     ) -> BitMap:
-        packed, many = strings.find(txn, number, start, stop)
+        exact = self._has_one_string_each(txn, field, number)
+        found = strings.find(txn, number, start, stop, unless_most=exact)
+        if found is None:  # most of the field: what lies outside is less to read
+            outside = self._found(txn, number, strings.find(txn, number, b"", start))
+            if stop is not None:
+                outside |= self._found(txn, number, strings.find(txn, number, stop, None))
+            return self.present(txn, field) - outside
+        return self._found(txn, number, found)
+
+    @staticmethod
+    def _found(txn: ReadTxn, number: int, found: tuple[bytes, list[bytes]] | None) -> BitMap:
+        packed, many = found or (b"", [])
         few = bitmaps.bitmap_of(np.frombuffer(packed, "<u4"))
         if not many:
             return few
-        prefixes = [text_prefix(txn, number, text) for text in many]
-        return few | bitmaps.load_many(txn, prefixes)
+        return few | bitmaps.load_many(txn, [text_prefix(txn, number, text) for text in many])
+
+    @staticmethod
+    def _has_one_string_each(txn: ReadTxn, field: str, number: int) -> bool:
+        """Whether every row that has the field has one string under it, and that in order."""
+        known = FIELDS.get(field)
+        if known is not None:
+            return not known.many and not bitmaps.exists(txn, code_prefix(number, LONG))
+        others = (LONG, SEVERAL, EMPTY, TRUE, FALSE, NULL)
+        if any(bitmaps.exists(txn, code_prefix(number, code)) for code in others):
+            return False
+        return NUMBERS.bounds(txn, number) is None
 
     # --- values and order ------------------------------------------------------------------
 

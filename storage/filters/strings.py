@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
@@ -29,6 +30,7 @@ TEXT_MAX_BYTES = 512
 _FIRST_LABEL = 1 << 63
 _STEP = 1 << 40
 _LABEL_END = 1 << 64
+_MANY_BLOCKS = 128  # reading so many costs more than finding out whether the rest is less
 _BATCH = 8  # from so many entries on, listing a field's labels is cheaper than bisecting each
 
 Entry = tuple[bytes, int]
@@ -149,10 +151,13 @@ def remove(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
             txn.delete(tables.NAMES, _key(field, label))
 
 
-def find(txn: ReadTxn, field: int, low: bytes, high: bytes | None) -> tuple[bytes, list[bytes]]:
+def find(
+    txn: ReadTxn, field: int, low: bytes, high: bytes | None, *, unless_most: bool = False
+) -> tuple[bytes, list[bytes]] | None:
     """What lies at low <= text < high (None: no upper bound).
 
-    The rows of strings with few rows, as packed u32, and the texts of strings with many.
+    The rows of strings with few rows, as packed u32, and the texts of strings with many. With
+    ``unless_most`` None if that is most of many blocks: the caller then asks for the rest.
     """
     labels = _Labels(txn, field, listed=False)
     start = labels.locate((low, 0))
@@ -160,6 +165,8 @@ def find(txn: ReadTxn, field: int, low: bytes, high: bytes | None) -> tuple[byte
     if start is None or end is None:
         return b"", []
     stop = _key(field + 1, 0) if high is None else _key(field, end + 1)
+    if unless_most and _is_most(txn, field, _key(field, start), stop):
+        return None
     blocks = [payload for _, payload in txn.scan(tables.NAMES, _key(field, start), stop)]
     packed: list[bytes] = []
     many: list[bytes] = []
@@ -177,6 +184,16 @@ def find(txn: ReadTxn, field: int, low: bytes, high: bytes | None) -> tuple[byte
         packed.append(row_bytes(row for _, row in inside if row != MANY))
         many += [text for text, row in inside if row == MANY]
     return b"".join(packed), many
+
+
+def _is_most(txn: ReadTxn, field: int, start: bytes, stop: bytes) -> bool:
+    if (
+        sum(1 for _ in islice(txn.scan_keys(tables.NAMES, start, stop), _MANY_BLOCKS))
+        < _MANY_BLOCKS
+    ):
+        return False
+    inside = sum(1 for _ in txn.scan_keys(tables.NAMES, start, stop))
+    return 2 * inside > sum(1 for _ in _labels(txn, field))
 
 
 def scan(txn: ReadTxn, field: int) -> Iterator[Entry]:

@@ -27,6 +27,7 @@ FALSE: Final = bytes((0, 0, 0, 0, 0, 0, 0, 3))
 NULL: Final = bytes((0, 0, 0, 0, 0, 0, 0, 4))
 LONG: Final = bytes((0, 0, 0, 0, 0, 0, 0, 5))  # rows with a string too long to keep in order
 SEVERAL: Final = bytes((0, 0, 0, 0, 0, 0, 0, 6))  # rows with more than one value (metadata)
+EMPTY: Final = bytes((0, 0, 0, 0, 0, 0, 0, 7))  # rows with an object or an empty list (metadata)
 
 PathNumber = Callable[[str, str], int | None]
 
@@ -88,6 +89,8 @@ def _metadata_terms(
             yield "set", UNINDEXED, bucket(path)
             continue
         yield "set", number, PRESENT
+        if not values:
+            yield "set", number, EMPTY
         for value in values:
             yield _scalar_term(number, value)
         seen[number] = seen.get(number, 0) + len(values)

@@ -233,6 +233,23 @@ def test_strings_too_long_for_order_are_equal_but_undecided_in_ranges(txn: Write
     assert not INDEX.undecided(txn, "metadata.s", ordered=False)
 
 
+@pytest.mark.parametrize("odd", [None, 5, True, [], {}, ["s-1", "s-2"], "x" * 600])
+def test_most_of_many_strings_is_found_by_what_lies_outside(
+    odd: Any, txn: WriteTxn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memdb.storage.filters.strings._MANY_BLOCKS", 2)
+    texts = {row: f"{'s-' if row % 4 else 't-'}{row % 1_500}" for row in range(2_000)}
+    INDEX.add(txn, [(row, memory(row, metadata={"s": text})) for row, text in texts.items()])
+    for has_odd in (False, True):
+        if has_odd:
+            INDEX.add(txn, [(9_999, memory(9_999, metadata={"s": odd}))])
+        also = [9_999] if has_odd and isinstance(odd, list) and odd else []
+        expected = [row for row, text in texts.items() if text.startswith("s-")]
+        assert list(INDEX.prefix(txn, "metadata.s", "s-")) == expected + also
+        assert list(INDEX.range(txn, "metadata.s", "s-", None)) == list(texts) + also
+        assert list(INDEX.range(txn, "metadata.s", None, "t")) == expected + also
+
+
 def test_a_time_field_has_no_list_of_values(txn: WriteTxn) -> None:
     with pytest.raises(InvalidArgument) as caught:
         INDEX.values(txn, "event_time", BitMap())

@@ -74,11 +74,11 @@ TO_PLAN = "Bake a birthday cake for Ana: what must I know?"
 BUDGET_TOKENS = 400
 
 
-def main(*, as_json: bool = False) -> int:
+def main(*, as_json: bool = False, embedder: str | None = None) -> int:
     """Run the tour; 0 when every answer was right, else 1."""
     out = Output(as_json)
     with tempfile.TemporaryDirectory(prefix="memdb-demo-") as folder:
-        answers = run(Path(folder), Output(False, _quiet()) if as_json else out)
+        answers = run(Path(folder), Output(False, _quiet()) if as_json else out, embedder)
     wrong = [answer for answer in answers if not answer.correct]
     if as_json:
         rows = [{**asdict(answer), "correct": answer.correct} for answer in answers]
@@ -90,16 +90,17 @@ def _quiet() -> IO[str]:
     return open(os.devnull, "w", encoding="utf-8")
 
 
-def run(folder: Path, out: Output | None = None) -> list[Answer]:
+def run(folder: Path, out: Output | None = None, embedder: str | None = None) -> list[Answer]:
     """The whole tour in ``folder``; the answers in the order asked."""
-    return Tour(folder, out or Output(False)).run()
+    return Tour(folder, out or Output(False), embedder).run()
 
 
 class Tour:
     """The steps of the demonstration over one database."""
 
-    def __init__(self, folder: Path, out: Output) -> None:
+    def __init__(self, folder: Path, out: Output, embedder: str | None) -> None:
         self._folder = folder
+        self._embedder = embedder
         self._out = out
         self._answers: list[Answer] = []
         self._step = 0
@@ -110,7 +111,7 @@ class Tour:
         out.line(out.style("memdb", "bold", "cyan") + " · the memory of a personal agent")
         out.note(f"Two years in the life of {sample_life.PERSON}, who is made up.")
         path = self._folder / "life"
-        with memdb.open(path, source="app:demo") as db:
+        with memdb.open(path, source="app:demo", embedder=self._embedder) as db:
             self._ingest(db)
             self._ask_all(db)
             self._change(db)

@@ -11,7 +11,7 @@ def demo(call: Call) -> int:
     """The tour: a sample life in a temporary directory."""
     from memdb.demo import main
 
-    return main(as_json=call.out.as_json)
+    return main(as_json=call.out.as_json, embedder=getattr(call.args, "embedder", None))
 
 
 def complete(call: Call) -> None:
@@ -24,7 +24,7 @@ DEMO = Command(
     "the tour: a sample life is read, asked about, changed and asked again",
     demo,
     None,
-    examples=("demo",),
+    examples=("demo", "demo --embedder st:all-MiniLM-L6-v2"),
     opens="nothing",
     details=" It runs in a temporary directory and touches nothing else.",
 )

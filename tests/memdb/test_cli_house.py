@@ -108,6 +108,24 @@ def test_spaces_hold_vectors_of_the_callers_own(cli: Runner) -> None:
     assert "photos" in cli.run("spaces", "list")[1]
 
 
+def test_a_damaged_database_is_found_and_named(cli: Runner) -> None:
+    cli.fill()
+    damaged = 0
+    for file in cli.path.rglob("data.mdb"):
+        content = bytearray(file.read_bytes())
+        at = content.find(b"glued my crown")
+        while at >= 0:
+            content[at] ^= 0xFF
+            damaged += 1
+            at = content.find(b"glued my crown")
+        file.write_bytes(content)
+    assert damaged
+    status, out, err = cli.run("check")
+    assert status == 1
+    assert out.startswith("damaged\n") or "hint:" in err
+    assert "checksum" in out + err
+
+
 # --- databases, namespaces, errors ------------------------------------------------------
 
 

@@ -163,9 +163,8 @@ def test_a_damaged_block_is_a_typed_error() -> None:
 
 def realistic(count: int) -> list[Memory]:
     rng = random.Random(7)
-    words = (
-        ["walk", "tea", "doctor", "Ana", "garden", "boiler", "bike", "meeting", "Friday", "rain", "lunch", "plan", "call", "paint"]
-    )
+    words = "walk tea doctor Ana garden boiler bike meeting Friday rain lunch plan call"
+    vocabulary = words.split()
     make_id, now = IdMaker(), datetime(2024, 3, 1, 8, tzinfo=UTC)
     memories = []
     for position in range(count):
@@ -174,7 +173,7 @@ def realistic(count: int) -> list[Memory]:
             Memory(
                 id=make_id(now),
                 kind="message",
-                text=" ".join(rng.choice(words) for _ in range(rng.randrange(5, 30))),
+                text=" ".join(rng.choice(vocabulary) for _ in range(rng.randrange(5, 30))),
                 source="app:whatsapp",
                 recorded_at=now,
                 event_time=now.replace(microsecond=0),

@@ -16,9 +16,9 @@ versions   ULID, 16 bytes | version u32                           records
 external   keyed hash of (namespace, external_id), 16 bytes       records
 profile    keyed hash of (namespace, subject, key), 16 | seq u32  records
 bitmaps    field u16 | value hash 8 | first row u32               filters
-numbers    field u16 | ordered value 8 | row u32                  filters
-times      field u16 | ordered time 8 | row u32                   filters
-names      field u16 | value hash 8                               filters
+numbers    field u16 | a block's first ordered value 8 | row u32  filters
+times      field u16 | a block's first ordered time 8 | row u32   filters
+names      field u16 | label of a block of strings 8              filters
 forward    row u32                                                postings
 fresh_fwd  row u32                                                postings
 postings   segment u32 | term hash 12 | first row u32             postings

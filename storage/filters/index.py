@@ -9,7 +9,7 @@ Combining conditions, and what an operator means, is ``query``'s.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from pyroaring import BitMap
@@ -53,6 +53,9 @@ from memdb.storage.filters.terms import (
     SEVERAL,
     TRUE,
     Term,
+    own_terms,
+    shared_part,
+    shared_terms,
     terms_of,
 )
 from memdb.types import Memory
@@ -75,13 +78,21 @@ class FilterIndex:
         """File memories under their rows; again is the same as once."""
         numbers = PathNumbers(txn)
         groups: defaultdict[Term, list[int]] = defaultdict(list)
+        alike: defaultdict[tuple[str | bool | None, ...], list[int]] = defaultdict(list)
+
+        def claim(namespace: str, path: str) -> int | None:
+            return numbers.claim(txn, namespace, path)
+
+        def bucket_of(path: str) -> bytes:
+            return bucket(txn, path)
+
         for row, memory in rows:
-            for term in terms_of(
-                memory,
-                lambda namespace, path: numbers.claim(txn, namespace, path),
-                lambda path: bucket(txn, path),
-            ):
+            alike[shared_part(memory)].append(row)
+            for term in own_terms(memory, claim, bucket_of):
                 groups[term].append(row)
+        for shared, members in alike.items():
+            for term in shared_terms(shared):
+                groups[term] += members
         enter(txn, groups)
 
     def remove(self, txn: WriteTxn, rows: Sequence[tuple[int, Memory]]) -> None:
@@ -95,10 +106,7 @@ class FilterIndex:
             for term in self._terms_to_remove(txn, memory, paths):
                 groups[term].append(row)
         take_out(txn, groups)
-        for path, namespaces in paths.items():
-            number = path_number(txn, path)
-            if number is not None and not bitmaps.load(txn, code_prefix(number, PRESENT)):
-                forget_path(txn, path, namespaces)
+        _forget_unused(txn, paths)
 
     def change(self, txn: WriteTxn, row: int, before: Memory, after: Memory) -> None:
         """Refile one row; only the terms that differ are written."""
@@ -110,9 +118,11 @@ class FilterIndex:
                 lambda path: bucket(txn, path),
             )
         )
-        old = set(self._terms_to_remove(txn, before, defaultdict(set)))
+        paths: defaultdict[str, set[str]] = defaultdict(set)
+        old = set(self._terms_to_remove(txn, before, paths))
         take_out(txn, {term: [row] for term in old - new})
         enter(txn, {term: [row] for term in new - old})
+        _forget_unused(txn, paths)
 
     @staticmethod
     def _terms_to_remove(
@@ -352,6 +362,14 @@ class FilterIndex:
             return None
         decode = key_time if is_time else key_number
         return decode(keys[0]), decode(keys[1])
+
+
+def _forget_unused(txn: WriteTxn, paths: Mapping[str, set[str]]) -> None:
+    """Drop the names of metadata paths that no row has any more."""
+    for path, namespaces in paths.items():
+        number = path_number(txn, path)
+        if number is not None and not bitmaps.exists(txn, code_prefix(number, PRESENT)):
+            forget_path(txn, path, namespaces)
 
 
 def _number(txn: ReadTxn, field: str) -> int | None:

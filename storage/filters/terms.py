@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import Final, Literal
 
 from memdb.storage.filters.fields import FIELDS, UNINDEXED, JsonScalar, flatten, parts
@@ -33,32 +34,53 @@ PathNumber = Callable[[str, str], int | None]
 
 _TIMES = tuple((f.number, f.name) for f in FIELDS.values() if f.type == "time")
 _NUMBERS = tuple((f.number, f.name) for f in FIELDS.values() if f.type == "number")
-_STRINGS = tuple(
-    (f.number, f.name, f.parts, f.always)
-    for f in FIELDS.values()
-    if f.type == "string" and not f.many
-)
 _LISTS = tuple((f.number, f.name) for f in FIELDS.values() if f.many)
+_EXTERNAL_ID = FIELDS["external_id"].number
 _PINNED = FIELDS["pinned"].number
 _NAMESPACE = FIELDS["namespace"].number
+_PLAIN = frozenset((str, int, float, bool, type(None)))
+
+# The fields that many memories of a batch have in common: a batch is grouped by all of them at once.
+_SHARED = tuple(
+    f for f in FIELDS.values() if f.type == "string" and not f.many and f.number != _EXTERNAL_ID
+)
+shared_part: Callable[[Memory], tuple[str | bool | None, ...]] = attrgetter(
+    "pinned", *(f.name for f in _SHARED)
+)
 
 
 def terms_of(
     memory: Memory, path_number: PathNumber, bucket: Callable[[str], bytes]
 ) -> Iterator[Term]:
     """The terms of one memory; may repeat. ``path_number(namespace, path)``: None is unindexed."""
+    yield from shared_terms(shared_part(memory))
+    yield from own_terms(memory, path_number, bucket)
+
+
+def shared_terms(shared: tuple[str | bool | None, ...]) -> Iterator[Term]:
+    """The terms of what ``shared_part`` gives."""
     # Of the fields that no memory lacks, one stands for all; of times and numbers, the entries.
     yield "set", _NAMESPACE, PRESENT
-    for number, name, has_parts, always in _STRINGS:
-        text = getattr(memory, name)
-        if text is None:
+    if shared[0]:
+        yield "set", _PINNED, TRUE
+    for field, text in zip(_SHARED, shared[1:], strict=True):
+        if not isinstance(text, str):
             continue
-        yield "text", number, text
-        if not always:
-            yield "set", number, PRESENT
-        if has_parts:
+        yield "text", field.number, text
+        if not field.always:
+            yield "set", field.number, PRESENT
+        if field.parts:
             for prefix in parts(text):
-                yield "part", number, prefix
+                yield "part", field.number, prefix
+
+
+def own_terms(
+    memory: Memory, path_number: PathNumber, bucket: Callable[[str], bytes]
+) -> Iterator[Term]:
+    """The other terms of a memory."""
+    if memory.external_id is not None:
+        yield "text", _EXTERNAL_ID, memory.external_id
+        yield "set", _EXTERNAL_ID, PRESENT
     for number, name in _LISTS:
         items = getattr(memory, name)
         if items:
@@ -73,8 +95,6 @@ def terms_of(
         value = getattr(memory, name)
         if value is not None:
             yield "number", number, number_key(value)
-    if memory.pinned:
-        yield "set", _PINNED, TRUE
     if memory.metadata:
         yield from _metadata_terms(memory, path_number, bucket)
 
@@ -82,8 +102,14 @@ def terms_of(
 def _metadata_terms(
     memory: Memory, path_number: PathNumber, bucket: Callable[[str], bytes]
 ) -> Iterator[Term]:
+    metadata = memory.metadata
+    items: Iterable[tuple[str, list[JsonScalar]]]
+    if all(type(value) in _PLAIN for value in metadata.values()):
+        items = ((path, [value]) for path, value in metadata.items())
+    else:
+        items = flatten(metadata)
     seen: dict[int, int] = {}
-    for path, values in flatten(memory.metadata):
+    for path, values in items:
         number = path_number(memory.namespace, path)
         if number is None:
             yield "set", UNINDEXED, bucket(path)

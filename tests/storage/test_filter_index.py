@@ -194,6 +194,7 @@ def test_a_change_refiles_a_row_as_if_it_had_been_added_so(tmp_path: Path) -> No
             assert not INDEX.equals(txn, "pinned", True)
             assert list(INDEX.equals(txn, "pinned", False)) == [5]
             assert not INDEX.present(txn, "metadata.gone")
+            assert not any(b"gone" in payload for _, payload in txn.scan(tables.META))
             assert list(INDEX.present(txn, "retired_at")) == [5]
     assert contents[0] == contents[1]
 

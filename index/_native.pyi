@@ -36,6 +36,13 @@ def rescore(
     slots: NDArray[np.uint32],
     distances: NDArray[np.float32],
 ) -> int: ...
+def score(
+    level: int,
+    metric: int,
+    queries: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    distances: NDArray[np.float32],
+) -> None: ...
 def search(
     level: int,
     use_codes: bool,

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from memdb.errors import DimensionMismatch, InvalidArgument
+from memdb.index import layout
+from memdb.index.kernels import default_kernels
 from memdb.index.protocol import Metric, as_vectors
 
 NOWHERE = -1
 """Pads positions; the distance beside it is +inf."""
-
-_PART = 4096
 
 
 def distances(
@@ -27,33 +27,10 @@ def distances(
     if matrix.ndim != 2:
         raise InvalidArgument("a matrix of vectors has two axes", field="matrix")
     given = as_vectors(queries, matrix.shape[1], field="queries")
-    rows = matrix.astype(np.float32, copy=False)
-    if metric == "l2":
-        return _squared(given, rows)
-    if metric not in ("cosine", "ip"):
+    if metric not in layout.METRICS:
         raise InvalidArgument("metric must be cosine, ip or l2", field="metric")
-    found: NDArray[np.float32]
-    with np.errstate(all="ignore"):  # some BLAS raise flags for lanes they do not use
-        products = given @ rows.T
-    if metric == "ip":
-        found = -products
-        return found
-    lengths = np.sqrt(
-        np.einsum("ij,ij->i", given, given, dtype=np.float64)[:, None]
-        * np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
-    )
-    cosines = np.divide(products, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-    found = np.subtract(1, cosines).astype(np.float32)
-    return found
-
-
-def _squared(queries: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """By differences: the expanded square loses near neighbours of long vectors."""
-    found = np.empty((len(queries), len(rows)), np.float32)
-    for at, query in enumerate(queries):
-        gaps = rows - query
-        np.einsum("ij,ij->i", gaps, gaps, out=found[at])
-    return found
+    rows = np.ascontiguousarray(matrix, dtype=np.float32)
+    return default_kernels().score(layout.METRICS[metric], given, rows)
 
 
 def scan(

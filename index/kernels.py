@@ -74,6 +74,10 @@ class Kernels(Protocol):
         """Distances of slots to a prepared query, and a damaged slot or -1."""
         ...
 
+    def score(self, metric: int, queries: Floats, rows: Floats) -> Floats:
+        """(q, n) distances of (q, dim) queries to (n, dim) vectors, at full precision."""
+        ...
+
     def search(
         self,
         *,
@@ -160,6 +164,11 @@ class NativeKernels:
             self._level, records, dim, metric, precision, query, slots, distances
         )
         return distances, int(bad)
+
+    def score(self, metric: int, queries: Floats, rows: Floats) -> Floats:
+        distances = np.empty((len(queries), len(rows)), np.float32)
+        self._native.score(self._level, metric, queries, rows, distances)
+        return distances
 
     def search(
         self,

@@ -144,6 +144,28 @@ class NumpyKernels:
         share = np.divide(scale, norm, out=np.zeros_like(scale), where=norm > 0)
         return (F32(1) - dots * share).astype(F32), -1
 
+    def score(self, metric: int, queries: Floats, rows: Floats) -> Floats:
+        if metric == layout.METRICS["l2"]:
+            # By differences: the expanded square loses near neighbours of long vectors.
+            found = np.empty((len(queries), len(rows)), F32)
+            for at, query in enumerate(queries):
+                gaps = rows - query
+                np.einsum("ij,ij->i", gaps, gaps, out=found[at])
+            return found
+        with np.errstate(all="ignore"):  # some BLAS raise flags for lanes they do not use
+            products = queries.astype(np.float64) @ rows.astype(np.float64).T
+        if metric == layout.METRICS["ip"]:
+            products *= -1
+            return products.astype(F32)
+        lengths = np.sqrt(
+            np.einsum("ij,ij->i", queries, queries, dtype=np.float64)[:, None]
+            * np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+        )
+        cosines = np.divide(products, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+        cosines -= 1
+        cosines *= -1
+        return cosines.astype(F32)
+
     def search(
         self,
         *,

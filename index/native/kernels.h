@@ -41,12 +41,14 @@ struct Kernels {
                const uint8_t* allowed, const uint16_t* blocks, uint32_t count,
                const QueryPlanes& query, float threshold, float* keys, uint8_t* masks);
 
-  // Inner product of a float query with a payload of int8 / float16 numbers, unscaled.
+  // Inner product of a float query with a payload of int8 / float16 / float32 numbers, unscaled.
   float (*dot8)(const float* query, const uint8_t* payload, uint32_t dim);
   float (*dot16)(const float* query, const uint8_t* payload, uint32_t dim);
+  float (*dot32)(const float* query, const uint8_t* payload, uint32_t dim);
   // Squared Euclidean distance of a float query to scale * payload.
   float (*l2_8)(const float* query, const uint8_t* payload, float scale, uint32_t dim);
   float (*l2_16)(const float* query, const uint8_t* payload, float scale, uint32_t dim);
+  float (*l2_32)(const float* query, const uint8_t* payload, float scale, uint32_t dim);
 
   // crc32c (Castagnoli) of a buffer.
   uint32_t (*crc32c)(const uint8_t* data, size_t size);

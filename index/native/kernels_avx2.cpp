@@ -102,6 +102,15 @@ struct Float16 {
   }
 };
 
+struct Float32 {
+  static __m256 load8(const uint8_t* payload, uint32_t i) {
+    return _mm256_loadu_ps(reinterpret_cast<const float*>(payload) + i);
+  }
+  static float load1(const uint8_t* payload, uint32_t i) {
+    return reinterpret_cast<const float*>(payload)[i];
+  }
+};
+
 template <class Number>
 float dot(const float* query, const uint8_t* payload, uint32_t dim) {
   __m256 first = _mm256_setzero_ps(), second = _mm256_setzero_ps();
@@ -148,8 +157,8 @@ uint32_t crc32c(const uint8_t* data, size_t size) {
   return ~rest;
 }
 
-constexpr Kernels kAvx2 = {"avx2",     scan,        dot<Int8>, dot<Float16>,
-                           l2<Int8>,   l2<Float16>, crc32c};
+constexpr Kernels kAvx2 = {"avx2",   scan,        dot<Int8>,   dot<Float16>, dot<Float32>,
+                          l2<Int8>, l2<Float16>, l2<Float32>, crc32c};
 
 }  // namespace
 

@@ -69,6 +69,12 @@ struct Float16 {
   }
 };
 
+struct Float32 {
+  static __m512 load(__mmask16 lanes, const uint8_t* payload, uint32_t i) {
+    return _mm512_maskz_loadu_ps(lanes, reinterpret_cast<const float*>(payload) + i);
+  }
+};
+
 inline __mmask16 lanes_left(uint32_t i, uint32_t dim) {
   return i + 16 <= dim ? static_cast<__mmask16>(0xffff)
                        : static_cast<__mmask16>((1u << (dim - i)) - 1);
@@ -125,8 +131,8 @@ uint32_t crc32c(const uint8_t* data, size_t size) {
   return ~rest;
 }
 
-constexpr Kernels kAvx512 = {"avx512",   scan,        dot<Int8>, dot<Float16>,
-                             l2<Int8>,   l2<Float16>, crc32c};
+constexpr Kernels kAvx512 = {"avx512",   scan,        dot<Int8>,   dot<Float16>, dot<Float32>,
+                          l2<Int8>, l2<Float16>, l2<Float32>, crc32c};
 
 }  // namespace
 

@@ -85,6 +85,16 @@ struct Float16 {
   }
 };
 
+struct Float32 {
+  static Pair load8(const uint8_t* payload, uint32_t i) {
+    const float* numbers = reinterpret_cast<const float*>(payload) + i;
+    return {vld1q_f32(numbers), vld1q_f32(numbers + 4)};
+  }
+  static float load1(const uint8_t* payload, uint32_t i) {
+    return reinterpret_cast<const float*>(payload)[i];
+  }
+};
+
 template <class Number>
 float dot(const float* query, const uint8_t* payload, uint32_t dim) {
   float32x4_t first = vdupq_n_f32(0), second = vdupq_n_f32(0);
@@ -134,8 +144,8 @@ uint32_t crc32c(const uint8_t* data, size_t size) {
 uint32_t crc32c(const uint8_t* data, size_t size) { return scalar_kernels()->crc32c(data, size); }
 #endif
 
-constexpr Kernels kNeon = {"neon",     scan,        dot<Int8>, dot<Float16>,
-                           l2<Int8>,   l2<Float16>, crc32c};
+constexpr Kernels kNeon = {"neon",   scan,        dot<Int8>,   dot<Float16>, dot<Float32>,
+                          l2<Int8>, l2<Float16>, l2<Float32>, crc32c};
 
 }  // namespace
 

@@ -101,6 +101,27 @@ float l2_16(const float* query, const uint8_t* payload, float scale, uint32_t di
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
+float number32(const uint8_t* payload, uint32_t i) {
+  float value;
+  std::memcpy(&value, payload + 4 * static_cast<size_t>(i), 4);
+  return value;
+}
+
+float dot32(const float* query, const uint8_t* payload, uint32_t dim) {
+  float sums[4] = {0, 0, 0, 0};
+  for (uint32_t i = 0; i < dim; ++i) sums[i & 3] += query[i] * number32(payload, i);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+float l2_32(const float* query, const uint8_t* payload, float scale, uint32_t dim) {
+  float sums[4] = {0, 0, 0, 0};
+  for (uint32_t i = 0; i < dim; ++i) {
+    const float gap = query[i] - scale * number32(payload, i);
+    sums[i & 3] += gap * gap;
+  }
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
 struct CrcTables {
   uint32_t entry[8][256];
   CrcTables() {
@@ -130,7 +151,8 @@ uint32_t crc32c(const uint8_t* data, size_t size) {
   return ~crc;
 }
 
-constexpr Kernels kScalar = {"scalar", scan, dot8, dot16, l2_8, l2_16, crc32c};
+constexpr Kernels kScalar = {"scalar", scan,  dot8,  dot16, dot32,
+                             l2_8,     l2_16, l2_32, crc32c};
 
 }  // namespace
 

@@ -157,6 +157,20 @@ int64_t rescore_slots(uint32_t level, In<uint8_t, 2> records, uint32_t dim, uint
   return rescore(kernels, view, query.data(), slots.data(), slots.shape(0), out);
 }
 
+void score(uint32_t level, uint32_t metric, In<float, 2> queries, In<float, 2> rows,
+           Array<float, 2> distances) {
+  const Kernels& kernels = table(level);
+  const uint32_t dim = static_cast<uint32_t>(rows.shape(1));
+  require(metric <= 2 && queries.shape(1) == dim, "metric, queries: (q, dim), rows: (n, dim)");
+  require(distances.shape(0) == queries.shape(0) && distances.shape(1) == rows.shape(0),
+          "distances: (q, n)");
+  float* out = distances.data();
+  nb::gil_scoped_release release;
+  for (size_t i = 0; i < queries.shape(0); ++i)
+    score_rows(kernels, static_cast<Metric>(metric), queries.data() + i * dim, rows.data(),
+               rows.shape(0), dim, out + i * rows.shape(0));
+}
+
 int64_t search_batch(uint32_t level, bool use_codes, In<uint8_t, 1> groups,
                      In<uint8_t, 2> records, uint32_t metric, uint32_t precision,
                      In<float, 2> queries, In<float, 2> signs, In<float, 1> centre,
@@ -214,6 +228,8 @@ NB_MODULE(_native, module) {
              array("allowed"), array("slots"), array("keys"));
   module.def("rescore", &rescore_slots, "level"_a, array("records"), "dim"_a, "metric"_a,
              "precision"_a, array("query"), array("slots"), array("distances"));
+  module.def("score", &score, "level"_a, "metric"_a, array("queries"), array("rows"),
+             array("distances"));
   module.def("search", &search_batch, "level"_a, "use_codes"_a, array("groups"), array("records"),
              "metric"_a, "precision"_a, array("queries"), array("signs"), array("centre"),
              array("allowed"), "keep"_a, "threads"_a, array("slots"), array("distances"));

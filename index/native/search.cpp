@@ -138,6 +138,43 @@ int64_t rescore(const Kernels& kernels, const Records& records, const float* que
 
 namespace {
 
+double product(const float* a, const float* b, uint32_t dim) {
+  double sum = 0;
+  for (uint32_t i = 0; i < dim; ++i) sum += static_cast<double>(a[i]) * b[i];
+  return sum;
+}
+
+bool comfortable(double square) { return square > 1e-15 && square < 1e15; }
+
+}  // namespace
+
+void score_rows(const Kernels& kernels, Metric metric, const float* query, const float* rows,
+                uint64_t count, uint32_t dim, float* out) {
+  const double query_square = product(query, query, dim);
+  for (uint64_t i = 0; i < count; ++i) {
+    const float* row = rows + i * dim;
+    const auto* payload = reinterpret_cast<const uint8_t*>(row);
+    if (metric == Metric::kSquaredL2) {
+      out[i] = kernels.l2_32(query, payload, 1.0f, dim);
+      continue;
+    }
+    double dot = kernels.dot32(query, payload, dim);
+    if (metric == Metric::kInnerProduct) {
+      out[i] = static_cast<float>(-dot);
+      continue;
+    }
+    double square = kernels.dot32(row, payload, dim);
+    if (!comfortable(square) || !comfortable(query_square)) {
+      dot = product(query, row, dim);
+      square = product(row, row, dim);
+    }
+    const double lengths = std::sqrt(square) * std::sqrt(query_square);
+    out[i] = lengths > 0 ? static_cast<float>(1.0 - dot / lengths) : 1.0f;
+  }
+}
+
+namespace {
+
 // What one thread reuses from query to query.
 struct Scratch {
   std::vector<float> rotated, residual, distances;

@@ -55,6 +55,11 @@ constexpr int64_t kAllGood = -1;
 int64_t rescore(const Kernels& kernels, const Records& records, const float* query,
                 const uint32_t* slots, uint64_t count, float* out);
 
+// Distances of one query to (count, dim) float32 rows. What leaves the comfort of float32 is summed
+// in double precision, so that a vector's length does not matter to a cosine.
+void score_rows(const Kernels& kernels, Metric metric, const float* query, const float* rows,
+                uint64_t count, uint32_t dim, float* out);
+
 struct SearchRequest {
   const Codes* codes;  // null: score every allowed record
   const Records* records;

@@ -171,6 +171,22 @@ def test_seals_agree_with_the_library_and_every_flipped_bit_is_found(kernels: Ke
 
 
 @each
+@pytest.mark.parametrize("metric", list(METRICS))
+def test_full_precision_distances_agree_to_rounding(kernels: Kernels, metric: str) -> None:
+    for dim in DIMS:
+        queries, rows = adversarial(dim, seed=1, n=9), adversarial(dim, seed=2)
+        found = kernels.score(METRICS[metric], queries, rows)
+        wanted = TWIN.score(METRICS[metric], queries, rows)
+        lengths = [np.linalg.norm(x.astype(np.float64), axis=1) for x in (queries, rows)]
+        size = {
+            "cosine": np.ones((9, 40)),
+            "ip": np.outer(*lengths) + 1,
+            "l2": np.add.outer(lengths[0] ** 2, lengths[1] ** 2) + 1,
+        }[metric]
+        np.testing.assert_array_less(np.abs(found - wanted) / size, 1e-5)
+
+
+@each
 def test_a_slot_past_the_records_is_named(kernels: Kernels) -> None:
     raw = np.zeros((2, layout.record_bytes(4, INT8)), np.uint8)
     query, slots = np.zeros(4, np.float32), np.array([7], np.uint32)

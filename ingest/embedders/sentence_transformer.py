@@ -121,7 +121,7 @@ def _folder_of(name: str) -> str:
 
 
 def _load(folder: str) -> Any:
-    """The model in a folder; the libraries' progress bars, which no library should draw, are off."""
+    """The model in a folder, without the progress bars that the libraries draw."""
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 

@@ -36,7 +36,6 @@ class Question:
     text: str
     expected: str
     options: dict[str, Any] = field(default_factory=dict)
-    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +54,7 @@ class Answer:
         return self.rank == 1
 
 
+# The home loan is called a mortgage in the notes: words alone do not find it, meaning does.
 QUESTIONS = (
     Question("What can't Ana eat?", "cannot eat hazelnuts"),
     Question("When was Mum's hip operation?", "must not eat from midnight"),
@@ -67,6 +67,7 @@ QUESTIONS = (
     Question("What did the survey of the house say about damp in the pantry?", "blocked gutter"),
     Question("Who else can we ask for willows, who grows and delivers them?", "basket makers"),
     Question("What does Theo need to sleep?", "the moon song"),
+    Question("Until when is the interest rate of our home loan fixed?", "until May 2029"),
     Question("What is the password of the network for guests in the new house?", "elm-guests"),
 )
 CHANGING = "What can't Ana eat?"

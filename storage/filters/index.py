@@ -9,7 +9,7 @@ Combining conditions, and what an operator means, is ``query``'s.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from pyroaring import BitMap
@@ -101,16 +101,18 @@ class FilterIndex:
         The memories must be what was added. Rows not there are passed over.
         """
         groups: defaultdict[Term, list[int]] = defaultdict(list)
-        paths: defaultdict[str, set[str]] = defaultdict(set)
+        filed = _Filed(txn)
         for row, memory in rows:
-            for term in self._terms_to_remove(txn, memory, paths):
+            for term in filed.terms(row, memory):
                 groups[term].append(row)
         take_out(txn, groups)
-        _forget_unused(txn, paths)
+        filed.forget_unused(txn)
 
     def change(self, txn: WriteTxn, row: int, before: Memory, after: Memory) -> None:
         """Refile one row; only the terms that differ are written."""
         numbers = PathNumbers(txn)
+        filed = _Filed(txn)
+        old = set(filed.terms(row, before))
         new = set(
             terms_of(
                 after,
@@ -118,27 +120,9 @@ class FilterIndex:
                 lambda path: bucket(txn, path),
             )
         )
-        paths: defaultdict[str, set[str]] = defaultdict(set)
-        old = set(self._terms_to_remove(txn, before, paths))
         take_out(txn, {term: [row] for term in old - new})
         enter(txn, {term: [row] for term in new - old})
-        _forget_unused(txn, paths)
-
-    @staticmethod
-    def _terms_to_remove(
-        txn: ReadTxn, memory: Memory, paths: defaultdict[str, set[str]]
-    ) -> Iterator[Term]:
-        """All terms a memory can be under: a path may have been unindexed when it was added."""
-        unindexed: list[str] = []
-
-        def number(namespace: str, path: str) -> int | None:
-            paths[path].add(namespace)
-            unindexed.append(path)
-            return path_number(txn, path)
-
-        yield from terms_of(memory, number, lambda path: bucket(txn, path))
-        for path in unindexed:
-            yield "set", UNINDEXED, bucket(txn, path)
+        filed.forget_unused(txn)
 
     # --- named sets of rows ----------------------------------------------------------------
 
@@ -364,12 +348,38 @@ class FilterIndex:
         return decode(keys[0]), decode(keys[1])
 
 
-def _forget_unused(txn: WriteTxn, paths: Mapping[str, set[str]]) -> None:
-    """Drop the names of metadata paths that no row has any more."""
-    for path, namespaces in paths.items():
-        number = path_number(txn, path)
-        if number is not None and not bitmaps.exists(txn, code_prefix(number, PRESENT)):
-            forget_path(txn, path, namespaces)
+class _Filed:
+    """The terms rows are filed under, within one transaction.
+
+    Whether a metadata path was indexed when a row was added is read off the row's being present
+    under it: since then its namespace may have got room, or lost it.
+    """
+
+    def __init__(self, txn: ReadTxn) -> None:
+        self._txn = txn
+        self._present: dict[str, tuple[int | None, BitMap]] = {}
+        self._namespaces: defaultdict[str, set[str]] = defaultdict(set)
+
+    def terms(self, row: int, memory: Memory) -> Iterator[Term]:
+        txn = self._txn
+
+        def number(namespace: str, path: str) -> int | None:
+            self._namespaces[path].add(namespace)
+            if path not in self._present:
+                found = path_number(txn, path)
+                rows = BitMap() if found is None else bitmaps.load(txn, code_prefix(found, PRESENT))
+                self._present[path] = (found, rows)
+            found, rows = self._present[path]
+            return found if row in rows else None
+
+        return terms_of(memory, number, lambda path: bucket(txn, path))
+
+    def forget_unused(self, txn: WriteTxn) -> None:
+        """Drop the names of metadata paths that no row has any more."""
+        for path, namespaces in self._namespaces.items():
+            number = path_number(txn, path)
+            if number is not None and not bitmaps.exists(txn, code_prefix(number, PRESENT)):
+                forget_path(txn, path, namespaces)
 
 
 def _number(txn: ReadTxn, field: str) -> int | None:

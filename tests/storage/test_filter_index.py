@@ -225,6 +225,24 @@ def test_keys_past_a_namespaces_limit_are_left_undecided_there_only(
     assert list(INDEX.equals(txn, "metadata.c", 3)) == [1, 2]  # the places were freed
 
 
+def test_a_row_left_undecided_is_indexed_by_its_next_change_once_there_is_room(
+    txn: WriteTxn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "MAX_INDEXED_METADATA_KEYS", 1)
+    first, second = memory(0, metadata={"a": 1}), memory(1, metadata={"c": 3, "d": 4})
+    elsewhere = memory(2, namespace="other", metadata={"c": 3})
+    INDEX.add(txn, [(0, first), (1, second), (2, elsewhere)])
+    INDEX.change(txn, 1, second, second.replace(pinned=True))
+    assert list(INDEX.undecided(txn, "metadata.c", ordered=False)) == [1]
+    INDEX.remove(txn, [(0, first)])
+    INDEX.change(txn, 1, second.replace(pinned=True), second)
+    assert list(INDEX.equals(txn, "metadata.c", 3)) == [1, 2]
+    assert not INDEX.undecided(txn, "metadata.c", ordered=False)
+    assert list(INDEX.undecided(txn, "metadata.d", ordered=False)) == [1]
+    INDEX.remove(txn, [(1, second), (2, elsewhere)])
+    assert [txn.count(table) for table in FILTER_TABLES] == [0, 0, 0, 0]
+
+
 def test_strings_too_long_for_order_are_equal_but_undecided_in_ranges(txn: WriteTxn) -> None:
     long, edge = "é" * 257, "é" * 256
     INDEX.add(txn, [(0, memory(0, metadata={"s": long})), (1, memory(1, metadata={"s": edge}))])

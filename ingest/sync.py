@@ -200,7 +200,8 @@ def _moves(
                 by_inode[state.stamp[3:5]] = path
     moves: dict[str, Found] = {}
     rest = []
-    for file in fresh:
+    names = {PurePosixPath(path).name for path in gone}
+    for file in sorted(fresh, key=lambda file: PurePosixPath(file.path).name not in names):
         digest = digests.get(file.path)
         candidates = [] if digest is None else by_digest.get(digest, [])
         old = _nearest(file.path, candidates)

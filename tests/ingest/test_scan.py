@@ -113,6 +113,20 @@ def test_a_file_is_asked_about_once_and_only_if_it_is_for_us(tmp_path: Path) -> 
     assert sorted(asked) == ["a.md", "b/c.txt"]
 
 
+def test_an_excluded_folder_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "a.md", ".git/x/y.md", "drafts/z.md", "b/c.md")
+    listed: list[str] = []
+    real = os.scandir
+
+    def noting(path: str) -> object:
+        listed.append(os.path.relpath(path, tmp_path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", noting)
+    scan(str(tmp_path), Rules(exclude=["drafts/"]))
+    assert sorted(listed) == [".", "b"]
+
+
 def test_files_over_the_limit_are_skipped(tmp_path: Path) -> None:
     make(tmp_path, "a.md")
     (found,) = scan(str(tmp_path), Rules(max_bytes=3)).files

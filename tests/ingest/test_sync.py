@@ -255,6 +255,30 @@ def test_a_file_copied_to_a_new_place_and_deleted_is_a_move(tmp_path: Path) -> N
     assert kinds(model.sync()) == {"b.md": "moved"}
 
 
+def test_of_two_copies_of_a_vanished_file_one_is_moved_and_one_is_new(tmp_path: Path) -> None:
+    write(tmp_path / "x" / "a.md", "# A\n\ntext")
+    model = Model(tmp_path)
+    model.sync()
+    for folder in ("w", "y"):
+        write(tmp_path / folder / "b.md", "# A\n\ntext")
+    write(tmp_path / "z" / "a.md", "# A\n\ntext")
+    (tmp_path / "x" / "a.md").unlink()
+    # the copy that has the old name is the moved one
+    assert kinds(model.sync()) == {"z/a.md": "moved", "w/b.md": "added", "y/b.md": "added"}
+    assert len(model.contents()) == 3
+
+
+def test_two_links_to_one_moved_file_are_one_move_and_one_new_file(tmp_path: Path) -> None:
+    write(tmp_path / "a.md", "# A\n\ntext")
+    model = Model(tmp_path)
+    model.sync()
+    os.link(tmp_path / "a.md", tmp_path / "c.md")
+    os.rename(tmp_path / "a.md", tmp_path / "b.md")
+    write(tmp_path / "b.md", "# A\n\ntext\n\n# B\n\nedited", model.now_ns)  # both: one inode
+    assert sorted(kinds(model.sync()).values()) == ["added", "moved"]
+    assert len(model.contents()) == 2
+
+
 def test_a_move_with_an_edit_keeps_the_chunks_that_stayed(tmp_path: Path) -> None:
     write(tmp_path / "a.md", "# A\n\ntext\n\n# B\n\nmore")
     model = Model(tmp_path)

@@ -19,7 +19,7 @@ import memdb
 from memdb import file_ledger, files, settings
 from memdb.file_writer import source_uri
 from memdb.ingest import scan as scanning
-from memdb.storage import tables
+from memdb.storage import lookups, tables
 from memdb.storage.values import obeys_size_rule
 
 OLD_NS = 1_700_000_000 * 10**9
@@ -102,7 +102,9 @@ Passport, charger and the blue raincoat. Do not forget the sunscreen this time, 
 """
 
 
-def test_a_file_becomes_chunks_with_their_place_and_facts(db: memdb.Database, root: Path) -> None:
+def test_a_file_becomes_chunks_with_their_place_and_facts(
+    db: memdb.Database, root: Path, embedder: Counting
+) -> None:
     write(root / "trips" / "lisbon.md", NOTE)
     report = db.files.sync(root)
     assert report == memdb.SyncReport(added=("trips/lisbon.md",))
@@ -117,6 +119,7 @@ def test_a_file_becomes_chunks_with_their_place_and_facts(db: memdb.Database, ro
         assert (memory.kind, memory.tags) == ("chunk", ("travel", "family"))
         assert memory.event_time is not None
         assert (memory.event_time.year, memory.precision) == (2024, "day")
+    assert f"Holiday > Lisbon\n{found[2].text}" in embedder.embedded
     assert found[2].metadata == {
         "path": "trips/lisbon.md",
         "title": "Holiday",
@@ -418,10 +421,25 @@ def test_random_edits_leave_what_a_new_database_would_hold(
             if path.exists():
                 os.utime(path, ns=(clock, clock))
         db.files.sync(root, allow_empty=True)
+        assert streams(db) == {(m.stream, m.position): m.id for m in db.iter()}
         with memdb.open(tmp_path / f"fresh{step}", embedder=Counting()) as fresh:
             fresh.files.sync(root)
             assert place(db) == place(fresh)
     assert db.check()["ok"]
+
+
+def streams(db: memdb.Database) -> dict[tuple[str | None, int | None], str]:
+    """Every place of every stream and who stands there."""
+    found = {}
+    with db._engine.store.read() as txn:
+        for key, payload in txn.scan(tables.STREAMS):
+            memory = db._engine.records.get(txn, int.from_bytes(payload, "little"))
+            assert memory is not None and memory.position is not None
+            prefix = lookups.stream_prefix(txn, memory.namespace, memory.stream or "")
+            assert lookups.row_at(txn, prefix, memory.position) is not None
+            assert key.startswith(prefix)
+            found[memory.stream, int.from_bytes(key[8:], "big") - 2**63] = memory.id
+    return found
 
 
 def place(db: memdb.Database) -> list[tuple[object, ...]]:

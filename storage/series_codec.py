@@ -200,18 +200,19 @@ class Block:
             return np.zeros(self.count, dtype=np.int64)
         return self._read(lambda: decode_ints(encoded, self.count))
 
-    def samples(self) -> list[Sample]:
-        """All samples in order of time."""
+    def samples(self, start: int = 0, stop: int | None = None) -> list[Sample]:
+        """The samples from place ``start`` to before ``stop``, in order of time."""
+        part = slice(start, stop)
         return self._read(
             lambda: [
                 Sample(*row)
                 for row in zip(
-                    self.times.tolist(),
-                    self.recorded.tolist(),
-                    self._data(),
-                    _decode_ends(self._body[3], self.times),
-                    _decode_words(self._body[4], self.count),
-                    _decode_words(self._body[5], self.count),
+                    self.times[part].tolist(),
+                    self.recorded[part].tolist(),
+                    self._data(part),
+                    _decode_ends(self._body[3], self.times)[part],
+                    _decode_words(self._body[4], self.count)[part],
+                    _decode_words(self._body[5], self.count)[part],
                     strict=True,
                 )
             ]
@@ -222,17 +223,22 @@ class Block:
         shapes = self._body[6]
         for column, (path, encoded) in enumerate(self._body[8]):
             having = [place for place, (_, leaves) in enumerate(shapes) if column in leaves]
-            positions = np.flatnonzero(np.isin(self.places, having))
+            if len(having) == len(shapes):
+                positions = np.arange(self.count)
+            else:
+                positions = np.flatnonzero(np.isin(self.places, having))
             yield tuple(path), positions, self._values(encoded, len(positions))
 
     def _values(self, encoded: list[Any], count: int) -> Values:
         return self._read(lambda: _decode_values(encoded, count))
 
-    def _data(self) -> list[Any]:
+    def _data(self, part: slice) -> list[Any]:
+        shapes = self._body[6]
         columns: list[list[Any]] = []
         for _, _, values in self.fields():
+            if len(shapes) == 1:
+                values = values[part]
             columns.append(values if isinstance(values, list) else values.tolist())
-        shapes = self._body[6]
         if len(shapes) == 1:
             shape, leaves = shapes[0]
             rows = zip(*(columns[column] for column in leaves), strict=True)
@@ -245,7 +251,7 @@ class Block:
         return [
             _build(shapes[place][0], iter([next(streams[c]) for c in shapes[place][1]]))
             for place in self.places.tolist()
-        ]
+        ][part]
 
     @staticmethod
     def _read(decode: Callable[[], T]) -> T:

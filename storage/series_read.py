@@ -68,15 +68,17 @@ class Found(NamedTuple):
 def to_memory(key: SeriesKey, found: Found) -> Memory:
     """The memory that a sample is."""
     sample = found.sample
+    event_time = from_micros(sample.event_us)
+    same = sample.recorded_us == sample.event_us  # usual, and saves a datetime
     return Memory(
         id=found.id,
         kind=key.kind,
         namespace=key.namespace,
         stream=key.stream,
         source=key.source,
-        event_time=from_micros(sample.event_us),
+        event_time=event_time,
         event_end=None if sample.end_us is None else from_micros(sample.end_us),
-        recorded_at=from_micros(sample.recorded_us),
+        recorded_at=event_time if same else from_micros(sample.recorded_us),
         time_zone=sample.zone,
         precision=sample.precision,
         data=sample.data,
@@ -194,12 +196,11 @@ def _read_sealed(
 def _rows(
     series: bytes, base: int, block: Block, lo: int, hi: int, hidden: BitMap64
 ) -> list[Found]:
-    """The visible samples of a block in a range, in the order of reading."""
-    numbers = (block.offsets + base).tolist()
-    times = block.times.tolist()
-    rows = list(map(Found, times, repeat(series), numbers, block.samples()))
-    if block.lo < lo or block.hi >= hi:
-        rows = [row for row in rows if lo <= row.event_us < hi]
+    """The visible samples of a block in a range, by time."""
+    start, stop = np.searchsorted(block.times, (lo, hi)).tolist()
+    times = block.times[start:stop].tolist()
+    numbers = (block.offsets[start:stop] + base).tolist()
+    rows = list(map(Found, times, repeat(series), numbers, block.samples(start, stop)))
     return [row for row in rows if row.number not in hidden] if hidden else rows
 
 

@@ -150,3 +150,13 @@ def test_a_damaged_block_is_a_typed_error() -> None:
     assert seen > 100
     with pytest.raises(StoreCorrupt):
         Block(sound[:6])
+
+
+@settings(max_examples=40)
+@given(st.lists(SAMPLES, min_size=1, max_size=12), st.integers(0, 12), st.integers(0, 12))
+def test_a_part_of_a_block_is_a_part_of_its_samples(
+    samples: list[Sample], start: int, stop: int
+) -> None:
+    samples.sort(key=lambda sample: sample.event_us)
+    block = Block(encode_block(range(len(samples)), samples))
+    assert exactly(block.samples(start, stop)) == exactly(samples[start:stop])

@@ -15,10 +15,11 @@ import ipaddress
 import json
 import os
 import re
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -85,9 +86,10 @@ class OpenAIEmbedder:
             self._spec.base_url + "/embeddings", json.dumps(body).encode(), headers, method="POST"
         )
         limit = _ANSWER_BYTES + len(texts) * (self.dim * _NUMBER_BYTES + 256)
+        deadline = time.monotonic() + self._timeout_s
         try:
             with self._opener.open(request, timeout=self._timeout_s) as response:
-                answer = response.read(limit + 1)
+                answer = _read(response, limit, deadline)
         except urllib.error.HTTPError as error:
             with error:
                 hint = f"is the model there? try `ollama pull {self._spec.model}`"
@@ -107,6 +109,19 @@ class OpenAIEmbedder:
             f"the embedding server at {self._spec.base_url} {problem}",
             hint=f"{hint}; mode='lexical' works without it",
         )
+
+
+def _read(response: HTTPResponse, limit: int, deadline: float) -> bytes:
+    """At most ``limit`` + 1 bytes. A socket's time-out starts anew with every byte, so a server
+    that sends one now and then would hold the caller for ever: the deadline is for the whole."""
+    parts: list[bytes] = []
+    size = 0
+    while size <= limit and (part := response.read1(limit + 1 - size)):
+        parts.append(part)
+        size += len(part)
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    return b"".join(parts)
 
 
 def parse_answer(answer: bytes, n: int, dim: int | None) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import socket
@@ -13,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from memdb.errors import EmbedderUnavailable, InvalidArgument
 from memdb.ingest.embedders import embed_documents, embed_query, identity_of, load, openai
@@ -47,6 +50,7 @@ class Server(ThreadingHTTPServer):
         self.status = 200
         self.headers_out: dict[str, str] = {}
         self.delay_s = 0.0
+        self.drip_bytes = 0
 
     @property
     def url(self) -> str:
@@ -72,7 +76,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        step = self.server.drip_bytes or len(content) or 1
+        with contextlib.suppress(ConnectionError):  # a client may have given up
+            for start in range(0, len(content), step):
+                self.wfile.write(content[start : start + step])
+                time.sleep(0.05 if self.server.drip_bytes else 0)
 
     def log_message(self, *_: object) -> None:
         """A test's output is its own."""
@@ -196,6 +204,43 @@ def test_a_server_that_hangs_is_given_up(server: Server) -> None:
     server.delay_s = 0.6
     with pytest.raises(EmbedderUnavailable, match="does not answer"):
         embedder.embed(["text"])
+
+
+def test_a_server_that_drips_is_given_up(server: Server) -> None:
+    embedder = connect(server, timeout_s=0.3)
+    server.drip_bytes = 10
+    began = time.monotonic()
+    with pytest.raises(EmbedderUnavailable, match="does not answer"):
+        embedder.embed(["text"])
+    assert time.monotonic() - began < 2
+
+
+def test_an_answer_cut_short_is_refused(server: Server) -> None:
+    embedder = connect(server)
+    server.answer = lambda texts: json.dumps(embeddings(texts)).encode()[:-20]
+    with pytest.raises(EmbedderUnavailable, match="JSON"):
+        embedder.embed(["text"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["data", "index", "embedding"]), inner, max_size=3)
+        ),
+        max_leaves=12,
+    )
+)
+def test_no_answer_whatever_is_more_than_a_value_error(answer: Any) -> None:
+    for wrapped in (answer, {"data": [answer]}, {"data": [{"embedding": answer}]}):
+        try:
+            vectors = parse_answer(json.dumps(wrapped).encode(), 1, 2)
+        except ValueError:
+            continue
+        assert vectors.shape == (1, 2)
+        assert np.isfinite(vectors).all()
 
 
 def test_an_endless_answer_is_cut_off(server: Server) -> None:

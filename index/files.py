@@ -15,6 +15,7 @@ import errno
 import mmap
 import os
 import struct
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -100,6 +101,7 @@ class MappedFile:
         self._magic = magic
         self._writable = writable
         self._descriptor = -1
+        self._guard = threading.Lock()  # searches of several threads refresh as they need
         self.body: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._open()
 
@@ -152,13 +154,14 @@ class MappedFile:
 
     def refresh(self) -> bool:
         """See growth, or the file that took this one's place; whether it is another file."""
-        with typed_errors(self.path):
-            status = os.stat(self.path)
-        if (status.st_dev, status.st_ino) != self._identity:
-            self._open()
-            return True
-        self._map()
-        return False
+        with self._guard:
+            with typed_errors(self.path):
+                status = os.stat(self.path)
+            if (status.st_dev, status.st_ino) != self._identity:
+                self._open()
+                return True
+            self._map()
+            return False
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write at ``offset`` of the body; durable after ``sync``."""
@@ -191,10 +194,11 @@ class MappedFile:
 
     def close(self) -> None:
         """Idempotent. Views of the body stay valid until they are dropped."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-        self.body = np.zeros(0, np.uint8)
+        with self._guard:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+            self.body = np.zeros(0, np.uint8)
 
 
 def _pwrite(descriptor: int, data: memoryview, offset: int) -> int:

@@ -162,9 +162,8 @@ class NumpyKernels:
             * np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
         )
         cosines = np.divide(products, lengths, out=np.zeros_like(lengths), where=lengths > 0)
-        cosines -= 1
-        cosines *= -1
-        return cosines.astype(F32)
+        distances: Floats = np.subtract(1, cosines).astype(F32)
+        return distances
 
     def search(
         self,

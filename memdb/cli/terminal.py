@@ -33,6 +33,9 @@ def colour_wanted(stream: IO[str]) -> bool:
     """Whether escape sequences may be written to ``stream``."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
+    # The console of Windows shows escape sequences as they are; its Terminal obeys them.
+    if os.name == "nt" and not (os.environ.get("WT_SESSION") or os.environ.get("TERM")):
+        return False
     return stream.isatty()
 
 
@@ -161,13 +164,14 @@ def working(label: str, stream: IO[str] | None = None) -> Iterator[None]:
     done = threading.Event()
 
     def show() -> None:
-        seconds = 0
+        seconds, text = 0, ""
         while not done.wait(1.0):
             seconds += 1
-            shown_on.write(f"\r{label} … {seconds} s\x1b[K")
+            text = f"{label} … {seconds} s"
+            shown_on.write(f"\r{text}")
             shown_on.flush()
-        if seconds:
-            shown_on.write("\r\x1b[K")
+        if text:
+            shown_on.write(f"\r{' ' * len(text)}\r")
             shown_on.flush()
 
     thread = threading.Thread(target=show, name="memdb-progress", daemon=True)

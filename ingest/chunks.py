@@ -11,7 +11,8 @@ and a chunk is the slice from its first piece to its last, so that
 
 Where a section needs several chunks, the cut is not simply where the budget ends: among the
 boundaries of the second half of the budget the best in kind is taken (block before line before
-sentence before word) and among equals the one with the smallest CRC of the piece behind it. This is content-defined chunking by local minima (Bjorner, Blass, Gurevich 2010, "Content-dependent
+sentence before word) and among equals the one with the smallest CRC of the piece behind it. This
+is content-defined chunking by local minima (Bjorner, Blass, Gurevich 2010, "Content-dependent
 chunking for differential compression, the local maximum approach") over pieces instead of bytes:
 after an insertion the cuts fall into step again within a few chunks, so an edit does not re-embed
 the rest of the file.

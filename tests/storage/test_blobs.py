@@ -200,6 +200,25 @@ def test_a_reference_made_after_the_sweep_looked_keeps_the_file(
     assert blobs.get(name) == TEXT
 
 
+def test_a_file_written_again_while_the_sweep_removes_it_is_put_back(
+    store: Store, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = blobs.put(TEXT)
+    path = blobs.path_of(name)
+    age(path, 9_999)
+    replace = os.replace
+
+    def touched_first(source: Path, target: Path) -> None:
+        if source == path:
+            os.utime(path)  # what put does in another process
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", touched_first)
+    assert blobs.sweep(store) == 0
+    store.write(lambda txn: blobs.reference(txn, name))
+    assert blobs.get(name) == TEXT
+
+
 def test_a_writer_slower_than_the_grace_period_is_refused_not_lost(
     store: Store, blobs: BlobStore
 ) -> None:

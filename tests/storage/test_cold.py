@@ -138,6 +138,25 @@ def test_times_at_the_edges_of_their_encodings_come_back(moment: datetime) -> No
     assert cold.decode(cold.encode([encode(m) for m in memories])) == memories
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\xd7\xff" + (1 << 34 | 7).to_bytes(8, "big"),  # a nanosecond
+        b"\xd7\xff" + (7).to_bytes(8, "big"),  # longer than it need be
+        b"\xd7\xff" + b"\xff" * 8,  # more nanoseconds than a second has
+        b"\xd6\xfe" + bytes(4),  # another extension
+        b"\xba0" + b"a" * 25,  # read as capitals
+        b"\xba" + b"Z" * 26,  # more than 128 bits
+    ],
+)
+def test_fields_that_only_look_like_times_or_ids_come_back(raw: bytes) -> None:
+    usual = [b"\xd6\xff" + (1 << 30).to_bytes(4, "big"), b"\xba" + _ulid(3).encode()]
+    records: list[bytes | None] = [b"\x91" + field for field in (raw, *usual, b"\xc0")]
+    assert cold.decode_raw(cold.encode(records[:2])) == records[:2]
+    assert cold.decode_raw(cold.encode([records[0], records[2]])) == [records[0], records[2]]
+    assert cold.decode_raw(cold.encode(records)) == records
+
+
 def test_some_records_are_decoded_without_the_rest() -> None:
     memories = [Memory(id=_ulid(i), text=f"note {i}") for i in range(64)]
     block = cold.encode([encode(memory) for memory in memories])

@@ -140,6 +140,17 @@ def test_reversed_is_the_reverse_whatever_overlaps(env: Environment) -> None:
     assert backwards == forwards[::-1]
 
 
+def test_samples_of_one_moment_come_in_the_order_of_their_numbers(env: Environment) -> None:
+    fill(env, 1_024, start=1_000)
+    fill(env, 1_024)  # ends after the first block begins
+    for reverse in (False, True):
+        with env.read() as txn:
+            name = series.name_of(txn, HEART)
+            found = [row.position for row in series.read_range(txn, [name], reverse=reverse)]
+        assert found == sorted(found, reverse=reverse)
+        assert len(found) == 2_048
+
+
 def test_a_read_resumes_after_a_position_in_both_directions(env: Environment) -> None:
     fill(env, 2_500)
     other = SeriesKey("home", "heart_rate", None, "app:other")

@@ -275,10 +275,7 @@ class Draft:
         """Write blocks, log and state; returns the book to use once the transaction commits."""
         touched = np.unique(np.concatenate(self._touched or [np.empty(0, np.uint32)]))
         blocks = np.unique(touched // _BLOCK_SLOTS)
-        for block in blocks.tolist():
-            at = slice(block * _BLOCK_SLOTS, (block + 1) * _BLOCK_SLOTS)
-            payload = self.ids[at].astype("<u8").tobytes() + self.states[at].tobytes()
-            self._txn.put(tables.RECORDS, _u32(block), payload)
+        self._put_blocks(blocks)
         old = self._book.state
         state = msgspec.structs.replace(
             old, sequence=old.sequence + 1, count=self._count, spec=self.spec
@@ -289,6 +286,18 @@ class Draft:
         save_state(self._txn, state)
         slots, fresh = self._next_fresh(touched)
         return Book(state, self.ids, self.states, slots, fresh, encoded_set(self.states))
+
+    def _put_blocks(self, blocks: NDArray[np.uint32]) -> None:
+        known = len(self._book.states) // _BLOCK_SLOTS
+        payloads = {}
+        for block in blocks.tolist():
+            at = slice(block * _BLOCK_SLOTS, (block + 1) * _BLOCK_SLOTS)
+            payloads[block] = self.ids[at].astype("<u8").tobytes() + self.states[at].tobytes()
+        old = [(_u32(block), payload) for block, payload in payloads.items() if block < known]
+        new = [(_u32(block), payload) for block, payload in payloads.items() if block >= known]
+        self._txn.put_many(tables.RECORDS, old)
+        # Appended, two lie on a page; otherwise LMDB would leave half of each page empty.
+        self._txn.put_many(tables.RECORDS, new, append=True)
 
     def _next_fresh(self, touched: Slots) -> tuple[Slots, Floats]:
         book = self._book

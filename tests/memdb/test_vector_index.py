@@ -405,3 +405,10 @@ def test_threads_search_while_one_writes(tmp_path: Path) -> None:
             index.remove(np.arange(first, first + 250))
         done.set()
         assert all(count.result() > 0 for count in counts)
+
+
+def test_an_id_costs_at_most_forty_bytes_beside_its_vector(tmp_path: Path) -> None:
+    with VectorIndex(tmp_path, dim=2) as index:
+        index.add(np.arange(100_000), some(100_000, 2))
+    used = (tmp_path / "kv" / "data.mdb").stat().st_blocks * 512
+    assert used <= 40 * 100_000

@@ -1,10 +1,10 @@
 """Writing what changed in a file: its old chunks out, its new ones in, its row of the ledger.
 
 Texts are embedded and analysed before the transaction, many files' at once; the transaction then
-takes the whole group, each file whole. A file whose row of the ledger is not the one the change was computed from
-has been synced by another process meanwhile and is left to it. A chunk that stayed keeps its
-memory, row and vector; only what says where it stands is rewritten, in place: line numbers are no
-belief of the owner's, so they make no version.
+takes the whole group, each file whole. A file whose row of the ledger is not the one the change was
+computed from has been synced by another process meanwhile and is left to it. A chunk that stayed
+keeps its memory, row and vector; only what says where it stands is rewritten, in place: line
+numbers are no belief of the owner's, so they make no version.
 
 It must not know folders or patterns; ``files`` does.
 """
@@ -44,7 +44,7 @@ _OUR_METADATA = ("path", "title", "heading")
 
 
 def source_uri(root: str, path: str, chunk: Chunk | None = None) -> str:
-    """``file:///home/ana/notes/a.md#L10-L42``. Only what would end the path early is escaped, so
+    """``file:///data/notes/a.md#L10-L42``. Only what would end the path early is escaped, so
     that names in any script stay readable and short."""
     absolute = stream_name(root, path)
     for character in "%#?":

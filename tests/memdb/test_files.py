@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import memdb
 from memdb import file_ledger, files, settings
@@ -21,33 +15,7 @@ from memdb.file_writer import source_uri
 from memdb.ingest import scan as scanning
 from memdb.storage import lookups, tables
 from memdb.storage.values import obeys_size_rule
-
-OLD_NS = 1_700_000_000 * 10**9
-
-
-class Counting:
-    """An embedder of hashed words that counts what it is asked."""
-
-    name = "hashed-words"
-    revision = "1"
-    dim = 64
-    max_tokens = 24
-
-    def __init__(self) -> None:
-        self.embedded: list[str] = []
-
-    def count_tokens(self, text: str) -> int:
-        return len(text.split())
-
-    def embed(self, texts: Sequence[str], role: str = "document") -> NDArray[np.float32]:
-        if role == "document":
-            self.embedded += texts
-        out = np.full((len(texts), self.dim), 1e-3, np.float32)
-        for place, text in enumerate(texts):
-            for word in text.lower().split():
-                seed = sum(ord(letter) * 31**n for n, letter in enumerate(word[:12]))
-                out[place, seed % self.dim] += 1
-        return out / np.linalg.norm(out, axis=1, keepdims=True)
+from tests.memdb.file_tree import OLD_NS, Counting, touch_up, write
 
 
 @pytest.fixture
@@ -66,19 +34,6 @@ def root(tmp_path: Path) -> Path:
     folder = tmp_path / "notes"
     folder.mkdir()
     return folder.resolve()
-
-
-def write(path: Path, text: str | bytes, age_s: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    os.utime(path, ns=(OLD_NS - age_s * 10**9,) * 2)
-
-
-def touch_up(path: Path, text: str) -> None:
-    """An edit a minute later than the one before."""
-    later = path.stat().st_mtime_ns + 60 * 10**9
-    path.write_text(text)
-    os.utime(path, ns=(later, later))
 
 
 def chunks(db: memdb.Database, path: Path) -> list[memdb.Memory]:
@@ -375,24 +330,6 @@ def test_no_key_of_the_ledger_holds_a_path_and_values_obey_the_size_rule(
     assert max(len(value) for _, value in stored) > settings.MAX_NAME_BYTES
 
 
-def test_a_change_made_by_another_process_meanwhile_is_not_made_twice(
-    db: memdb.Database, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(root / "a.md", "text")
-    real = files._Sync.run
-    entered = threading.Event()
-
-    def late(self: files._Sync, *args: object, **named: object) -> memdb.SyncReport:
-        if not entered.is_set():
-            entered.set()
-            db.files.sync(root)  # between the other's reading of the ledger and its writing
-        return real(self, *args, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(files._Sync, "run", late)
-    assert db.files.sync(root).added == ()
-    assert db.count() == 1
-
-
 def test_random_edits_leave_what_a_new_database_would_hold(
     tmp_path: Path, db: memdb.Database, root: Path
 ) -> None:
@@ -446,97 +383,10 @@ def place(db: memdb.Database) -> list[tuple[object, ...]]:
     return sorted((m.source, m.position, m.text, str(m.metadata)) for m in db.iter())
 
 
-KILLED = """
-import sys, memdb
-with memdb.open(sys.argv[1], embedder="none") as db:
-    print("go", flush=True)
-    db.files.sync(sys.argv[2])
-"""
-
-
-def test_a_killed_sync_leaves_every_file_old_or_new(tmp_path: Path, root: Path) -> None:
-    for number in range(300):
-        body = "\n\n".join(f"# P{n}\n\nold text {number} {n}" for n in range(4))
-        write(root / f"{number}.md", body)
-    with memdb.open(tmp_path / "db", embedder="none") as db:
-        db.files.sync(root)
-    for number in range(300):
-        body = "\n\n".join(f"# P{n}\n\nnew text {number} {n}" for n in range(4))
-        touch_up(root / f"{number}.md", body)
-    seen = set()
-    for delay in (0.02, 0.1, 0.2):
-        child = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(tmp_path / "db"), str(root)],
-            stdout=subprocess.PIPE,
-        )
-        assert child.stdout is not None
-        child.stdout.readline()
-        time.sleep(delay)
-        child.kill()
-        child.wait()
-        with memdb.open(tmp_path / "db", embedder="none", readonly=True) as db:
-            by_file: dict[str | None, set[str]] = {}
-            for memory in db.iter():
-                assert memory.text is not None
-                by_file.setdefault(memory.stream, set()).add(memory.text.split()[2])
-            assert len(by_file) == 300
-            assert all(len(words) == 1 for words in by_file.values())
-            seen |= {word for words in by_file.values() for word in words}
-    with memdb.open(tmp_path / "db", embedder="none") as db:
-        db.files.sync(root)
-        assert db.count() == 1200
-        assert all(" text " in (m.text or "") and "new" in (m.text or "") for m in db.iter())
-        assert db.check()["ok"]
-    assert "old" in seen
-
-
-def test_a_watcher_follows_edits_until_it_is_stopped(db: memdb.Database, root: Path) -> None:
-    write(root / "a.md", "first")
-    reports: list[memdb.SyncReport] = []
-    arrived = threading.Semaphore(0)
-
-    def note(report: memdb.SyncReport) -> None:
-        if report.added or report.updated:
-            reports.append(report)
-            arrived.release()
-
-    with db.files.watch(root, interval=0.02, on_sync=note) as watcher:
-        assert arrived.acquire(timeout=20)
-        write(root / "b.md", "second")
-        assert arrived.acquire(timeout=20)
-    write(root / "c.md", "third")
-    assert [report.added for report in reports] == [("a.md",), ("b.md",)]
-    assert watcher.last_error is None
-    assert db.count() == 2
-    with pytest.raises(memdb.InvalidArgument):
-        db.files.watch(root, interval=0)
-    with pytest.raises(memdb.NotFound):
-        db.files.watch(root / "missing")
-
-
-def test_a_watcher_survives_a_folder_that_goes_away(db: memdb.Database, root: Path) -> None:
-    write(root / "a.md", "first")
-    with db.files.watch(root, interval=0.02) as watcher:
-        wait_for(lambda: watcher.last_report is not None)
-        os.rename(root, root.with_name("elsewhere"))
-        wait_for(lambda: isinstance(watcher.last_error, memdb.NotFound))
-        os.rename(root.with_name("elsewhere"), root)
-        wait_for(lambda: watcher.last_error is None)
-    assert db.count() == 1
-
-
-def wait_for(condition: object, timeout_s: float = 20) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize(
     ("root", "path", "uri"),
     [
-        ("/home/ana", "a.md", "file:///home/ana/a.md"),
+        ("/data/notes", "a.md", "file:///data/notes/a.md"),
         ("/", "x#1?.md", "file:///x%231%3F.md"),
         ("/n", "100% \u6587.md", "file:///n/100%25 \u6587.md"),
         ("C:\\notes", "a.md", "file:///C:/notes/a.md"),

@@ -48,6 +48,12 @@ class Shortlist {
   float threshold_ = std::numeric_limits<float>::quiet_NaN();
 };
 
+uint64_t eight_bytes(const uint8_t* bytes) {
+  uint64_t word;
+  std::memcpy(&word, bytes, 8);
+  return word;
+}
+
 uint32_t lowest_bit(uint32_t mask) {
   uint32_t bit = 0;
   while (!((mask >> bit) & 1)) ++bit;
@@ -81,24 +87,27 @@ void shortlist(const Kernels& kernels, const Codes& codes, const QueryPlanes& qu
     uint32_t block = 0;
     while (block < here) {
       uint32_t count = 0;
-      while (count < kChunkBlocks && block < here) {
-        uint64_t eight;
-        std::memcpy(&eight, permitted + (block & ~7u), 8);
-        if (block % 8 == 0 && eight == 0) {
-          block += 8;
-          continue;
+      for (; count + 8 <= kChunkBlocks && block < here; block += 8) {
+        if (eight_bytes(permitted + block) == 0) continue;
+        for (uint32_t next = block; next < block + 8; ++next) {
+          blocks[count] = static_cast<uint16_t>(next);
+          count += permitted[next] != 0;
         }
-        if (permitted[block]) blocks[count++] = static_cast<uint16_t>(block);
-        ++block;
       }
+      std::memset(masks, 0, sizeof(masks));
       kernels.scan(words, offsets, slopes, permitted, blocks, count, query, best.threshold(), keys,
                    masks);
-      for (uint32_t i = 0; i < count; ++i)
+      for (uint32_t i = 0; i < count; ++i) {
+        if (i % 8 == 0 && eight_bytes(masks + i) == 0) {
+          i += 7;
+          continue;
+        }
         for (uint32_t mask = masks[i]; mask; mask &= mask - 1) {
           const uint32_t row = lowest_bit(mask);
           const uint64_t slot = (first_block + blocks[i]) * kBlockRows + row;
           best.offer(keys[i * kBlockRows + row], static_cast<uint32_t>(slot));
         }
+      }
       best.settle(false);
     }
   }
@@ -200,13 +209,10 @@ int64_t score_all(const Kernels& kernels, const SearchRequest& request, const fl
     return kAllGood;
   };
   for (uint64_t byte = 0; byte < request.allowed_bytes; ++byte) {
-    if (byte % 8 == 0 && byte + 8 <= request.allowed_bytes) {
-      uint64_t eight;
-      std::memcpy(&eight, request.allowed + byte, 8);
-      if (eight == 0) {
-        byte += 7;
-        continue;
-      }
+    if (byte % 8 == 0 && byte + 8 <= request.allowed_bytes &&
+        eight_bytes(request.allowed + byte) == 0) {
+      byte += 7;
+      continue;
     }
     for (uint32_t mask = request.allowed[byte]; mask; mask &= mask - 1) {
       slots[count++] = static_cast<uint32_t>(byte * 8 + lowest_bit(mask));

@@ -407,6 +407,7 @@ def test_threads_search_while_one_writes(tmp_path: Path) -> None:
         assert all(count.result() > 0 for count in counts)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="blocks of a file are not told there")
 def test_an_id_costs_at_most_forty_bytes_beside_its_vector(tmp_path: Path) -> None:
     with VectorIndex(tmp_path, dim=2) as index:
         index.add(np.arange(100_000), some(100_000, 2))

@@ -53,10 +53,12 @@ from memdb.storage.series_read import (
     Position,
     columns,
     count,
+    from_memory,
     get_many,
     lookup,
     read_fresh,
     read_range,
+    read_stored,
     segments_of,
     to_memory,
 )
@@ -69,12 +71,14 @@ __all__ = [
     "Series",
     "SeriesKey",
     "append",
+    "append_missing",
     "check",
     "columns",
     "count",
     "erase",
     "every",
     "format_id",
+    "from_memory",
     "get_many",
     "hide",
     "matching",
@@ -123,6 +127,22 @@ def append(txn: WriteTxn, key: SeriesKey, samples: Sequence[Sample]) -> list[str
     if header.next_number - header.sealed >= BLOCK:
         txn.put(tables.META, DUE + series, b"")
     return [format_id(series, numbers[place]) for place in range(len(samples))]
+
+
+def append_missing(txn: WriteTxn, key: SeriesKey, samples: Sequence[Sample]) -> list[str]:
+    """Add those samples that the series does not hold already; returns the new ids.
+
+    What makes an import of samples idempotent: their ids belong to the database they came from,
+    so that sameness is having the same times and data. Hidden samples count as held.
+    """
+    series = name_of(txn, key)
+    header = read_header(txn, series)
+    wanted = {pack(sample): sample for sample in samples}
+    if header is not None and samples:
+        times = [sample.event_us for sample in samples]
+        for sample in read_stored(txn, series, header, min(times), max(times) + 1):
+            wanted.pop(pack(sample), None)
+    return append(txn, key, list(wanted.values())) if wanted else []
 
 
 def seal_step(txn: WriteTxn, budget_ms: float = 5.0) -> bool:

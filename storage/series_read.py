@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap64
 
-from memdb.errors import StoreCorrupt
+from memdb.errors import InvalidArgument, StoreCorrupt
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn
 from memdb.storage.series_codec import Block, Path, Sample, Values, encode_block
@@ -35,7 +35,7 @@ from memdb.storage.series_layout import (
     sample_key,
     segment_key,
 )
-from memdb.types import Memory, from_micros
+from memdb.types import Memory, from_micros, to_micros
 
 _SAMPLE = msgspec.msgpack.Decoder(Sample)
 
@@ -82,6 +82,24 @@ def to_memory(key: SeriesKey, found: Found) -> Memory:
         time_zone=sample.zone,
         precision=sample.precision,
         data=sample.data,
+    )
+
+
+def from_memory(memory: Memory) -> tuple[SeriesKey, Sample]:
+    """The inverse of ``to_memory``, but for the id: what an import appends.
+
+    Raises ``InvalidArgument`` without event_time or recorded_at.
+    """
+    if memory.event_time is None or memory.recorded_at is None:
+        raise InvalidArgument("a sample needs event_time and recorded_at", field="event_time")
+    key = SeriesKey(memory.namespace, memory.kind, memory.stream, memory.source)
+    return key, Sample(
+        to_micros(memory.event_time),
+        to_micros(memory.recorded_at),
+        memory.data,
+        None if memory.event_end is None else to_micros(memory.event_end),
+        memory.time_zone,
+        memory.precision,
     )
 
 
@@ -202,6 +220,16 @@ def _rows(
     numbers = (block.offsets[start:stop] + base).tolist()
     rows = list(map(Found, times, repeat(series), numbers, block.samples(start, stop)))
     return [row for row in rows if row.number not in hidden] if hidden else rows
+
+
+def read_stored(txn: ReadTxn, series: bytes, header: Series, lo: int, hi: int) -> Iterator[Sample]:
+    """Every sample with lo <= event_us < hi, hidden or not, in no order."""
+    for _, sample in read_fresh(txn, series, header.sealed, header.next_number):
+        if lo <= sample.event_us < hi:
+            yield sample
+    for base, block in _segments(txn, series, header, lo, hi):
+        for row in _rows(series, base, block, lo, hi, BitMap64()):
+            yield row.sample
 
 
 def get_many(txn: ReadTxn, ids: Iterable[str]) -> dict[str, Memory]:

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from memdb.errors import Conflict
+from memdb.errors import Conflict, InvalidArgument
 from memdb.storage import series, series_layout, tables
 from memdb.storage.environment import Environment
 from memdb.storage.ids import parse_id as parse_ulid
@@ -77,6 +77,9 @@ def test_a_sample_is_a_memory_with_every_field_it_was_given(env: Environment) ->
     assert (memory.time_zone, memory.precision) == ("Asia/Tokyo", "minute")
     assert memory.data == {"bpm": 61, "at": [1.0, None]}
     assert memory.text is None
+    assert series.from_memory(memory) == (HEART, sample)
+    with pytest.raises(InvalidArgument):
+        series.from_memory(memory.replace(recorded_at=None))
 
 
 def test_ids_read_back_and_are_never_taken_for_ulids(env: Environment) -> None:
@@ -367,6 +370,21 @@ def test_an_erased_word_is_in_no_value_and_a_series_loses_its_name_last(env: Env
         again = series.append(txn, key, [beat(0)])
     assert not set(again) & set(ids)
     assert words() == {70}
+
+
+def test_samples_that_are_held_already_are_not_added_again(env: Environment) -> None:
+    ids = fill(env, 1_500)
+    with env.write() as txn:
+        series.hide(txn, ids[3:5])
+        again = [beat(i, 60 + i % 7) for i in range(1_600)]
+        assert len(series.append_missing(txn, HEART, again)) == 100
+        assert series.append_missing(txn, HEART, again) == []
+        assert series.append_missing(txn, HEART, []) == []
+        others = [beat(7, 7.0), beat(7, 7), beat(7, True), beat(7, 7, precision="day")]
+        assert len(series.append_missing(txn, HEART, others)) == 4
+        other = HEART._replace(stream="other")
+        assert len(series.append_missing(txn, other, again + again)) == 1_600
+        assert series.count(txn, series.name_of(txn, HEART)) == 1_602
 
 
 def test_check_finds_what_contradicts_the_registry(env: Environment) -> None:

@@ -191,7 +191,7 @@ class Recaller:
         candidates: fusion.Candidates,
     ) -> None:
         """Compute the similarity of candidates that only the words found."""
-        missing = np.flatnonzero(np.isnan(candidates.cosine))
+        missing = np.flatnonzero(np.isnan(candidates.similarity))
         rows = candidates.rows[missing].tolist()
         if not rows:
             return
@@ -200,7 +200,7 @@ class Recaller:
         if known:
             matrix = np.stack([fetched[int(candidates.rows[place])] for place in known])
             distances = space.distances(vector, matrix)
-            candidates.cosine[known] = similarity(distances, space.record.metric)
+            candidates.similarity[known] = similarity(distances, space.record.metric)
 
     # --- ranking ------------------------------------------------------------------------
 
@@ -213,9 +213,9 @@ class Recaller:
     ) -> list[Hit]:
         if not len(candidates.rows):
             return []
-        fused = fusion.fuse(candidates)
         best_possible = 0.0 if words is None else words.total_mass * (K1 + 1)
-        relevance = fusion.relevance(candidates.bm25, candidates.cosine, best_possible)
+        fused = fusion.fuse(candidates, best_possible)
+        relevance = fusion.relevance(fused.total, _legs(candidates, question, words))
         order = np.lexsort((candidates.rows, -fused.total))
         if question.min_score is not None:
             order = order[relevance[order] >= question.min_score]
@@ -227,7 +227,7 @@ class Recaller:
         for place, row, held in zip(order, rows, terms, strict=True):
             stages = {"lexical": float(fused.lexical[place]), "vector": float(fused.vector[place])}
             why = Why(
-                cosine=_number(candidates.cosine[place]),
+                cosine=_number(candidates.similarity[place]),
                 bm25=_number(candidates.bm25[place]),
                 terms=tuple(held),
                 stages=stages,
@@ -274,10 +274,9 @@ class Recaller:
             allowed = self._reader.select(txn, namespace, question.condition, now=now, valid_at=now)
             near = engine.vectors(record).within(txn, asked, float(radius), allowed)
             cosines = similarity(near.distances, record.metric)
-            candidates = fusion.Candidates(
-                near.rows, np.full(len(near.rows), np.nan, np.float32), cosines
-            )
-            relevance = fusion.relevance(candidates.bm25, cosines, 0.0)
+            unknown = np.full(len(near.rows), np.nan, np.float32)
+            fused = fusion.fuse(fusion.Candidates(near.rows, unknown, cosines), 0.0)
+            relevance = fusion.relevance(fused.total, "vector")
             memories = engine.records.get_many(txn, sorted(near.rows.tolist()))
         hits = tuple(
             Hit(memories[row], float(score), Why(cosine=float(cosine)))
@@ -293,8 +292,18 @@ def _complete_bm25(words: LexicalQuery, candidates: fusion.Candidates) -> None:
     candidates.bm25[missing] = np.where(scores > 0, scores, np.nan)
 
 
+def _legs(candidates: fusion.Candidates, question: Question, words: LexicalQuery | None) -> str:
+    """Which legs took part, for the calibration."""
+    if words is None:
+        return "vector"
+    unseen = question.mode == "lexical" or bool(np.isnan(candidates.similarity).all())
+    return "lexical" if unseen else "hybrid"
+
+
 def similarity(distances: Any, metric: str) -> Any:
-    """Larger is closer: 1 - d for cosine, -d otherwise."""
+    """Larger is closer: a cosine, an inner product, or 1 / (1 + squared distance)."""
+    if metric == "l2":
+        return 1 / (1 + distances)
     return 1 - distances if metric == "cosine" else -distances
 
 

@@ -122,9 +122,6 @@ class SpaceVectors:
         """Whether the mean and rotation are fixed, so that vectors can be encoded."""
         return self._index is not None
 
-    def fresh_dtype(self) -> type[np.float16 | np.float32]:
-        return np.float32 if self.record.profile == "exact" else np.float16
-
     def _open_index(self, record: SpaceRecord) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         writable = not self._store.readonly
@@ -280,8 +277,16 @@ class SpaceVectors:
     # --- writing ------------------------------------------------------------------------
 
     def put_fresh(self, txn: Writer, rows: Sequence[int], matrix: NDArray[np.float32]) -> None:
-        """Keep vectors of rows just allocated in this space; durable with ``txn``."""
-        vectors.put_fresh(txn, self.record.number, rows, matrix.astype(self.fresh_dtype()))
+        """Keep vectors of rows just allocated in this space; durable with ``txn``.
+
+        A cosine space keeps directions: unit vectors, which float16 holds to what 8 bits will
+        keep. Elsewhere lengths matter and may pass float16's range: float32.
+        """
+        kept: NDArray[np.float16 | np.float32] = matrix
+        if self.record.metric == "cosine":
+            directions = unit(matrix)
+            kept = directions.astype(np.float16) if self.record.profile != "exact" else directions
+        vectors.put_fresh(txn, self.record.number, rows, kept)
 
     def encode(self, matrix: NDArray[np.float32]) -> Encoded | None:
         """The CPU part of ``put_encoded``, for outside a transaction; None while untrained."""

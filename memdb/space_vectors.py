@@ -214,7 +214,7 @@ class SpaceVectors:
         return Neighbours(rows[places[0][kept]], self._scaled(distances[0][kept]))
 
     def _fresh_view(self, txn: Reader) -> _Fresh:
-        """Fresh vectors visible to ``txn``; later ones may be in it and are masked by the caller."""
+        """Fresh vectors visible to ``txn``; later ones may be in it: the caller masks them."""
         with self._guard:
             cached, state = self._fresh, txn.state
             if cached is not None and cached.layout_seq == state.layout_seq:
@@ -289,18 +289,24 @@ class SpaceVectors:
         vectors.put_fresh(txn, self.record.number, rows, kept)
 
     def encode(self, matrix: NDArray[np.float32]) -> Encoded | None:
-        """The CPU part of ``put_encoded``, for outside a transaction; None while untrained."""
+        """The CPU part of ``write_files``; None while untrained."""
         return None if self._index is None else self._index.encode(matrix)
 
-    def put_encoded(self, txn: Writer, rows: Sequence[int], encoded: Encoded) -> None:
-        """Write vectors to the files, synced, and publish them with ``txn``. Lease holder only."""
+    def write_files(self, txn: Reader | Writer, rows: Sequence[int], encoded: Encoded) -> None:
+        """Write vectors of rows to the files, durably, where nobody looks before ``publish``.
+
+        Lease holder only. Two syncs: call it outside a write transaction where the rows are
+        known before, so that writers do not wait for the disk.
+        """
         if self._index is None:
             raise ValueError("the space is not trained")
-        number = self.record.number
-        slots = spaces.allocation(txn, number).slots(np.asarray(rows, dtype=np.uint32))
+        slots = spaces.allocation(txn, self.record.number).slots(np.asarray(rows, dtype=np.uint32))
         with self._files_guard:
             self._index.publish(self._index.prepare(slots, encoded))
-        self._filters.set_add(txn, f"encoded/{number}", rows_bitmap(rows))
+
+    def publish(self, txn: Writer, rows: Sequence[int]) -> None:
+        """From the commit of ``txn`` on, these rows are read from the files."""
+        self._filters.set_add(txn, f"encoded/{self.record.number}", rows_bitmap(rows))
         txn.layout_moved()
 
     def encode_step(self, threshold: int = ENCODE_AT) -> bool:
@@ -322,9 +328,11 @@ class SpaceVectors:
         if encoded is None:
             raise ValueError("training left the space untrained")
         rows = ids.tolist()
+        with self._store.read() as txn:
+            self.write_files(txn, rows, encoded)
 
         def publish(txn: Writer) -> None:
-            self.put_encoded(txn, rows, encoded)
+            self.publish(txn, rows)
             vectors.drop_fresh(txn, number, rows)
 
         self._store.write(publish)

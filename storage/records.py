@@ -100,21 +100,22 @@ class Records:
             return decode(payload)
         if payload[1] == 1:
             _, _, block, index = _COLD.unpack(payload)
-            members = None if blocks is None else blocks.get(block)
-            if members is None:
-                members = self._open_block(txn, block)
-                if blocks is not None:
-                    blocks[block] = members
-            return _present(members[index])
+            if blocks is None:
+                return _present(self._open_block(txn, block, [index])[0])
+            if block not in blocks:
+                blocks[block] = self._open_block(txn, block)
+            return _present(blocks[block][index])
         text = self._blobs.get(payload[2:_BLOB_HEAD]).decode()
         return decode(payload[_BLOB_HEAD:]).replace(text=text)
 
     @staticmethod
-    def _open_block(txn: ReadTxn, block: int) -> list[Memory | None]:
+    def _open_block(
+        txn: ReadTxn, block: int, indexes: Sequence[int] | None = None
+    ) -> list[Memory | None]:
         payload = txn.get(tables.COLD, block.to_bytes(4, "big"))
         if payload is None:
             raise StoreCorrupt("a cold block is missing", path="kv")
-        return cold.decode(payload)
+        return cold.decode(payload, indexes)
 
     # --- writing ------------------------------------------------------------------------
 

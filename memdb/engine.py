@@ -233,6 +233,8 @@ class Engine:
 
     def live(self, txn: Reader | Writer) -> BitMap:
         """Rows that are current, not forgotten and not retired; do not change it."""
+        if isinstance(txn, Writer):  # what is not committed must not be remembered
+            return self.filters.get_set(txn, LIVE)
         cached = self._live
         if cached is not None and cached[0] == txn.state.content_seq:
             return cached[1]
@@ -244,6 +246,8 @@ class Engine:
         """Live rows in a namespace and everything under it; do not change it."""
         if not namespace:
             return self.live(txn)
+        if isinstance(txn, Writer):
+            return self.live(txn) & self.filters.subtree(txn, namespace)
         cached = self._subtrees.get(namespace)
         if cached is not None and cached[0] == txn.state.content_seq:
             return cached[1]

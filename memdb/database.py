@@ -2,8 +2,8 @@
 
 A handle has a namespace and a source for what its calls do not name. Handles on one directory in
 one process share an ``Engine``. Page by page: ``writer`` and ``rows`` write, ``reader`` selects,
-``recall`` answers, ``profile``, ``history``, ``files`` and ``spaces`` are its faces, ``admin`` keeps
-the house, ``maintenance`` works in the background.
+``recall`` answers, ``profile``, ``history``, ``files`` and ``spaces`` are its faces, ``admin``
+keeps the house, ``maintenance`` works in the background.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``db.settings``: what the owner set for the whole database, stored in it, one for all processes."""
+"""``db.settings``: what the owner set for the whole database, stored in it for all processes."""
 
 from __future__ import annotations
 

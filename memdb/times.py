@@ -99,11 +99,11 @@ class TimeSpan:
 def parse_time(value: object, *, zone: tzinfo, field: str) -> TimeSpan:
     """The span that ``value`` names.
 
-    Accepts an ISO 8601 string (``2024``, ``2024-05``, ``2024-05-17``, ``2024-05-17T09:30``, with
-    seconds and decimals, of which six count; ``Z`` or an offset; ``20240517T093000Z``), a ``date`` or
-    a ``datetime``. What names no offset is in ``zone``. Raises ``InvalidArgument`` naming ``field``:
-    for anything else (numbers above all: seconds and milliseconds cannot be told apart), for
-    dates that do not exist and for instants outside the years 1 to 9999 UTC.
+    Accepts an ISO 8601 string (``2024``, ``2024-05``, ``2024-05-17``, ``2024-05-17T09:30``,
+    with seconds and decimals, of which six count; ``Z`` or an offset; ``20240517T093000Z``), a
+    ``date`` or a ``datetime``. What names no offset is in ``zone``. Raises ``InvalidArgument``
+    naming ``field``: for anything else (numbers above all: seconds and milliseconds cannot be
+    told apart), for dates that do not exist and for instants outside the years 1 to 9999 UTC.
     """
     try:
         if isinstance(value, datetime):

@@ -16,9 +16,9 @@ a about above after again against all am an and any are as at be because been be
 between both but by can cannot could did do does doing done down during each either else few for
 from further had has have having he her here hers herself him himself his i if in into is it its
 itself just let me more most my myself no nor not of off on once only or other our ours ourselves
-out over own same shall she should since so some such than that the their theirs them themselves then
-there these they this those through to too under until up upon us very was we were will with would
-you your yours yourself yourselves may might must
+out over own same shall she should since so some such than that the their theirs them themselves
+then there these they this those through to too under until up upon us very was we were will with
+would you your yours yourself yourselves may might must
 who whom whose what which when where why how whether whoever whatever whichever whenever wherever
 however ain aren couldn didn doesn don hadn hasn haven isn mightn mustn needn shan shouldn wasn
 weren won wouldn d ll m re s t ve im ive id dont doesnt didnt isnt arent wasnt werent wont cant
@@ -32,10 +32,10 @@ der des dessen dich die dies diese diesem diesen dieser dieses dir doch dort du 
 einen einer eines er es etwas euch euer eure für gegen gewesen hab habe haben hat hatte hatten hier
 hin hinter ich ihm ihn ihnen ihr ihre ihrem ihren ihrer im in ist ja jede jedem jeden jeder jedes
 kann kein keine keinem keinen keiner können könnte mein meine meinem meinen meiner mich mir mit muss
-musste nach nicht nichts noch nun nur ob oder ohne sehr sein seine seinem seinen seiner sich sie sind
-so solche soll sollte sondern über um und uns unser unsere unter viel vom von vor war waren warst
-weil werde werden wie wieder will wir wird wirst wo wollen wollte würde würden während zu zum zur
-zwar zwischen
+musste nach nicht nichts noch nun nur ob oder ohne sehr sein seine seinem seinen seiner sich sie
+sind so solche soll sollte sondern über um und uns unser unsere unter viel vom von vor war waren
+warst weil werde werden wie wieder will wir wird wirst wo wollen wollte würde würden während zu zum
+zur zwar zwischen
 wer wen wem wessen was wann warum weshalb wieso woher wohin womit wofür worüber welche welchem
 welchen welcher welches wieviel wie
 """
@@ -55,36 +55,36 @@ soy su sus también te tiene tu tú tus un una uno unos y ya yo
 qué quién quien quiénes cuándo cuando dónde cómo cuál cuáles cuánto cuánta cuántos cuántas
 """
 _ITALIAN = """
-a ad agli ai al alla alle allo anche c che ci come con contro cui d da dagli dai dal dalla dalle dallo
-degli dei del della delle dello di e è ed era erano essere fu gli ha hai hanno ho i il in io l la le
-lei li lo loro lui ma me mi mia mie miei mio ne negli nei nel nella nelle nello noi non nostra nostro
-o per più quella quelle quelli quello questa queste questi questo se sei si sia siamo sono su sua sue
-sugli sui sul sulla sulle suo suoi ti tra tu tua tue tuo un una uno vi voi
+a ad agli ai al alla alle allo anche c che ci come con contro cui d da dagli dai dal dalla dalle
+dallo degli dei del della delle dello di e è ed era erano essere fu gli ha hai hanno ho i il in io l
+la le lei li lo loro lui ma me mi mia mie miei mio ne negli nei nel nella nelle nello noi non nostra
+nostro o per più quella quelle quelli quello questa queste questi questo se sei si sia siamo sono su
+sua sue sugli sui sul sulla sulle suo suoi ti tra tu tua tue tuo un una uno vi voi
 chi cosa quando dove perché quale quali quanto quanta quanti quante
 """
 _PORTUGUESE = """
 a à ao aos as às até com como da das de dela dele deles do dos e é ela elas ele eles em entre era
-eram essa esse esta está este eu foi foram há isso isto já lhe mais mas me mesmo meu meus minha muito
-na nas não nem no nos nós o os ou para pela pelas pelo pelos por são se sem ser seu seus só sua suas
-também te tem tu um uma você vocês
+eram essa esse esta está este eu foi foram há isso isto já lhe mais mas me mesmo meu meus minha
+muito na nas não nem no nos nós o os ou para pela pelas pelo pelos por são se sem ser seu seus só
+sua suas também te tem tu um uma você vocês
 quem que quê quando onde porquê porque qual quais quanto quanta quantos quantas
 """
 _DUTCH = """
 aan al alles als altijd andere ben bij daar dan dat de der deze die dit doch doen door dus een en er
-ge geen haar had heb hebben heeft hem het hier hij hun ik in is ja je kan kon kunnen maar me meer men
-met mij mijn moet na naar niet niets nog nu of om omdat ons onder ook op over reeds te tegen toch toen
-tot u uit uw van veel voor want waren was wat we wel werd wezen wil worden zal ze zelf zich zij zijn zo
-zonder zou
+ge geen haar had heb hebben heeft hem het hier hij hun ik in is ja je kan kon kunnen maar me meer
+men met mij mijn moet na naar niet niets nog nu of om omdat ons onder ook op over reeds te tegen
+toch toen tot u uit uw van veel voor want waren was wat we wel werd wezen wil worden zal ze zelf
+zich zij zijn zo zonder zou
 wie wat wanneer waar waarom hoe welk welke hoeveel waarheen
 """
 _RUSSIAN = """
-и в во не на я он с со как а то все она так его но да ты к у же вы за бы по только ее её мне было вот
-от меня еще ещё нет о из ему теперь даже ну ли если уже или ни быть был него до вас нибудь вам ведь
-там потом себя ничего ей может они тут есть надо ней для мы тебя их чем была сам чтоб без будто чего
-раз тоже себе под будет ж тогда этот того потому этого ним здесь этом один мой тем чтобы нее сейчас
-были при над об про них эту моя свою этой перед иногда можно всю между это мои моих моего моей
-кто кого кому кем ком что чему когда где куда откуда почему зачем как какой какая какое какие какого
-какую каких сколько чей чья чьё чье чьи
+и в во не на я он с со как а то все она так его но да ты к у же вы за бы по только ее её мне было
+вот от меня еще ещё нет о из ему теперь даже ну ли если уже или ни быть был него до вас нибудь вам
+ведь там потом себя ничего ей может они тут есть надо ней для мы тебя их чем была сам чтоб без будто
+чего раз тоже себе под будет ж тогда этот того потому этого ним здесь этом один мой тем чтобы нее
+сейчас были при над об про них эту моя свою этой перед иногда можно всю между это мои моих моего
+моей кто кого кому кем ком что чему когда где куда откуда почему зачем как какой какая какое какие
+какого какую каких сколько чей чья чьё чье чьи
 """
 _BY_LANGUAGE: Final = {
     "english": _ENGLISH,

@@ -38,14 +38,18 @@ TOKENIZER_VERSION: Final = 1
 MAX_TERM_CHARS: Final = 48
 
 # Marks and vowel signs that Python's \w does not count as letters (Hebrew, Arabic, Indic).
-_MARKS = "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0900-\u0963\u0966-\u0dff"
+_MARKS = (
+    "\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed"
+    "\u0900-\u0963\u0966-\u0dff"
+)
 _WORD = rf"(?:[^\W_]|[{_MARKS}])+"
 _EMOJI = "\u2600-\u27bf\U0001f300-\U0001faff"
 _NUMBER = r"\d{4}-\d\d-\d\d(?:t\d\d:\d\d[\d:.z]*)?|\d+(?:[-/.,:]\d+)+(?:[ap]m\b)?"
 _INITIALS = r"[a-z](?:\.[a-z])+(?![^\W_])\.?"  # u.s.a.
 _ASCII_RAW: Final = re.compile(rf"{_NUMBER}|{_INITIALS}|[a-z0-9]+(?:'[a-z]+)*")
 _RAW: Final = re.compile(rf"{_NUMBER}|{_INITIALS}|{_WORD}(?:'{_WORD})*|[{_EMOJI}]")
-# Lower case, and blanks for what no token of ASCII text contains: so that ``split`` does most of the cutting.
+# Lower case, and blanks for what no token of ASCII text contains: so that ``split`` does most of
+# the cutting.
 _PLAIN: Final = bytes(
     0x20 if chr(code) in '!"#$%&()*+;<=>?@[\\]^_`{|}~' else ord(chr(code).lower())
     for code in range(128)
@@ -195,7 +199,7 @@ def _number_terms(raw: str) -> list[str]:
 
 
 def _pairs(text: str) -> list[str]:
-    """The overlapping pairs of every run of an unspaced script or of Korean, and each Han character.
+    """The overlapping pairs of each run of an unspaced script or of Korean, and each Han character.
 
     A Han character is a word by itself often enough ("cat" inside "kitten"); a kana or a Hangul
     syllable is not, unless it stands alone.

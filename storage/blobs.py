@@ -19,8 +19,9 @@ when the count last changed, in nanoseconds, and ascends.
    file may go; a transaction that aborts has therefore lost nothing.
 4. ``sweep``, by the holder of the maintenance lease: files whose row *was committed* at zero, or
    that never had a row, are removed if neither row nor file was touched for a grace period, which
-   is longer than any snapshot is read. It removes them inside a write transaction, so that no ``reference`` can happen at the same time, and only
-   if their row has not changed since the committed snapshot in which it was found.
+   is longer than any snapshot is read. It removes them inside a write transaction, so that no
+   ``reference`` can happen at the same time, and only if their row has not changed since the
+   committed snapshot in which it was found.
 
 Between the decision and the removal a ``put`` in another process may find the file still there. So
 the sweep first moves the file out of ``blob/`` and looks at its time again: if ``put`` touched

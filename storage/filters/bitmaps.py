@@ -5,9 +5,10 @@
             | "R" | roaring, portable form       any span
             | "B" | bits, LE, zeros cut          one aligned chunk of 8,192 rows
 
-A set that has rows has a block at first row 0, empty or not. A payload never exceeds 1,896 bytes, so that no set costs pages of its own: roaring keeps a dense
-container as 8 KiB of bits, which is why dense chunks are kept as bits here and glued back into
-containers on reading. This file knows prefixes and rows, not fields or values.
+A set that has rows has a block at first row 0, empty or not. A payload never exceeds 1,896 bytes,
+so that no set costs pages of its own: roaring keeps a dense container as 8 KiB of bits, which is
+why dense chunks are kept as bits here and glued back into containers on reading. This file knows
+prefixes and rows, not fields or values.
 """
 
 from __future__ import annotations

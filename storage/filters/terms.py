@@ -40,7 +40,7 @@ _PINNED = FIELDS["pinned"].number
 _NAMESPACE = FIELDS["namespace"].number
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 
-# The fields that many memories of a batch have in common: a batch is grouped by all of them at once.
+# The fields that many memories of a batch have in common: it is grouped by all of them at once.
 _SHARED = tuple(
     f for f in FIELDS.values() if f.type == "string" and not f.many and f.number != _EXTERNAL_ID
 )

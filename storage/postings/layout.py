@@ -11,10 +11,10 @@ Hashes of a forward row are distinct and ascending. Entries of a value ascend by
 (equal, until that entry is removed). The hash of twelve zeros is in every row: its postings list
 a segment's rows with their lengths.
 
-``tf`` is capped at 255. ``length`` is quantised: ``LENGTHS`` is exact up to 40, then grows by 13/256
-a step, so the nearest of its 256 values is within 2.6 % of the true length; a BM25 score with
-b = .75 moves by less than 2 %. Lucene's SmallFloat byte (3 bits of mantissa, rounded down) is within
-12.5 %.
+``tf`` is capped at 255. ``length`` is quantised: ``LENGTHS`` is exact up to 40, then grows by
+13/256 a step, so the nearest of its 256 values is within 2.6 % of the true length; a BM25 score
+with b = .75 moves by less than 2 %. Lucene's SmallFloat byte (3 bits of mantissa, rounded down) is
+within 12.5 %.
 
 This file knows no transaction.
 """

@@ -322,7 +322,7 @@ def test_context_never_exceeds_its_budget(db: memdb.Database) -> None:
         assert days == sorted(days)
 
 
-# --- reopening, other processes ---------------------------------------------------------------------
+# --- reopening, other processes -----------------------------------------------------------------
 
 
 def test_everything_is_there_after_reopening(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def test_each_form_names_its_interval(
     value: Any, start: int, end: int | None, precision: str, zone: str
 ) -> None:
     span = parsed(value)
-    assert span == TimeSpan(start, start + 1 if end is None else end, zone, precision)  # type: ignore[arg-type]
+    last = start + 1 if end is None else end
+    assert span == TimeSpan(start, last, zone, precision)  # type: ignore[arg-type]
     assert span.start == from_micros(start)
 
 

@@ -58,7 +58,8 @@ def test_the_date_is_indexed_as_precisely_as_it_is_known_in_its_own_zone(
 def test_the_ends_of_the_calendar_have_dates_too() -> None:
     for moment in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)):
         for zone in ("+14:00", "-12:00"):
-            indexed_text(Memory(id="x", text="hi", event_time=moment, time_zone=zone))
+            memory = Memory(id="x", text="hi", event_time=moment, time_zone=zone)
+            assert indexed_text(memory).startswith("hi")
 
 
 def test_a_payload_is_indexed_up_to_its_limit() -> None:

@@ -110,7 +110,9 @@ def test_postings_read_as_the_model_through_any_sequence_of_steps(
         env.close()
 
 
-def _apply(txn, step, argument, model, unused, order, fan_in) -> None:  # type: ignore[no-untyped-def]
+def _apply(  # type: ignore[no-untyped-def]
+    txn, step, argument, model, unused, order, fan_in
+) -> None:
     if step == "add":
         row = unused.pop()
         postings.add(txn, row, analysed(argument))

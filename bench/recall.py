@@ -82,7 +82,7 @@ def indexed(item: dict[str, Any]) -> str:
 def memory_of(conversation: dict[str, Any], item: dict[str, Any], position: int) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "text": indexed(item),
-        "external_id": item["id"],
+        "external_id": str(item["id"]),
         "event_time": said_at(item),
     }
     if item.get("session"):
@@ -102,9 +102,9 @@ def said_at(item: dict[str, Any]) -> datetime | None:
 
 
 def questions_of(conversation: dict[str, Any]) -> Iterator[tuple[str, str, set[str]]]:
-    known = {item["id"] for item in conversation["items"]}
+    known = {str(item["id"]) for item in conversation["items"]}
     for query in conversation["queries"]:
-        evidence = set(query["evidence"]) & known
+        evidence = {str(piece) for piece in query["evidence"]} & known
         if evidence:
             yield query["q"], str(query.get("type", "")), evidence
 
@@ -166,7 +166,7 @@ class SentenceTransformer:
 
         self._model = Model(path, device="cpu")
         self.name = f"bench:{Path(path).parent.name}"
-        self.dim = int(self._model.get_sentence_embedding_dimension() or 0)
+        self.dim = int(self._model.get_embedding_dimension() or 0)
         self.max_tokens = int(self._model.max_seq_length or 256)
         self._known: dict[str, NDArray[np.float32]] = {}
 
@@ -190,7 +190,7 @@ def _reference(
     asked: list[tuple[str, str, set[str]]],
     tallies: dict[tuple[str, str], Tally],
 ) -> None:
-    bm25 = ReferenceBm25([(i["id"], reference_text(i)) for i in conversation["items"]])
+    bm25 = ReferenceBm25([(str(i["id"]), reference_text(i)) for i in conversation["items"]])
     for query, kind, evidence in asked:
         started = time.perf_counter()
         found = bm25.search(query, max(DEPTHS))

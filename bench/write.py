@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,7 @@ def clients(run: Run) -> Rows:
         thread.start()
     for thread in threads:
         thread.join()
-    rows = _clients_rows("threads", sum(found, []), run.seconds)
+    rows = _clients_rows("threads", list(chain.from_iterable(found)), run.seconds)
     report.progress(f"{_CLIENTS} processes")
     command = [sys.executable, "-m", "bench.write", "worker", str(db.path)]
     processes = [
@@ -162,7 +162,9 @@ def clients(run: Run) -> Rows:
     outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise RuntimeError("a writing process failed; what it said is above")
-    return rows + _clients_rows("processes", sum(map(json.loads, outputs), []), run.seconds)
+    return rows + _clients_rows(
+        "processes", list(chain.from_iterable(map(json.loads, outputs))), run.seconds
+    )
 
 
 def _clients_rows(what: str, millis: list[float], seconds: float) -> Rows:

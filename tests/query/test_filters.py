@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import random
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 from pyroaring import BitMap
 
+from bench import filter_oracle as oracle
 from memdb import settings
 from memdb.query.filters import Filter, compiler, evaluate, explain, matches, parse, planner
 from memdb.query.filters.ast import (
@@ -33,14 +32,6 @@ from memdb.query.filters.ast import (
 from memdb.storage.environment import Environment, ReadTxn
 from memdb.storage.filters import FilterIndex
 from memdb.types import Memory
-
-_spec = importlib.util.spec_from_file_location(
-    "filter_oracle", Path(__file__).with_name("filter_oracle.py")
-)
-assert _spec is not None and _spec.loader is not None
-oracle = importlib.util.module_from_spec(_spec)
-sys.modules["filter_oracle"] = oracle
-_spec.loader.exec_module(oracle)
 
 
 class Store:

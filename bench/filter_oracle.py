@@ -1,17 +1,18 @@
 """What a filter means, read off the documentation and evaluated the slow way.
 
 Shares no code with ``memdb.query.filters``: mappings are interpreted as typed by the user. Also
-makes the random memories and filters that the planner is compared on.
+makes the random memories and filters that the planner is compared on, here and in the tests.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from memdb.types import Memory
+from memdb import Memory
 
 ZONE = ZoneInfo("Europe/Vienna")
 TIMES = ("event_time", "valid_to", "recorded_at", "expires_at")
@@ -65,14 +66,13 @@ def interval(literal: Any) -> tuple[datetime, datetime]:
     following = list(digits)
     following[-1] += 1
     if len(digits) == 3:
-        day = datetime(*digits) + timedelta(days=1)
+        day = datetime(digits[0], digits[1], digits[2]) + timedelta(days=1)
         following = [day.year, day.month, day.day]
     elif len(digits) == 2 and following[1] == 13:
         following = [digits[0] + 1, 1]
-    start, end = (
-        datetime(*[*parts, 1, 1][:3], tzinfo=ZONE).astimezone(UTC)  # type: ignore[arg-type]
-        for parts in (digits, following)
-    )
+    first, second = ([*parts, 1, 1][:3] for parts in (digits, following))
+    start = datetime(first[0], first[1], first[2], tzinfo=ZONE).astimezone(UTC)
+    end = datetime(second[0], second[1], second[2], tzinfo=ZONE).astimezone(UTC)
     return start, end
 
 
@@ -95,14 +95,14 @@ def holds(field: str, operator: str, operand: Any, values: list[Any] | None) -> 
         return any(isinstance(v, str) and v[: len(operand)] == operand for v in values)
     if field in TIMES:
         start, end = interval(operand)
-        test = {
+        tests: dict[str, Callable[[Any], bool]] = {
             "$eq": lambda v: start <= v < end,
             "$gt": lambda v: v >= end,
             "$gte": lambda v: v >= start,
             "$lt": lambda v: v < start,
             "$lte": lambda v: v < end,
-        }[operator]
-        return any(test(v) for v in values)
+        }
+        return any(tests[operator](v) for v in values)
     if operator in ("$eq", "$contains"):
         return any(same(v, operand) for v in values)
     comparable = [

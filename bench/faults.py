@@ -7,6 +7,10 @@ them at a random instant, reopens and compares with what they logged. A writer l
 before each call and an acknowledgement after it, so that the state of every key is known except
 for the one call in flight, which must have happened wholly or not at all. Writers also read each
 other's acknowledged writes: a write must be visible to every process's next read.
+
+In every third round the first process is a *maintainer*: it also compacts, and works its backlog
+off in small steps, so that folding, merging, encoding and the swap of generations happen all the
+time; it is killed while it does so, and the others write on.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +32,13 @@ from typing import Any
 import numpy as np
 
 import memdb
+from memdb import settings
 
 DIM = 16
 _BATCH = 20
 _KEYS = 200
+_MAINTAIN_EVERY = 3
+_COMPACT_CHANCE = 0.1
 
 
 @dataclass
@@ -40,6 +48,8 @@ class Outcome:
     kills: int = 0
     rounds: int = 0
     operations: int = 0
+    compactions: int = 0
+    killed_compacting: int = 0
     lost: int = 0
     torn: int = 0
     unseen: int = 0
@@ -68,9 +78,18 @@ def vector_of(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.random.default_rng(sum(text.encode())).standard_normal(DIM).astype(np.float32)
 
 
-def worker(path: Path, log: Path, seed: int) -> None:
+def work_in_small_steps() -> None:
+    """Thresholds at which a few dozen writes give every kind of background work something to do."""
+    small = {"FRESH_POSTINGS_MAX": 8, "FRESH_VECTORS_MAX": 64, "ENCODE_AT": 16}
+    for name, value in small.items():
+        setattr(settings, name, value)
+
+
+def worker(path: Path, log: Path, seed: int, *, maintains: bool = False) -> None:
     """Write, update, forget and read forever, logging intents and acknowledgements."""
     rng = random.Random(seed)
+    if maintains:
+        work_in_small_steps()
     out = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
     def say(*words: Any) -> None:
@@ -83,6 +102,8 @@ def worker(path: Path, log: Path, seed: int) -> None:
             while True:
                 count += 1
                 _one_operation(db, rng, name, count, say)
+                if maintains and rng.random() < _COMPACT_CHANCE:
+                    _compact(db, say)
                 if count % 5 == 0:
                     _read_others(db, log, say)
     except BaseException as error:
@@ -118,6 +139,16 @@ def _one_operation(db: memdb.Database, rng: random.Random, name: str, count: int
     say("ack")
 
 
+def _compact(db: memdb.Database, say: Any) -> None:
+    say("compacting")
+    try:
+        db.compact()
+    except memdb.LockHeld:
+        say("refused")
+    else:
+        say("compacted")
+
+
 def _read_others(db: memdb.Database, own: Path, say: Any) -> None:
     """Every other writer's last acknowledged operation is visible here."""
     for other in own.parent.glob("*.log"):
@@ -147,6 +178,8 @@ class Model:
     flying: dict[str, list[str | None]] = field(default_factory=dict)
     operations: int = 0
     unseen: int = 0
+    compactions: int = 0
+    compacting: bool = False
     errors: list[str] = field(default_factory=list)
 
 
@@ -166,6 +199,9 @@ def replay(content: bytes) -> Model:
             pending = None
         elif word == "unseen":
             model.unseen += 1
+        elif word in ("compacting", "compacted", "refused"):
+            model.compacting = word == "compacting"
+            model.compactions += word == "compacted"
         elif word == "error":
             model.errors.append(str(rest[0]))
     for key, text in pending or ():
@@ -220,7 +256,9 @@ def _verify_log(db: memdb.Database, model: Model, outcome: Outcome) -> None:
 # --- the controller ---------------------------------------------------------------------------
 
 
-def run(kills: int, *, seed: int = 1, progress: Any = None) -> Outcome:
+def run(
+    kills: int, *, seed: int = 1, progress: Any = None, maintain_every: int = _MAINTAIN_EVERY
+) -> Outcome:
     """Kill at least ``kills`` processes, in rounds of one to four on one database."""
     rng = random.Random(seed)
     outcome = Outcome()
@@ -233,7 +271,7 @@ def run(kills: int, *, seed: int = 1, progress: Any = None) -> Outcome:
         while outcome.kills < kills:
             count = rng.randint(1, 4)
             fresh = [root / "logs" / f"r{outcome.rounds}w{i}.log" for i in range(count)]
-            _round(database, fresh, rng)
+            _round(database, fresh, rng, maintained=outcome.rounds % maintain_every == 0)
             logs.extend(fresh)
             outcome.kills += count
             outcome.rounds += 1
@@ -242,6 +280,8 @@ def run(kills: int, *, seed: int = 1, progress: Any = None) -> Outcome:
                 model = replay(log.read_bytes())
                 outcome.operations += model.operations
                 outcome.unseen += model.unseen
+                outcome.compactions += model.compactions
+                outcome.killed_compacting += model.compacting
                 outcome.worker_errors += len(model.errors)
                 outcome.messages.extend(model.errors)
                 log.rename(log.with_suffix(".old"))
@@ -251,38 +291,59 @@ def run(kills: int, *, seed: int = 1, progress: Any = None) -> Outcome:
     return outcome
 
 
-def _round(database: Path, logs: list[Path], rng: random.Random) -> None:
-    """Start the writers, let them get going, kill them one after the other."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "bench.faults", "worker", str(database), str(log), str(i)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for i, log in enumerate(logs)
-    ]
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and not all(_acknowledged(log) for log in logs):
-        if any(process.poll() is not None for process in processes):
-            break
-        time.sleep(0.005)  # a poll of other processes' files: there is no event to wait for
+def _round(database: Path, logs: list[Path], rng: random.Random, *, maintained: bool) -> None:
+    """Start the writers, let them get going, kill them one after the other.
+
+    A maintainer starts first, so that it gets the lease, and is killed while it compacts.
+    """
+    processes: list[subprocess.Popen[bytes]] = []
+    for place, log in enumerate(logs):
+        kind = "maintainer" if maintained and not place else "worker"
+        processes.append(_start(kind, database, log, place))
+        if kind == "maintainer":
+            _wait_for(processes, [log], lambda content: b'["ack"]' in content)
+    _wait_for(processes, logs, lambda content: b'["ack"]' in content)
+    if maintained:
+        seen = logs[0].read_bytes().count(b'["compacting"]') if logs[0].exists() else 0
+        _wait_for(processes, logs[:1], lambda content: content.count(b'["compacting"]') > seen)
+        time.sleep(rng.random() * 0.03)
+        _kill(processes.pop(0))
     rng.shuffle(processes)
     for process in processes:
         time.sleep(rng.random() * 0.25)  # the random instant is the experiment
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        _kill(process)
 
 
-def _acknowledged(log: Path) -> bool:
-    try:
-        return b'["ack"]' in log.read_bytes()
-    except FileNotFoundError:
-        return False
+def _start(kind: str, database: Path, log: Path, seed: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench.faults", kind, str(database), str(log), str(seed)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def _wait_for(
+    processes: list[subprocess.Popen[bytes]], logs: list[Path], reached: Callable[[bytes], bool]
+) -> None:
+    """Until every log says so, or a process died of itself, or thirty seconds passed."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if all(log.exists() and reached(log.read_bytes()) for log in logs):
+            return
+        if any(process.poll() is not None for process in processes):
+            return
+        time.sleep(0.002)  # a poll of other processes' files: there is no event to wait for
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
 
 
 def main(arguments: list[str]) -> int:
-    if arguments[:1] == ["worker"]:
-        worker(Path(arguments[1]), Path(arguments[2]), int(arguments[3]))
+    if arguments[:1] in (["worker"], ["maintainer"]):
+        kind, database, log, seed = arguments
+        worker(Path(database), Path(log), int(seed), maintains=kind == "maintainer")
         return 0
     parser = argparse.ArgumentParser(prog="python -m bench faults", description=__doc__)
     parser.add_argument("--kills", type=int, default=500)

@@ -18,7 +18,6 @@ from pyroaring import BitMap
 from memdb import settings
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import MemdbError
-from memdb.space_vectors import ENCODE_AT
 from memdb.storage import postings, series, spaces, tables
 from memdb.storage.records import Records
 from memdb.types import to_micros
@@ -155,7 +154,7 @@ class Maintenance:
         return [self._encoder(space) for space in found]
 
     def _encoder(self, space: spaces.SpaceRecord) -> Callable[[], bool]:
-        return lambda: self._engine.vectors(space).encode_step(ENCODE_AT)
+        return lambda: self._engine.vectors(space).encode_step()
 
     # --- on request -----------------------------------------------------------------------
 

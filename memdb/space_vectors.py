@@ -33,7 +33,6 @@ from memdb.storage.filters import FilterIndex
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Reader, Store, Writer
 
-ENCODE_AT = 512
 _ENCODE_BATCH = 1_024
 _COMPILED_KEPT = 8
 
@@ -252,9 +251,10 @@ class SpaceVectors:
                 self._filters.get_set(txn, f"encoded/{number}"),
                 spaces.allocation(txn, number),
             )
-            if loaded.encoded and self._index is None:
-                stored = next(s for s in spaces.spaces(txn) if s.number == number)
-                self._open_index(stored)
+            if self._index is None:
+                stored = next((s for s in spaces.spaces(txn) if s.number == number), None)
+                if stored is not None and stored.index:
+                    self._open_index(stored)
             if self._index is not None:
                 self._index.refresh()
             if cached is None or cached.layout_seq < loaded.layout_seq:
@@ -309,7 +309,7 @@ class SpaceVectors:
         self._filters.set_add(txn, f"encoded/{self.record.number}", rows_bitmap(rows))
         txn.layout_moved()
 
-    def encode_step(self, threshold: int = ENCODE_AT) -> bool:
+    def encode_step(self) -> bool:
         """Move one batch of fresh vectors into the files; False when there is too little to do.
 
         The caller holds the maintenance lease.
@@ -317,7 +317,8 @@ class SpaceVectors:
         number, dim = self.record.number, self.record.dim
         with self._store.read() as txn:
             waiting = vectors.fresh_rows(txn, number)
-            if len(waiting) < (threshold if self.trained else settings.FRESH_VECTORS_MAX):
+            self._layout_view(txn)  # another process may have trained the space or its codes since
+            if len(waiting) < (settings.ENCODE_AT if self.trained else settings.FRESH_VECTORS_MAX):
                 return False
             chosen = waiting if not self.trained else waiting[:_ENCODE_BATCH]
             ids, matrix = vectors.load_fresh(txn, number, dim, chosen)

@@ -44,15 +44,28 @@ def translate(error: lmdb.Error, path: str = "kv") -> MemdbError:
     return StoreCorrupt(f"LMDB: {type(error).__name__}", path=path)
 
 
+class _Tables(dict[str, Any]):
+    """The table handles of one environment, and what its readers derived and share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scratch: dict[str, Any] = {}
+
+
 class ReadTxn:
     """A snapshot. Valid only while the ``with`` that made it is open, on its own thread."""
 
     __slots__ = ("_dbs", "_hash_key", "_txn")
 
-    def __init__(self, txn: Any, dbs: dict[str, Any], hash_key: bytes) -> None:
+    def __init__(self, txn: Any, dbs: _Tables, hash_key: bytes) -> None:
         self._txn = txn
         self._dbs = dbs
         self._hash_key = hash_key
+
+    @property
+    def scratch(self) -> dict[str, Any]:
+        """Derived values that transactions on this open environment share; it is not stored."""
+        return self._dbs.scratch
 
     def end(self) -> None:
         """Give the snapshot back; nothing may be read after."""
@@ -226,11 +239,14 @@ class Environment:
                 create=not readonly,
                 lib_version=0,
             )
+            self._dbs = _Tables()
             if readonly:
-                self._dbs = {n: self._env.open_db(n.encode(), create=False) for n in tables.ALL}
+                for name in tables.ALL:
+                    self._dbs[name] = self._env.open_db(name.encode(), create=False)
             else:
                 with self._env.begin(write=True) as txn:
-                    self._dbs = {n: self._env.open_db(n.encode(), txn=txn) for n in tables.ALL}
+                    for name in tables.ALL:
+                        self._dbs[name] = self._env.open_db(name.encode(), txn=txn)
         except lmdb.Error as error:
             raise translate(error, str(path.name)) from error
         self._env.reader_check()

@@ -60,13 +60,12 @@ class _FreshTerms:
         sequence = getattr(getattr(txn, "state", None), "content_seq", None)
         if sequence is None or isinstance(txn, WriteTxn):
             return cls(_load_fresh(txn, keys))
-        store = txn.digest(_PROBE, 16)
         mark = (sequence, b"".join(keys))
-        cached = _fresh_of_store.get(store)
+        # Replaced whole, never mutated, so threads need no lock; readers repeat questions far more
+        # often than a store changes.
+        cached: tuple[tuple[int, bytes], _FreshTerms] | None = txn.scratch.get(_SCRATCH)
         if cached is None or cached[0] != mark:
-            if len(_fresh_of_store) >= _MAX_STORES:
-                _fresh_of_store.clear()
-            cached = _fresh_of_store[store] = (mark, cls(_load_fresh(txn, keys)))
+            cached = txn.scratch[_SCRATCH] = (mark, cls(_load_fresh(txn, keys)))
         return cached[1]
 
     def entries(self, term_hash: bytes) -> NDArray[np.void]:
@@ -87,11 +86,7 @@ class _FreshTerms:
         return entries
 
 
-# Per store (by its hash key): what its fresh rows were at one state. Replaced whole, never mutated,
-# so threads need no lock; a store's readers repeat questions far more often than it changes.
-_fresh_of_store: dict[bytes, tuple[tuple[int, bytes], _FreshTerms]] = {}
-_MAX_STORES: Final = 8
-_PROBE: Final = b"\0memdb/fresh"
+_SCRATCH: Final = "fresh postings"
 
 
 class PostingsReader:

@@ -44,6 +44,7 @@ from memdb.types import (
     Report,
     Space,
     SyncReport,
+    Trashed,
     Why,
     Written,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "StoreCorrupt",
     "StoreFull",
     "SyncReport",
+    "Trashed",
     "VectorIndex",
     "Why",
     "Written",

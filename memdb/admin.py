@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from memdb.maintenance import Maintenance
 from memdb.progress import Progress, reporting
 from memdb.query.lexical import LexicalQuery
 from memdb.reader import MemoryReader
+from memdb.selection import Select
+from memdb.spaces import remove_dropped_files
 from memdb.storage import format as disk_format
-from memdb.storage import generations, lookups, spaces, tables
+from memdb.storage import generations, lookups, series, spaces, tables
 from memdb.storage.ids import require_id
-from memdb.storage.store import Reader, Writer
+from memdb.storage.store import Reader
 from memdb.types import Memory, Report, to_micros
 from memdb.validate import Draft
 from memdb.writer import MemoryWriter
@@ -59,6 +61,7 @@ class Admin:
             kinds = dict(engine.filters.values(txn, "kind", live))
             hidden = len(engine.filters.get_set(txn, HIDDEN))
             by_table = {name: txn.bytes_of(name) for name in tables.ALL}
+            series_of = [header for _, header in series.every(txn)]
             known = spaces.spaces(txn)
             state = txn.state
             vectors = {s.name: len(engine.vectors(s).rows_with_vectors(txn)) for s in known}
@@ -67,7 +70,12 @@ class Admin:
         return {
             "memories": len(live),
             "kinds": kinds,
-            "trash": hidden,
+            "series": {
+                "count": len(series_of),
+                "samples": sum(one.samples - one.hidden for one in series_of),
+                "bytes": by_table[tables.SERIES] + by_table[tables.SAMPLES],
+            },
+            "trash": hidden + sum(one.hidden for one in series_of),
             "vectors": vectors,
             "bytes": {"total": sum(files.values()), "files": files, "tables": by_table},
             "backlog": self._maintenance.backlog(),
@@ -78,14 +86,13 @@ class Admin:
             "maintenance_error": str(self._maintenance.last_error or "") or None,
         }
 
-    def report(
-        self, select: Callable[[Reader | Writer], BitMap], namespace: str, about: str | None
-    ) -> Report:
+    def report(self, select: Select, namespace: str, about: str | None) -> Report:
         """What a selector names, what was derived from it, and what merely mentions a person."""
         engine = self._engine
         with engine.store.read() as txn:
-            rows = BitMap(select(txn))
-            items = [memory for _, memory in engine.records.iterate(txn, rows)]
+            chosen = select(txn)
+            rows = chosen.rows
+            items = [memory for _, memory in engine.records.iterate(txn, rows)] + chosen.samples
             derived_rows, frontier = BitMap(), [memory.id for memory in items]
             while frontier:
                 condition = self._reader.compile({"derived_from": {"$in": frontier[:4096]}})
@@ -120,6 +127,8 @@ class Admin:
             frozen = self._maintenance.freeze()
             self._engine.store.compact()
             swept = self._engine.blobs.sweep(self._engine.store)
+            if self._engine.store.wait_for_readers():
+                remove_dropped_files(self._engine)
         after = sum(_bytes_by_folder(self._engine.store.path).values())
         return {"before": before, "after": after, "frozen": frozen, "blobs_removed": swept}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from memdb import context, settings, sharing, validate
+from memdb import context, settings, sharing, trash, validate
 from memdb.admin import Admin
 from memdb.errors import InvalidArgument, NotFound
 from memdb.files import Files
@@ -26,15 +26,14 @@ from memdb.profile import Profile
 from memdb.progress import Progress, reporting
 from memdb.reader import MemoryReader
 from memdb.recall import Recaller
-from memdb.selection import selector
+from memdb.selection import Select, selector
 from memdb.settings_store import Settings
 from memdb.sharing import Shared
 from memdb.sizes import parse_bytes
 from memdb.spaces import Spaces
 from memdb.storage.ids import require_id
-from memdb.storage.store import Reader, Writer
 from memdb.times import Clock
-from memdb.types import Context, Forgotten, Hits, Memory, Page, Report, Written
+from memdb.types import Context, Forgotten, Hits, Memory, Page, Report, Trashed, Written
 from memdb.validate import Draft, TimeLike
 from memdb.writer import MemoryWriter
 
@@ -65,7 +64,7 @@ class Database:
         self.profile = Profile(self)
         self.history = History(self)
         self.files = Files(self)
-        self.spaces = Spaces(engine)
+        self.spaces = Spaces(engine, self._maintenance)
         self.settings = Settings(engine)
 
     # --- writing ------------------------------------------------------------------------
@@ -222,7 +221,10 @@ class Database:
         return self._reader.versions(self._namespace, id)
 
     def count(self, where: Mapping[str, Any] | None = None) -> int:
-        """How many memories pass the filter; exact."""
+        """How many memories pass the filter; exact.
+
+        Samples of a series are not among them: ``stats()["series"]`` has their number.
+        """
         return self._reader.count(self._namespace, where)
 
     def iter(self, where: Mapping[str, Any] | None = None) -> Iterator[Memory]:
@@ -247,8 +249,13 @@ class Database:
             cursor=cursor,
         )
 
-    def values(self, field: str, where: Mapping[str, Any] | None = None) -> dict[Any, int]:
-        """Each value of a field and how many memories have it, most frequent first."""
+    def values(
+        self, field: str, where: Mapping[str, Any] | None = None
+    ) -> builtins.list[tuple[Any, int]]:
+        """Each value of a field with how many memories have it, most frequent first.
+
+        Pairs, not a dict: True and 1 are two values of ``metadata`` and one key of a dict.
+        """
         return self._reader.values(self._namespace, field, where)
 
     def namespaces(self) -> Sequence[str]:
@@ -335,7 +342,11 @@ class Database:
         where: Mapping[str, Any] | None = None,
         about: str | None = None,
     ) -> Forgotten:
-        """Hide memories at once; ``restore`` brings them back for seven days."""
+        """Hide memories at once; ``restore`` brings them back for seven days.
+
+        What is named is narrowed by every argument given. Samples of a series have no words, tags
+        or people: ``where`` and ``about`` do not reach them, ``ids`` does.
+        """
         done = self._writer.forget(self._selector(ids, where, about))
         self._maintenance.notify()
         return done
@@ -343,8 +354,20 @@ class Database:
     def restore(
         self, ids: str | Sequence[str] | None = None, *, batch: str | None = None
     ) -> Sequence[str]:
-        """Bring back what ``forget`` hid, by id or by batch; returns the ids."""
-        return self._writer.restore([ids] if isinstance(ids, str) else ids, batch)
+        """Bring back what ``forget`` hid, by id or by batch; returns the ids.
+
+        Raises ``NotFound`` when nothing of that is in the trash of this handle's namespace,
+        ``Conflict`` when an external id has been taken meanwhile.
+        """
+        named = [ids] if isinstance(ids, str) else ids
+        done = self._writer.restore(self._namespace, named, batch)
+        self._maintenance.notify()
+        return done
+
+    def trash(self) -> Sequence[Trashed]:
+        """What ``restore`` can bring back within this handle's namespace, latest batch first."""
+        with self._engine.store.read() as txn:
+            return trash.listing(txn, self._engine, self._namespace)
 
     def report(
         self,
@@ -361,7 +384,7 @@ class Database:
         ids: str | Sequence[str] | None,
         where: Mapping[str, Any] | None,
         about: str | None,
-    ) -> Callable[[Reader | Writer], Any]:
+    ) -> Select:
         return selector(self._reader, self._namespace, ids=ids, where=where, about=about)
 
     # --- keeping house ------------------------------------------------------------------

@@ -31,9 +31,9 @@ from memdb.storage import lookups, postings
 from memdb.storage.ids import require_id
 from memdb.storage.store import Writer
 from memdb.times import parse_time
+from memdb.trash import to_trash
 from memdb.types import Memory
 from memdb.validate import Draft
-from memdb.writer import to_trash
 
 if TYPE_CHECKING:
     from memdb.database import Database

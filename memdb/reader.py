@@ -75,9 +75,9 @@ class MemoryReader:
 
     def get(self, namespace: str, id: str, as_of: datetime | None = None) -> Memory | None:
         """The current version of a memory, or the one memdb believed at ``as_of``."""
-        if series.parse_id(id) is not None:
+        if is_sample(id):
             with self._engine.store.read() as txn:
-                return self._samples(txn, namespace, [id]).get(id)
+                return self.samples(txn, namespace, [id]).get(id)
         raw_id = require_id(id)
         with self._engine.store.read() as txn:
             row = lookups.row_of(txn, raw_id)
@@ -101,10 +101,9 @@ class MemoryReader:
 
     def get_many(self, namespace: str, ids: Sequence[str]) -> list[Memory | None]:
         """The memories in the order of ``ids``; None where there is none."""
-        sampled = [one for one in ids if series.parse_id(one) is not None]
-        raw = [require_id(one, "ids") if one not in sampled else b"" for one in ids]
+        raw = [b"" if is_sample(one) else require_id(one, "ids") for one in ids]
         with self._engine.store.read() as txn:
-            samples = self._samples(txn, namespace, sampled)
+            samples = self.samples(txn, namespace, [one for one in ids if is_sample(one)])
             visible = self.select(txn, namespace, None)
             found = lookups.rows_of(txn, sorted({one for one in raw if one}))
             rows = {raw_id: row for raw_id, row in found.items() if row in visible}
@@ -115,11 +114,10 @@ class MemoryReader:
         ]
 
     @staticmethod
-    def _samples(txn: Reader, namespace: str, ids: Sequence[str]) -> dict[str, Memory]:
-        """The samples of those ids that the namespace covers."""
+    def samples(txn: Reader | Writer, namespace: str, ids: Sequence[str]) -> dict[str, Memory]:
+        """The visible samples of those ids that the namespace covers."""
         found = series.get_many(txn, ids) if ids else {}
-        inside = f"{namespace}/" if namespace else ""
-        return {id: m for id, m in found.items() if f"{m.namespace}/".startswith(inside)}
+        return {id: memory for id, memory in found.items() if covers(namespace, memory)}
 
     def versions(self, namespace: str, id: str) -> list[Memory]:
         """Every version of a visible memory, oldest first, the current one last."""
@@ -156,16 +154,23 @@ class MemoryReader:
             yield from (memory for _, memory in memories)
             after = chunk[-1]
 
-    def values(self, namespace: str, field: str, where: Mapping[str, Any] | None) -> dict[Any, int]:
+    def values(
+        self, namespace: str, field: str, where: Mapping[str, Any] | None
+    ) -> list[tuple[Any, int]]:
         """How many selected memories have each value of ``field``, most frequent first."""
         filters.parse({field: {"$exists": True}}, zone=self._engine.zone)  # an unknown field raises
         condition = self.compile(where)
         with self._engine.store.read() as txn:
             rows = self.select(txn, namespace, condition)
-            return dict(self._engine.filters.values(txn, field, rows))
+            return list(self._engine.filters.values(txn, field, rows))
 
     def namespaces(self, namespace: str) -> list[str]:
-        return sorted(self.values(namespace, "namespace", None))
+        """Those of memories and of samples, which have no rows."""
+        found = {name for name, _ in self.values(namespace, "namespace", None)}
+        with self._engine.store.read() as txn:
+            known = series.matching(txn, namespace=namespace).values()
+            found |= {one.key.namespace for one in known if one.samples > one.hidden}
+        return sorted(found)
 
     def page(
         self,
@@ -219,6 +224,16 @@ class MemoryReader:
         start = 0 if after is None else timeless.rank(after[1])
         found.extend((None, row) for row in timeless[start : start + limit - len(found)])
         return found
+
+
+def is_sample(id: object) -> bool:
+    """Whether ``id`` is that of a sample of a series rather than of a record."""
+    return isinstance(id, str) and series.parse_id(id) is not None
+
+
+def covers(namespace: str, memory: Memory) -> bool:
+    """Whether a memory lies in a namespace or under it; everything lies in ``""``."""
+    return not namespace or f"{memory.namespace}/".startswith(f"{namespace}/")
 
 
 def _speaks_of_validity(condition: filters.Filter) -> bool:

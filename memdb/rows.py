@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb.engine import HIDDEN, LIVE, Engine
+from memdb.errors import NotFound
 from memdb.storage import lookups, postings, spaces
 from memdb.storage.ids import require_id
 from memdb.storage.postings import Analysed, AnalysedBatch
@@ -130,7 +131,9 @@ def _keep_vectors(
             kept[0].append(row)
             kept[1].append(entry.vector)
     for number, (its_rows, vectors) in by_space.items():
-        space = next(s for s in spaces.spaces(txn) if s.number == number)
+        space = next((s for s in spaces.spaces(txn) if s.number == number), None)
+        if space is None:
+            raise NotFound("the space of the vector was dropped meanwhile", hint="write it again")
         engine.vectors(space).put_fresh(txn, its_rows, np.stack(vectors))
 
 

@@ -7,16 +7,28 @@ transaction that acts on them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyroaring import BitMap
 
 from memdb import validate
 from memdb.errors import InvalidArgument
-from memdb.reader import MemoryReader
+from memdb.query import filters
+from memdb.reader import MemoryReader, is_sample
 from memdb.storage import lookups
 from memdb.storage.ids import require_id
 from memdb.storage.store import Reader, Writer
+from memdb.types import Memory
+
+
+class Selected(NamedTuple):
+    """What a selector names: rows, and samples, which have no rows and are named by id alone."""
+
+    rows: BitMap
+    samples: list[Memory]
+
+
+Select = Callable[[Reader | Writer], Selected]
 
 
 def selector(
@@ -26,8 +38,8 @@ def selector(
     ids: str | Sequence[str] | None,
     where: Mapping[str, Any] | None,
     about: str | None,
-) -> Callable[[Reader | Writer], BitMap]:
-    """The visible rows of what is named; several parts narrow each other.
+) -> Select:
+    """What is visible of what is named; several parts narrow each other.
 
     Raises ``InvalidArgument`` when nothing is named, or when ``where`` names everything.
     """
@@ -37,20 +49,29 @@ def selector(
         raise InvalidArgument(
             "an empty filter would select everything", field="where", hint="say what you mean"
         )
-    raw = None
+    raw, sampled = None, []
     if ids is not None:
         listed = [ids] if isinstance(ids, str) else list(ids)
-        raw = sorted({require_id(one, "ids") for one in listed})
+        raw = sorted({require_id(one, "ids") for one in listed if not is_sample(one)})
+        sampled = list(dict.fromkeys(one for one in listed if is_sample(one)))
     condition = reader.compile(where)
     person = None if about is None else reader.compile(about_filter(about))
 
-    def select(txn: Reader | Writer) -> BitMap:
-        rows = reader.select(txn, namespace, condition)
-        if person is not None:
-            rows = rows & reader.select(txn, namespace, person)
-        if raw is not None:
-            rows = rows & BitMap(lookups.rows_of(txn, raw).values())
-        return rows
+    def select(txn: Reader | Writer) -> Selected:
+        if raw is None or raw:
+            rows = reader.select(txn, namespace, condition)
+            if person is not None:
+                rows = rows & reader.select(txn, namespace, person)
+            if raw is not None:
+                rows = rows & BitMap(lookups.rows_of(txn, raw).values())
+        else:
+            rows = BitMap()
+        samples = [
+            memory
+            for memory in reader.samples(txn, namespace, sampled).values()
+            if all(filters.matches(one, memory) for one in (condition, person) if one is not None)
+        ]
+        return Selected(rows, samples)
 
     return select
 

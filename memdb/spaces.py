@@ -1,13 +1,21 @@
-"""``db.spaces``: embedding spaces by name. One per model, or for vectors the caller brings."""
+"""``db.spaces``: embedding spaces by name. One per model, or for vectors the caller brings.
+
+Dropping one is two steps: a transaction after which no new snapshot knows the space, then, once
+no snapshot from before it is read any more, the removal of its files. Files that could not be
+removed (a reader that takes long, a system that keeps open files) go with the next ``drop`` or
+``compact``: a number is never given to a second space.
+"""
 
 from __future__ import annotations
 
+import shutil
 from typing import Literal
 
 from memdb import settings, validate
 from memdb.engine import DEFAULT_SPACE, Engine
-from memdb.errors import InvalidArgument
-from memdb.storage import spaces
+from memdb.errors import Conflict, InvalidArgument
+from memdb.maintenance import Maintenance
+from memdb.storage import spaces, vectors
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Writer
 from memdb.types import Space
@@ -17,10 +25,11 @@ PROFILES = ("exact", "standard")
 
 
 class Spaces:
-    """Create and list spaces; name one in ``remember`` and ``recall``."""
+    """Create, list and drop spaces; name one in ``remember`` and ``recall``."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, maintenance: Maintenance) -> None:
         self._engine = engine
+        self._maintenance = maintenance
 
     def create(
         self,
@@ -53,10 +62,54 @@ class Spaces:
                 for record in spaces.spaces(txn)
             ]
 
+    def drop(self, name: str) -> Space:
+        """Delete a space with its vectors; returns what it was.
+
+        The memories stay, without their vectors: words and filters still find them. Raises
+        ``NotFound``, and ``Conflict`` for the default space while texts are embedded into it.
+        """
+        validate.string(name, "name")
+        engine = self._engine
+
+        def drop(txn: Writer) -> SpaceRecord:
+            record = engine.require_space(txn, name)
+            if record.name == DEFAULT_SPACE and record.embedder is not None:
+                raise Conflict(
+                    "the default space holds what the embedder made",
+                    hint="only spaces of your own vectors are dropped; forget hides memories",
+                )
+            encoded = f"encoded/{record.number}"
+            engine.filters.set_discard(txn, encoded, engine.filters.get_set(txn, encoded))
+            vectors.drop_all_fresh(txn, record.number)
+            spaces.drop_space(txn, record.number)
+            txn.layout_moved()
+            return record
+
+        with self._maintenance.paused():
+            with engine.store.read() as txn:
+                known = engine.require_space(txn, name)
+                count = len(engine.vectors(known).rows_with_vectors(txn))
+            dropped = engine.store.write(drop)
+            if engine.store.wait_for_readers():
+                engine.close_space(dropped.number)
+                remove_dropped_files(engine)
+        return _public(dropped, count)
+
     @property
     def default(self) -> str:
         """The name of the space texts are embedded into."""
         return DEFAULT_SPACE
+
+
+def remove_dropped_files(engine: Engine) -> None:
+    """Delete the folders of spaces that are no more. No snapshot may be older than their drop."""
+    folder = engine.store.path / "space"
+    present = sorted(folder.iterdir()) if folder.is_dir() else []  # before the look at the store:
+    with engine.store.read() as txn:  # a space made meanwhile is known, and in the list or not
+        known = {str(record.number) for record in spaces.spaces(txn)}
+    for one in present:
+        if one.name not in known:
+            shutil.rmtree(one, ignore_errors=True)
 
 
 def _public(record: SpaceRecord, vectors: int) -> Space:

@@ -35,6 +35,7 @@ __all__ = [
     "Report",
     "Space",
     "SyncReport",
+    "Trashed",
     "Why",
     "Written",
     "from_micros",
@@ -109,6 +110,17 @@ class Forgotten:
 
     batch: str
     ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trashed:
+    """One batch of the trash: what ``forget`` hid when, and until when ``restore`` brings it
+    back."""
+
+    batch: str
+    forgotten_at: datetime
+    restorable_until: datetime
+    items: tuple[Memory, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ store may run it again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -17,17 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from memdb import facts, rows, settings
-from memdb.engine import HIDDEN, LIVE, Engine
+from memdb import facts, rows, settings, trash
+from memdb.engine import LIVE, Engine
 from memdb.errors import Conflict, DimensionMismatch, InvalidArgument, NotFound
 from memdb.ingest.embedders import identity_of
 from memdb.query.tokenizer import indexed_text
 from memdb.rows import Entry
+from memdb.selection import Select
 from memdb.storage import lookups, spaces, tables
 from memdb.storage.ids import parse_id, require_id
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Writer
-from memdb.types import Forgotten, Memory, Written, to_micros
+from memdb.types import Forgotten, Memory, Written
 from memdb.validate import Draft
 
 _ON_CONFLICT = ("error", "replace", "skip")
@@ -56,7 +57,6 @@ _UPDATABLE = frozenset(
         "vector",
     ]
 )
-_TRASH = b"trash/"
 
 
 def check_policies(on_conflict: str, dedup: str) -> None:
@@ -237,64 +237,27 @@ class MemoryWriter:
 
     # --- forget and restore -------------------------------------------------------------
 
-    def forget(self, select: Callable[[Writer], BitMap]) -> Forgotten:
-        """Hide the live rows that ``select`` finds; one batch, restorable for seven days."""
+    def forget(self, select: Select) -> Forgotten:
+        """Hide what ``select`` finds; one batch, restorable for seven days."""
         engine = self._engine
         now = engine.now()
         batch = engine.new_id(now)
 
         def run(txn: Writer) -> Forgotten:
             chosen = select(txn)
-            memories = list(engine.records.iterate(txn, chosen))
-            if not memories:
-                return Forgotten(batch, ())
-            to_trash(txn, engine, memories, batch, now)
-            return Forgotten(batch, tuple(memory.id for _, memory in memories))
+            memories = list(engine.records.iterate(txn, chosen.rows))
+            samples = [memory.id for memory in chosen.samples]
+            if memories or samples:
+                trash.to_trash(txn, engine, memories, batch, now, samples)
+            return Forgotten(batch, (*(memory.id for _, memory in memories), *samples))
 
         return engine.store.write(run)
 
-    def restore(self, ids: Sequence[str] | None, batch: str | None) -> list[str]:
-        """Bring forgotten memories back; returns their ids.
-
-        Raises ``NotFound`` when nothing of what is named is in the trash or its seven days are
-        over, ``Conflict`` when an external id has been taken meanwhile.
-        """
+    def restore(self, namespace: str, ids: Sequence[str] | None, batch: str | None) -> list[str]:
+        """Bring forgotten memories of a namespace back; returns their ids. See ``trash``."""
         if (ids is None) == (batch is None):
             raise InvalidArgument("name either ids or batch", field="ids")
-        engine = self._engine
-        oldest = to_micros(engine.now() - timedelta(days=settings.TRASH_DAYS))
-
-        def run(txn: Writer) -> list[str]:
-            trash = _trash_batches(txn)
-            young = BitMap()
-            for name, (forgotten_at, hidden) in trash.items():
-                if forgotten_at >= oldest and (batch is None or name == batch):
-                    young |= hidden
-            wanted = young & engine.filters.get_set(txn, HIDDEN)
-            if ids is not None:
-                raw = [require_id(one) for one in ids]
-                wanted &= BitMap(lookups.rows_of(txn, raw).values())
-            memories = list(engine.records.iterate(txn, wanted))
-            if not memories:
-                raise NotFound("nothing of that is in the trash any more")
-            for row, memory in memories:
-                _claim_external_id(txn, engine, memory)
-                if memory.key is not None:
-                    facts.reinsert(txn, engine, row, memory)
-            rows.show(txn, engine, wanted)
-            _forget_trash(txn, trash, wanted)
-            return [memory.id for _, memory in memories]
-
-        return engine.store.write(run)
-
-
-def to_trash(
-    txn: Writer, engine: Engine, memories: Sequence[tuple[int, Memory]], batch: str, now: datetime
-) -> None:
-    """Hide live rows at once, as one batch that can be restored for seven days."""
-    hidden = rows.hide(txn, engine, memories)
-    payload = msgspec.msgpack.encode((to_micros(now), bytes(hidden.serialize())))
-    txn.put(tables.META, _TRASH + batch.encode(), payload)
+        return self._engine.store.write(trash.restoring(self._engine, namespace, ids, batch))
 
 
 def _merged(old: Memory, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -312,40 +275,6 @@ def _merged(old: Memory, fields: Mapping[str, Any]) -> dict[str, Any]:
     if "expires_in" in fields:
         merged["expires_at"] = None
     return merged
-
-
-def _trash_batches(txn: Writer) -> dict[str, tuple[int, BitMap]]:
-    found = {}
-    for key, payload in txn.scan(tables.META, _TRASH, _TRASH + b"\xff"):
-        forgotten_at, packed = msgspec.msgpack.decode(payload)
-        found[key[len(_TRASH) :].decode()] = (forgotten_at, BitMap.deserialize(packed))
-    return found
-
-
-def _forget_trash(txn: Writer, trash: dict[str, tuple[int, BitMap]], restored: BitMap) -> None:
-    for name, (forgotten_at, hidden) in trash.items():
-        left = hidden - restored
-        if left == hidden:
-            continue
-        key = _TRASH + name.encode()
-        if left:
-            payload = msgspec.msgpack.encode((forgotten_at, bytes(left.serialize())))
-            txn.put(tables.META, key, payload)
-        else:
-            txn.delete(tables.META, key)
-
-
-def _claim_external_id(txn: Writer, engine: Engine, memory: Memory) -> None:
-    if memory.external_id is None:
-        return
-    key = lookups.external_key(txn, memory.namespace, memory.external_id)
-    raw_id = require_id(memory.id)
-    holder = lookups.id_under(txn, key)
-    if holder is not None and holder != raw_id:
-        row = lookups.row_of(txn, holder)
-        if row is not None and row in engine.filters.get_set(txn, LIVE):
-            raise Conflict("another memory has taken the external_id meanwhile")
-    lookups.put_under(txn, key, raw_id)
 
 
 def replace_version(

@@ -245,6 +245,19 @@ def get_many(txn: ReadTxn, ids: Iterable[str]) -> dict[str, Memory]:
     return found
 
 
+def hidden_of(txn: ReadTxn, ids: Iterable[str]) -> dict[str, Memory]:
+    """The hidden samples among ``ids``, by id."""
+    found = {}
+    for series, numbers in by_series(ids).items():
+        header = read_header(txn, series)
+        if header is not None and header.hidden:
+            hidden = read_hidden(txn, series)
+            wanted = sorted(number for number in numbers if number in hidden)
+            for row in sorted(lookup(txn, series, header, wanted)):
+                found[row.id] = to_memory(header.key, row)
+    return found
+
+
 def lookup(txn: ReadTxn, series: bytes, header: Series, numbers: Iterable[int]) -> Iterator[Found]:
     """Those of ``numbers`` that are stored, hidden or not."""
     blocks: dict[int, set[int]] = {}

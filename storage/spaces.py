@@ -28,6 +28,7 @@ from memdb.storage.store import Writer
 
 NO_VECTOR = 0
 _RUN_BITS = 16
+_ROWS, _ROWS_END = b"rows/", b"rows0"
 _RUN = struct.Struct("<H")
 
 
@@ -83,7 +84,11 @@ _SPACE = msgspec.msgpack.Decoder(SpaceRecord)
 
 
 def _allocation_key(space: int) -> bytes:
-    return b"rows/" + _RUN.pack(space)
+    return _ROWS + _RUN.pack(space)
+
+
+def _put_allocation(txn: Writer, space: int, owned: Allocation) -> None:
+    txn.put(tables.META, _allocation_key(space), msgspec.msgpack.encode(owned))
 
 
 def allocation(txn: ReadTxn, space: int) -> Allocation:
@@ -104,11 +109,7 @@ def allocate(txn: Writer, space: int, count: int) -> list[int]:
         first = (runs[-1] << _RUN_BITS) + used
         rows.extend(range(first, first + taken))
         used += taken
-    txn.put(
-        tables.META,
-        _allocation_key(space),
-        msgspec.msgpack.encode(Allocation(tuple(runs), used)),
-    )
+    _put_allocation(txn, space, Allocation(tuple(runs), used))
     return rows
 
 
@@ -125,22 +126,31 @@ def find_space(txn: ReadTxn, name: str) -> SpaceRecord | None:
 
 
 def put_space(txn: Writer, space: SpaceRecord) -> None:
-    txn.put(tables.SPACES, _space_key(space.number), msgspec.msgpack.encode(space))
+    """Rewrite the record of a space; one that was dropped meanwhile stays dropped."""
+    key = _space_key(space.number)
+    if txn.get(tables.SPACES, key) is not None:
+        txn.put(tables.SPACES, key, msgspec.msgpack.encode(space))
 
 
 def create_space(txn: Writer, space: SpaceRecord) -> SpaceRecord:
-    """Enter a new space under the next number; ``Conflict`` when the name is taken."""
-    existing = spaces(txn)
-    if any(other.name == space.name for other in existing):
+    """Enter a new space under the next number; ``Conflict`` when the name is taken.
+
+    A number is never given twice: what is left of a dropped space (a cache in another process, a
+    file that could not be removed) must not be taken for the new one's.
+    """
+    if find_space(txn, space.name) is not None:
         raise Conflict("a space of that name exists", hint="choose another name or drop it")
-    number = 1 + max((other.number for other in existing), default=0)
-    made = msgspec.structs.replace(space, number=number)
-    put_space(txn, made)
+    given = [
+        _RUN.unpack(key[len(_ROWS) :])[0] for key in txn.scan_keys(tables.META, _ROWS, _ROWS_END)
+    ]
+    made = msgspec.structs.replace(space, number=1 + max(given, default=NO_VECTOR))
+    _put_allocation(txn, made.number, Allocation())
+    txn.put(tables.SPACES, _space_key(made.number), msgspec.msgpack.encode(made))
     return made
 
 
 def drop_space(txn: Writer, number: int) -> None:
-    """Forget the space; its runs are not handed out again."""
+    """Forget the space; neither its number nor its runs are handed out again."""
     txn.delete(tables.SPACES, _space_key(number))
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -264,6 +265,22 @@ class Store:
             txn.end()
             generation.leave()
             self._move_on(generation, txn.state.superseded_by)
+
+    def wait_for_readers(self, timeout_s: float = 2.0) -> bool:
+        """Wait until no process reads a snapshot older than this call; whether that came about."""
+        stop = time.monotonic() + timeout_s
+        generation = self._enter()
+        try:
+            now = generation.env.info()["last_txnid"]
+            while True:
+                oldest = generation.env.oldest_reader()
+                if oldest is None or oldest >= now:
+                    return True
+                if time.monotonic() > stop:
+                    return False
+                time.sleep(0.002)
+        finally:
+            generation.leave()
 
     def write(self, function: Callable[[Writer], T]) -> T:
         """Run ``function`` in the write transaction; durable when this returns.

@@ -54,6 +54,11 @@ def load_fresh(
     return ids, matrix
 
 
+def drop_all_fresh(txn: WriteTxn, space: int) -> None:
+    """Delete every fresh vector of a space."""
+    txn.delete_range(tables.VECTORS, _key(space, 0), _key(space + 1, 0))
+
+
 def drop_fresh(txn: WriteTxn, space: int, rows: Sequence[int]) -> None:
     for row in rows:
         txn.delete(tables.VECTORS, _key(space, row))

@@ -30,6 +30,7 @@ RESULTS = [
     "Report",
     "Space",
     "SyncReport",
+    "Trashed",
     "Why",
     "Written",
 ]
@@ -55,6 +56,7 @@ PARAMETERS = {
     "Database.context": "query tokens where namespace",
     "Database.forget": "ids where about",
     "Database.restore": "ids batch",
+    "Database.trash": "",
     "Database.report": "ids where about",
     "Database.stats": "",
     "Database.check": "repair",

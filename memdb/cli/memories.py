@@ -78,7 +78,10 @@ def context(call: Call, db: Database) -> None:
 
 @with_database
 def list_(call: Call, db: Database) -> None:
-    """Print one page of memories."""
+    """Print one page of memories, or what is in the trash."""
+    if call.args.trash:
+        _list_trash(call, db)
+        return
     page = db.list(**call.arguments())
     if call.out.as_json:
         call.out.json({"items": page.to_dicts(), "next_cursor": page.next_cursor})
@@ -86,6 +89,27 @@ def list_(call: Call, db: Database) -> None:
     call.out.memories(page)
     if page.next_cursor:
         call.out.note(f"more: --cursor {page.next_cursor}")
+
+
+def _list_trash(call: Call, db: Database) -> None:
+    from memdb import InvalidArgument
+
+    if call.arguments():
+        raise InvalidArgument("--trash lists all of the trash", field="trash",
+                              hint="memdb list --trash, with no other option")  # fmt: skip
+    batches = db.trash()
+    if call.out.as_json:
+        call.out.json({"batches": batches})
+        return
+    for batch in batches:
+        call.out.line(f"{call.out.style(batch.batch, 'bold')}  forgotten "
+                      f"{call.out.day(batch.forgotten_at)}, to be restored until "
+                      f"{call.out.day(batch.restorable_until)}")  # fmt: skip
+        call.out.memories(batch.items)
+    if batches:
+        call.out.note("bring a batch back: memdb restore --batch BATCH; one memory: --id ID")
+    else:
+        call.out.note("the trash is empty")
 
 
 @with_database
@@ -189,7 +213,7 @@ REMEMBER = Command(
         Option("on_conflict", "what to do when the external id exists (default: error)",
                choices=("error", "replace", "skip")),
         Option("dedup", "how to treat what is stored already (default: exact)",
-               choices=("exact", "near", "off")),
+               choices=("exact", "off")),
     ),
     (
         'remember "The spare key is with Grace" --tag home --about Grace',
@@ -251,10 +275,12 @@ LIST = Command(
         Option("descending", "latest first (the default); --no-descending: earliest first",
                kind="switch"),
         Option("cursor", "go on where the last page ended"),
+        Option("trash", "what was forgotten in the last seven days instead", kind="flag", own=True),
         *SELECTOR,
     ),
     (
         "list --limit 20",
+        "list --trash",
         "list --tag health --since 2024 --no-descending",
         """list --where '{"metadata.place": {"$prefix": "Market"}}' --json""",
     ),

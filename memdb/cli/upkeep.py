@@ -180,6 +180,17 @@ def spaces_create(call: Call, db: Database) -> None:
         call.out.line(f"made space {call.args.name}")
 
 
+@with_database
+def spaces_drop(call: Call, db: Database) -> None:
+    """Delete a space and its vectors; the memories stay."""
+    space = db.spaces.drop(**call.arguments())
+    if call.out.as_json:
+        call.out.json(space)
+    else:
+        count = counted(space.vectors, "vector")
+        call.out.line(f"dropped space {call.args.name} with {count}; its memories stay")
+
+
 NAME = Option("name", "name of the space", place="one")
 
 COMMANDS = (
@@ -280,5 +291,14 @@ COMMANDS = (
             Option("profile", "how precisely vectors are kept (default: standard)"),
         ),
         ("spaces create photos --dim 512 --metric cosine",),
+    ),
+    Command(
+        "spaces drop",
+        "delete a space and its vectors; its memories stay",
+        spaces_drop,
+        "spaces.drop",
+        (NAME,),
+        ("spaces drop photos",),
+        opens="change",
     ),
 )

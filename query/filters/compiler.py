@@ -194,7 +194,11 @@ def _field_named(name: str, path: str) -> Field | None:
         _require_text(name, path)
         return None
     nearest = get_close_matches(name[:100], FIELDS, 1, 0.5)
-    if name in ("metadata", METADATA) or name.startswith("metadata"):
+    if name in ("id", "ids"):
+        hint = (
+            "ids are no field to filter by: pass them to get, get_many, forget(ids=), report(ids=)"
+        )
+    elif name in ("metadata", METADATA) or name.startswith("metadata"):
         hint = "name one key of it, as in 'metadata.chat'"
     elif nearest:
         hint = f"did you mean {nearest[0]!r}?"

@@ -27,7 +27,7 @@ PROMISED = {
     *("demo", "remember", "recall", "context", "list", "get", "forget", "restore", "report"),
     *("config", "stats", "check", "compact", "snapshot", "export", "import", "sync", "completion"),
     *("profile set", "profile get", "profile versions", "profile items", "profile delete"),
-    *("history append", "history range", "spaces list", "spaces create"),
+    *("history append", "history range", "spaces list", "spaces create", "spaces drop"),
 }
 
 

@@ -160,7 +160,7 @@ def test_forget_hides_at_once_and_restore_brings_back(db: memdb.Database) -> Non
     assert db.count() == 1
     assert [h.id for h in db.recall("secret", mode="lexical")] == []
     assert [h.id for h in db.recall(vector=unit(0, 1), mode="vector")] == [kept.id]
-    assert db.values("tags") == {}
+    assert db.values("tags") == []
     assert db.restore(batch=batch.batch) == [gone.id]
     assert [h.id for h in db.recall("secret", mode="lexical")] == [gone.id]
     assert [h.id for h in db.recall(vector=unit(0, 1), mode="vector", k=1)] == [gone.id]

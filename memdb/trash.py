@@ -1,0 +1,160 @@
+"""The trash: what ``forget`` hid, by batch, for the seven days in which it can come back.
+
+A batch is one entry under ``trash/`` in ``meta``: when, the rows, the ids of samples. Hidden rows
+keep everything but their visibility; bringing one back claims its external id and its place in a
+fact's timeline again. This file does not decide what is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+from pyroaring import BitMap
+
+from memdb import facts, rows, settings
+from memdb.engine import HIDDEN, LIVE, Engine
+from memdb.errors import Conflict, NotFound
+from memdb.reader import covers, is_sample
+from memdb.storage import lookups, series, tables
+from memdb.storage.ids import require_id
+from memdb.storage.store import Reader, Writer
+from memdb.types import Memory, Trashed, from_micros, to_micros
+
+_TRASH, _TRASH_END = b"trash/", b"trash0"
+_KEPT = timedelta(days=settings.TRASH_DAYS)
+
+
+class _Batch(msgspec.Struct, array_like=True):
+    """What one ``forget`` hid: a serialised roaring bitmap of rows, and ids of samples."""
+
+    forgotten_us: int
+    rows: bytes
+    samples: tuple[str, ...] = ()
+
+    def bitmap(self) -> BitMap:
+        return BitMap.deserialize(self.rows)
+
+
+_decode = msgspec.msgpack.Decoder(_Batch).decode
+
+
+def to_trash(
+    txn: Writer,
+    engine: Engine,
+    memories: Sequence[tuple[int, Memory]],
+    batch: str,
+    now: datetime,
+    samples: Sequence[str] = (),
+) -> None:
+    """Hide live rows (and samples) at once, as one batch that can be restored for seven days."""
+    hidden = rows.hide(txn, engine, memories) if memories else BitMap()
+    if samples:
+        samples = series.hide(txn, samples)
+        txn.series_changed()
+    _put(txn, batch, _Batch(to_micros(now), bytes(hidden.serialize()), tuple(samples)))
+
+
+def _put(txn: Writer, name: str, batch: _Batch) -> None:
+    txn.put(tables.META, _TRASH + name.encode(), msgspec.msgpack.encode(batch))
+
+
+def _young(txn: Reader | Writer, now: datetime) -> dict[str, _Batch]:
+    """The batches that can be restored, oldest first."""
+    oldest = to_micros(now - _KEPT)
+    found = {}
+    for key, payload in txn.scan(tables.META, _TRASH, _TRASH_END):
+        batch = _decode(payload)
+        if batch.forgotten_us >= oldest:
+            found[key[len(_TRASH) :].decode()] = batch
+    return found
+
+
+def _hidden(txn: Reader | Writer, engine: Engine, namespace: str) -> BitMap:
+    """The forgotten rows that a namespace covers; what has expired cannot come back."""
+    hidden = engine.filters.get_set(txn, HIDDEN)
+    if namespace:
+        hidden = hidden & engine.filters.subtree(txn, namespace)
+    return engine.unexpired(txn, hidden, engine.now())
+
+
+def listing(txn: Reader, engine: Engine, namespace: str) -> list[Trashed]:
+    """What can be restored within a namespace, the latest batch first."""
+    hidden = _hidden(txn, engine, namespace)
+    found = []
+    for name, batch in reversed(_young(txn, engine.now()).items()):
+        memories = [memory for _, memory in engine.records.iterate(txn, batch.bitmap() & hidden)]
+        samples = series.hidden_of(txn, batch.samples)
+        memories += [samples[id] for id in batch.samples if id in samples]
+        items = tuple(memory for memory in memories if covers(namespace, memory))
+        if items:
+            at = from_micros(batch.forgotten_us)
+            found.append(Trashed(name, at, at + _KEPT, items))
+    return found
+
+
+def restoring(
+    engine: Engine, namespace: str, ids: Sequence[str] | None, batch: str | None
+) -> Callable[[Writer], list[str]]:
+    """The transaction function that brings memories back by id or by batch; gives their ids.
+
+    It raises ``NotFound`` when nothing of what is named is in the trash of the namespace or its
+    seven days are over, ``Conflict`` when an external id has been taken meanwhile.
+    """
+    named = None if ids is None else {one for one in ids if is_sample(one)}
+    raw = [] if ids is None else [require_id(one, "ids") for one in ids if not is_sample(one)]
+
+    def run(txn: Writer) -> list[str]:
+        batches = _young(txn, engine.now())
+        if batch is not None:
+            batches = {name: one for name, one in batches.items() if name == batch}
+        wanted = BitMap()
+        for one in batches.values():
+            wanted |= one.bitmap()
+        wanted &= _hidden(txn, engine, namespace)
+        if ids is not None:
+            wanted &= BitMap(lookups.rows_of(txn, raw).values())
+        memories = list(engine.records.iterate(txn, wanted))
+        kept = [id for one in batches.values() for id in one.samples]
+        hidden = series.hidden_of(txn, kept if named is None else [i for i in kept if i in named])
+        samples = [id for id, memory in hidden.items() if covers(namespace, memory)]
+        if not memories and not samples:
+            raise NotFound("nothing of that is in the trash any more")
+        for row, memory in memories:
+            _claim_external_id(txn, engine, memory)
+            if memory.key is not None:
+                facts.reinsert(txn, engine, row, memory)
+        if memories:
+            rows.show(txn, engine, wanted)
+        if samples:
+            series.show(txn, samples)
+            txn.series_changed()
+        _take_out(txn, batches, wanted, set(samples))
+        return [*(memory.id for _, memory in memories), *samples]
+
+    return run
+
+
+def _take_out(txn: Writer, batches: dict[str, _Batch], restored: BitMap, samples: set[str]) -> None:
+    for name, batch in batches.items():
+        before = batch.bitmap()
+        left = before - restored
+        left_samples = tuple(id for id in batch.samples if id not in samples)
+        if not left and not left_samples:
+            txn.delete(tables.META, _TRASH + name.encode())
+        elif left != before or left_samples != batch.samples:
+            _put(txn, name, _Batch(batch.forgotten_us, bytes(left.serialize()), left_samples))
+
+
+def _claim_external_id(txn: Writer, engine: Engine, memory: Memory) -> None:
+    if memory.external_id is None:
+        return
+    key = lookups.external_key(txn, memory.namespace, memory.external_id)
+    raw_id = require_id(memory.id)
+    holder = lookups.id_under(txn, key)
+    if holder is not None and holder != raw_id:
+        row = lookups.row_of(txn, holder)
+        if row is not None and row in engine.filters.get_set(txn, LIVE):
+            raise Conflict("another memory has taken the external_id meanwhile")
+    lookups.put_under(txn, key, raw_id)

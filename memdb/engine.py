@@ -14,19 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from memdb import settings
+from memdb.embedding import DEFAULT_SPACE, Embedding, Given, checked
 from memdb.errors import (
     Conflict,
-    EmbedderMismatch,
-    EmbedderUnavailable,
     NotFound,
 )
-from memdb.ingest import embedders
-from memdb.ingest.embedders import Embedder, Identity, identity_of
 from memdb.query.analyser import Analyser
 from memdb.space_vectors import SpaceVectors
 from memdb.storage import spaces, tables
@@ -40,9 +34,7 @@ from memdb.storage.store import Reader, Store, Writer
 from memdb.times import Clock, SystemClock, load_zone, local_zone
 from memdb.types import to_micros
 
-DEFAULT_SPACE = "default"
 _ANALYSE_TOGETHER = 16
-_EMBEDDER_KEY = b"embedder"
 _SETTINGS_KEY = b"settings"
 LIVE = "live"
 HIDDEN = "hidden"
@@ -56,12 +48,13 @@ class Engine:
         self,
         path: Path,
         *,
-        embedder: Embedder | str | None,
+        embedder: Given,
         readonly: bool,
         create: bool,
         memory_budget: int,
         clock: Clock | None,
     ) -> None:
+        spec, loaded = checked(embedder)
         self.store = Store.open(path, readonly=readonly, create=create)
         try:
             self.clock: Clock = clock or SystemClock()
@@ -73,8 +66,7 @@ class Engine:
             self.new_id = IdMaker()
             self._guard = threading.Lock()
             self._vectors: dict[int, SpaceVectors] = {}
-            self._embedder: Embedder | None = None
-            self._embedder_spec = self._settle_embedder(embedder)
+            self.embedding = Embedding(self.store, spec, loaded)
             self._live: tuple[int, BitMap] | None = None
             self._subtrees: dict[str, tuple[int, BitMap]] = {}
             self._zone: tuple[int, tzinfo] | None = None
@@ -82,86 +74,13 @@ class Engine:
             self.store.close()
             raise
 
-    def require_compatible(
-        self, embedder: Embedder | str | None, *, readonly: bool, clock: Clock | None
-    ) -> None:
+    def require_compatible(self, embedder: Given, *, readonly: bool, clock: Clock | None) -> None:
         """Raise ``Conflict`` when a further handle asks for another engine than this one."""
         if self.store.readonly and not readonly:
             raise Conflict("this process has the database open read-only already")
         if clock is not None and clock is not self.clock:
             raise Conflict("this process has the database open with another clock")
-        if embedder is None or embedder is self._embedder or embedder == self._embedder_spec:
-            return
-        wanted = embedders.load(embedder)
-        if wanted is not None:
-            self._check_identity(wanted)
-
-    # --- embedding ----------------------------------------------------------------------
-
-    def _settle_embedder(self, given: Embedder | str | None) -> str:
-        """Which embedder this database uses; records it when the database is new."""
-        with self.store.read() as txn:
-            payload = txn.get(tables.META, _EMBEDDER_KEY)
-        recorded = None if payload is None else payload.decode()
-        if given is None:
-            spec = recorded or settings.DEFAULT_EMBEDDER
-        elif isinstance(given, str):
-            spec = given
-        else:
-            self._embedder = embedders.load(given)
-            spec = f"object:{given.name}"
-        if recorded is None and not self.store.readonly:
-            self._check_spec(spec)
-
-            def record(txn: Writer) -> None:
-                if txn.get(tables.META, _EMBEDDER_KEY) is None:
-                    txn.put(tables.META, _EMBEDDER_KEY, spec.encode())
-
-            self.store.write(record)
-        elif recorded is not None and spec != recorded and spec != "none":
-            self._embedder_spec = spec
-            self.embedder()  # raises EmbedderMismatch when the vectors would differ
-        return spec
-
-    @staticmethod
-    def _check_spec(spec: str) -> None:
-        """A new database must not record an embedder that cannot be meant."""
-        if not spec.startswith("object:"):
-            embedders.check_spec(spec)
-
-    def embedder(self) -> Embedder | None:
-        """The embedder, loaded on first use; None for "none".
-
-        Raises ``EmbedderUnavailable``, ``EmbedderMismatch``, ``MissingDependency``.
-        """
-        if self._embedder is None and self._embedder_spec != "none":
-            with self._guard:
-                if self._embedder is None:
-                    if self._embedder_spec.startswith("object:"):
-                        raise EmbedderUnavailable(
-                            "the database was made with an embedder object; pass it to open",
-                            hint="memdb.open(path, embedder=...) with the same object",
-                        )
-                    loaded = embedders.load(self._embedder_spec)
-                    self._check_identity(loaded)
-                    self._embedder = loaded
-        elif self._embedder is not None and not self._vectors:
-            self._check_identity(self._embedder)
-        return self._embedder
-
-    def _check_identity(self, embedder: Embedder | None) -> None:
-        if embedder is None:
-            return
-        with self.store.read() as txn:
-            space = spaces.find_space(txn, DEFAULT_SPACE)
-        if space is None or space.embedder is None:
-            return
-        stored = Identity.from_dict(space.embedder)
-        given = identity_of(embedder)
-        if given != stored:
-            raise EmbedderMismatch(
-                f"the database holds vectors of {stored.name}, not of {given.name}"
-            )
+        self.embedding.accepts(embedder)
 
     def analyse(self, texts: list[str]) -> list[Analysed]:
         """The index terms of texts, hashed with the store's key."""
@@ -169,15 +88,6 @@ class Engine:
         if len(texts) < _ANALYSE_TOGETHER:
             return [self.analyser.analyse(text, digest) for text in texts]
         return self.analyser.analyse_many(texts, digest).split()
-
-    def embed(self, texts: list[str], role: str) -> NDArray[np.float32] | None:
-        """(n, dim) float32 unit vectors of texts; None when the database embeds nothing."""
-        embedder = self.embedder()
-        if embedder is None or not texts:
-            return None
-        if role == "query":
-            return embedders.embed_queries(embedder, texts)
-        return embedders.embed_documents(embedder, texts)
 
     # --- spaces -------------------------------------------------------------------------
 
@@ -191,28 +101,6 @@ class Engine:
                 "there is no space of that name", hint="create it with db.spaces.create(...)"
             )
         return space
-
-    def default_space(self, dim: int, identity: Identity | None) -> SpaceRecord:
-        """The default space, made on the first vector."""
-        with self.store.read() as txn:
-            space = spaces.find_space(txn, DEFAULT_SPACE)
-        if space is not None:
-            return space
-
-        def make(txn: Writer) -> SpaceRecord:
-            return spaces.find_space(txn, DEFAULT_SPACE) or spaces.create_space(
-                txn,
-                SpaceRecord(
-                    number=0,
-                    name=DEFAULT_SPACE,
-                    dim=dim,
-                    metric="cosine",
-                    profile=settings.DEFAULT_PROFILE,
-                    embedder=None if identity is None else identity.to_dict(),
-                ),
-            )
-
-        return self.store.write(make)
 
     def vectors(self, space: SpaceRecord) -> SpaceVectors:
         """The open vectors of a space."""

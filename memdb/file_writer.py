@@ -23,7 +23,6 @@ from memdb.engine import LIVE
 from memdb.errors import InvalidArgument
 from memdb.ingest.changes import FileChange, Kept
 from memdb.ingest.chunks import Chunk
-from memdb.ingest.embedders import identity_of
 from memdb.ingest.readers import Document
 from memdb.ingest.sync import FileState
 from memdb.query.indexed_text import indexed_text
@@ -184,11 +183,9 @@ class FileWriter:
 
     def _embed(self, drafts: Sequence[Draft]) -> None:
         """Give each draft the vector of its text below its headings."""
-        vectors = self._engine.embed([draft.vector for draft in drafts], "document")
+        vectors = self._engine.embedding.embed([draft.vector for draft in drafts], "document")
         if vectors is not None and len(drafts):
-            embedder = self._engine.embedder()
-            identity = None if embedder is None else identity_of(embedder)
-            self._engine.default_space(vectors.shape[1], identity)
+            self._engine.embedding.space_for(vectors.shape[1])
         for place, draft in enumerate(drafts):
             draft.vector = None if vectors is None else vectors[place]
 

@@ -184,7 +184,7 @@ class _Sync:
         return tally.report()
 
     def _differ(self) -> Differ:
-        embedder = self._db._engine.embedder()
+        embedder = self._db._engine.embedding.get()
         if embedder is None:
             chunker = Chunker(TARGET_TOKENS, approximate_tokens, self._digest)
             return Differ(self._root, chunker, self._digest)

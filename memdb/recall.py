@@ -144,7 +144,7 @@ class Recaller:
         if question.vector is not None:
             return question.vector, None
         try:
-            embedded = self._engine.embed([question.query or ""], "query")
+            embedded = self._engine.embedding.embed([question.query or ""], "query")
         except (EmbedderUnavailable, MissingDependency) as error:
             if question.mode == "vector":
                 raise

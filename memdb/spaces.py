@@ -12,7 +12,8 @@ import shutil
 from typing import Literal
 
 from memdb import settings, validate
-from memdb.engine import DEFAULT_SPACE, Engine
+from memdb.embedding import DEFAULT_SPACE
+from memdb.engine import Engine
 from memdb.errors import Conflict, InvalidArgument
 from memdb.maintenance import Maintenance
 from memdb.storage import spaces, vectors

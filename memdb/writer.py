@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb import facts, rows, settings, trash
+from memdb.embedding import default_space
 from memdb.engine import LIVE, Engine
 from memdb.errors import Conflict, DimensionMismatch, InvalidArgument, NotFound
-from memdb.ingest.embedders import identity_of
 from memdb.query.tokenizer import indexed_text
 from memdb.rows import Entry
 from memdb.selection import Select
@@ -159,11 +159,9 @@ class MemoryWriter:
         found: list[tuple[int, NDArray[np.float32] | None]] = [(spaces.NO_VECTOR, None)] * len(
             drafts
         )
-        embedded = engine.embed([memories[place].text or "" for place in to_embed], "document")
+        embedded = engine.embedding.embed([memories[place].text or "" for place in to_embed], "document")
         if embedded is not None and len(to_embed):
-            embedder = engine.embedder()
-            identity = None if embedder is None else identity_of(embedder)
-            space = engine.default_space(embedded.shape[1], identity)
+            space = engine.embedding.space_for(embedded.shape[1])
             for place, vector in zip(to_embed, embedded, strict=True):
                 found[place] = (space.number, vector)
         known: dict[str | None, SpaceRecord] = {}
@@ -182,7 +180,7 @@ class MemoryWriter:
     def _space_for(self, draft: Draft) -> SpaceRecord:
         engine = self._engine
         if draft.memory.space is None:
-            return engine.default_space(len(draft.vector), None)
+            return default_space(engine.store, len(draft.vector), None)
         with engine.store.read() as txn:
             return engine.require_space(txn, draft.memory.space)
 

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def _durable(run: Run, db: memdb.Database, label: str) -> Rows:
         report.progress(f"durable writes, {label}: {number}/{run.rounds}")
         bare.append(disk.write() * 1e3)
         before = written_bytes()
-        ours.append(timed(lambda item=item: db.remember(**item)) * 1e3)  # type: ignore[misc]
+        ours.append(timed(partial(db.remember, **item)) * 1e3)
         disk_bytes += (written_bytes() or 0) - (before or 0)
     disk.close()
     limit = 2 * percentile(bare, 99) + 2
@@ -131,7 +132,7 @@ def profile(run: Run) -> Rows:
     for number in range(_FACTS):
         db.profile.set(f"fact {number}", {"value": number})
     names = [f"fact {number * 37 % _FACTS}" for number in range(max(2000, run.rounds * 10))]
-    micros = [timed(lambda name=name: db.profile.get(name)) * 1e6 for name in names]  # type: ignore[misc]
+    micros = [timed(partial(db.profile.get, name)) * 1e6 for name in names]
     return [
         judged("profile.get p50", percentile(micros, 50), "us", at_most=20.0),
         judged("profile.get p99", percentile(micros, 99), "us"),
@@ -185,7 +186,7 @@ def write_for(db: memdb.Database, seed: int, seconds: float) -> list[float]:
     while time.monotonic() < until:
         item = items[len(millis) % len(items)]
         external = f"{seed}-{time.time_ns()}-{len(millis)}"
-        millis.append(timed(lambda: db.remember(**item, external_id=external)) * 1e3)  # noqa: B023
+        millis.append(timed(partial(db.remember, **item, external_id=external)) * 1e3)
     return millis
 
 
@@ -241,7 +242,7 @@ def singles(run: Run) -> Rows:
             times: dict[int, list[float]] = {0: [], 1: []}
             for text, vector in zip(questions, asked, strict=True):
                 for place, db in enumerate((together, alone)):
-                    call = lambda db=db, t=text, v=vector, m=mode: db.recall(t, vector=v, mode=m)
+                    call = partial(db.recall, text, vector=vector, mode=mode)
                     times[place].append(timed(call) * 1e3)
             medians = [percentile(times[place], 50) for place in (0, 1)]
             rows.append(judged(f"recall {mode} p50, built in batches", medians[0], "ms"))
@@ -258,7 +259,7 @@ def events(run: Run) -> Rows:
         done = 0
         while chunk := list(islice(made, 50_000)):
             report.progress(f"events: {done:,}/{run.events:,}")
-            seconds += timed(lambda chunk=chunk: db.remember_many(chunk))  # type: ignore[misc]
+            seconds += timed(partial(db.remember_many, chunk))
             done += len(chunk)
         settle(db)
         rate = judged(f"events with text, {run.events:,}", run.events / seconds, "records/s")

@@ -8,9 +8,9 @@ nothing about storage; ids, rows and versions are given later.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from datetime import date, datetime, tzinfo
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, date, datetime, tzinfo
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -18,11 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from memdb import settings
 from memdb.errors import DimensionMismatch, InvalidArgument
-from memdb.times import TimeSpan, parse_duration, parse_time
+from memdb.times import parse_duration, parse_time
 from memdb.types import Memory, from_micros
 
 TimeLike = str | date | datetime
 
+_JSON = msgspec.json.Encoder()
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 _FIELDS = frozenset(
     [
@@ -63,6 +64,8 @@ def string(
     value: object, field: str, limit: int = settings.MAX_NAME_BYTES, *, empty: bool = False
 ) -> str:
     """``value`` if it is a string of valid Unicode, at most ``limit`` bytes as UTF-8."""
+    if type(value) is str and value.isascii() and 0 < len(value) <= limit:
+        return value  # most are; a memory has a dozen
     if not isinstance(value, str):
         raise _fail(field, f"must be a string, not {type(value).__name__}")
     if not value and not empty:
@@ -83,9 +86,11 @@ def optional_string(value: object, field: str) -> str | None:
 
 def names(values: object, field: str) -> tuple[str, ...]:
     """A tuple of distinct names, order kept."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    if type(values) not in (list, tuple) and (
+        isinstance(values, str) or not isinstance(values, Iterable)
+    ):
         raise _fail(field, "must be a list of strings")
-    listed = tuple(dict.fromkeys(string(value, field) for value in values))
+    listed = tuple(dict.fromkeys([string(value, field) for value in cast("list[Any]", values)]))
     if len(listed) > settings.MAX_LIST_ITEMS:
         raise _fail(field, f"has more than {settings.MAX_LIST_ITEMS} entries")
     return listed
@@ -104,6 +109,8 @@ def json_value(value: Any, field: str, *, safe_integers: bool, depth: int = 0) -
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
+        if type(value) is str and value.isascii() and len(value) <= settings.MAX_DATA_BYTES:
+            return value
         return string(value, field, settings.MAX_DATA_BYTES, empty=True)
     if isinstance(value, int):
         value = int(value)
@@ -134,7 +141,7 @@ def json_data(value: Any) -> Any:
     checked = json_value(value, "data", safe_integers=False)
     if not isinstance(checked, str | list | dict):
         return checked
-    if len(msgspec.json.encode(checked)) > settings.MAX_DATA_BYTES:
+    if len(_JSON.encode(checked)) > settings.MAX_DATA_BYTES:
         raise _fail("data", f"is longer than {settings.MAX_DATA_BYTES:,} bytes as JSON")
     return checked
 
@@ -147,7 +154,7 @@ def json_metadata(value: object) -> dict[str, Any]:
     for name in value:
         string(name, "metadata")
     checked: dict[str, Any] = json_value(value, "metadata", safe_integers=True)
-    if checked and len(msgspec.json.encode(checked)) > settings.MAX_METADATA_BYTES:
+    if checked and len(_JSON.encode(checked)) > settings.MAX_METADATA_BYTES:
         raise _fail("metadata", f"is longer than {settings.MAX_METADATA_BYTES:,} bytes as JSON")
     return checked
 
@@ -204,7 +211,8 @@ def one_vector(value: ArrayLike, dim: int | None, field: str = "vector") -> NDAr
         raise _fail(field, f"has more than {settings.MAX_DIM} numbers")
     if dim is not None and vector.size != dim:
         raise DimensionMismatch(f"{field} has {vector.size} numbers, the space {dim}", field=field)
-    if not np.isfinite(vector).all():
+    # A sum of squares is finite if every number is; where it overflows, look at each.
+    if not math.isfinite(vector.dot(vector)) and not np.isfinite(vector).all():
         raise _fail(field, "has a number that is not finite")
     return vector
 
@@ -225,72 +233,88 @@ def draft(
     default_source: str,
 ) -> Draft:
     """Check the fields of one ``remember``; a vector's dimension is checked by the writer."""
-    unknown = fields.keys() - _FIELDS
-    if unknown:
-        raise InvalidArgument(
-            f"unknown field: {min(map(str, unknown)):.64}", field="items", hint="see `remember`"
-        )
+    if not fields.keys() <= _FIELDS:
+        unknown = min(map(str, fields.keys() - _FIELDS))
+        raise InvalidArgument(f"unknown field: {unknown:.64}", field="items", hint="see `remember`")
     get = fields.get
-    text, data = get("text"), get("data")
-    if text is None and data is None and get("vector") is None:
+    text, vector = get("text"), get("vector")
+    if text is None and vector is None and get("data") is None:
         raise InvalidArgument("one of text, data and vector is needed", field="text")
     if text is not None:
         string(text, "text", settings.MAX_TEXT_BYTES)
         if text.isspace():
             raise _fail("text", "must not be blank")
-    space_name = optional_string(get("space"), "space")
-    vector = get("vector")
+    checked: dict[str, Any] = {"id": "", "text": text}
+    for name, value in fields.items():
+        check = _CHECKS.get(name)
+        if check is not None and (value is not None or name in _NEVER_NONE):
+            checked[name] = check(value, name)
     if vector is not None:
         vector = one_vector(vector, None)
-    subject, key = optional_string(get("subject"), "subject"), optional_string(get("key"), "key")
-    kind = string(get("kind") or "note", "kind")
-    where = get("namespace")
-    path = namespace(default_namespace if where is None else where)
+    if "key" in checked and checked.get("kind", "note") == "note":
+        checked["kind"] = "profile"
+    where, source = get("namespace"), get("source")
+    checked["namespace"] = path = namespace(default_namespace if where is None else where)
     if not path:
         raise _fail("namespace", "must name one namespace in a write")
-    span = _event_span(get("event_time"), zone)
+    checked["source"] = string(default_source if source is None else source, "source")
+    _check_times(checked, fields, zone, now)
+    return Draft(Memory(**checked), vector)
+
+
+def _kind(value: Any, field: str) -> str:
+    return string(value or "note", field)
+
+
+def _metadata(value: Any, _field: str) -> dict[str, Any]:
+    return json_metadata(value or {})
+
+
+# What a field must be, for those that depend on nothing but themselves.
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    "kind": _kind,
+    "stream": string,
+    "position": optional_integer,
+    "tags": names,
+    "metadata": _metadata,
+    "data": lambda value, _: json_data(value),
+    "subject": string,
+    "key": string,
+    "about": names,
+    "external_id": string,
+    "importance": unit_interval,
+    "pinned": boolean,
+    "sensitivity": string,
+    "derived_from": names,
+    "space": string,
+}
+_NEVER_NONE = frozenset(["tags", "about", "pinned", "derived_from"])
+
+
+def _check_times(
+    checked: dict[str, Any], fields: Mapping[str, Any], zone: tzinfo, now: datetime
+) -> None:
+    """Check the times of ``fields`` and put those given into ``checked``."""
+    get = fields.get
+    given = get("event_time")
+    if type(given) is datetime and given.tzinfo is UTC:
+        checked["event_time"], checked["time_zone"] = given, "UTC"  # as the span below says it
+    elif given is not None:
+        span = parse_time(given, zone=zone, field="event_time")
+        checked["event_time"] = from_micros(span.start_us)
+        checked["time_zone"], checked["precision"] = span.zone, span.precision
+    for name in ("event_end", "valid_from", "valid_to"):
+        if get(name) is not None:
+            checked[name] = moment(get(name), name, zone)
     expires = _expiry(get("expires_at"), get("expires_in"), zone, now)
-    event_time = None if span is None else from_micros(span.start_us)
-    event_end = moment(get("event_end"), "event_end", zone)
-    valid_from, valid_to = (moment(get(n), n, zone) for n in ("valid_from", "valid_to"))
+    if expires is not None:
+        checked["expires_at"] = expires
+    valid_from, valid_to = checked.get("valid_from"), checked.get("valid_to")
     if valid_from is not None and valid_to is not None and valid_to <= valid_from:
         raise _fail("valid_to", "must be after valid_from")
+    event_time, event_end = checked.get("event_time"), checked.get("event_end")
     if event_end is not None and (event_time is None or event_end < event_time):
         raise _fail("event_end", "must not be before event_time")
-    source = get("source")
-    memory = Memory(
-        id="",
-        kind="profile" if key is not None and kind == "note" else kind,
-        text=text,
-        source=string(default_source if source is None else source, "source"),
-        namespace=path,
-        event_time=event_time,
-        stream=optional_string(get("stream"), "stream"),
-        position=optional_integer(get("position"), "position"),
-        tags=names(get("tags", ()), "tags"),
-        metadata=json_metadata(get("metadata") or {}),
-        data=None if data is None else json_data(data),
-        subject=subject,
-        key=key,
-        about=names(get("about", ()), "about"),
-        external_id=optional_string(get("external_id"), "external_id"),
-        event_end=event_end,
-        time_zone=None if span is None else span.zone,
-        precision="exact" if span is None else span.precision,
-        valid_from=valid_from,
-        valid_to=valid_to,
-        importance=unit_interval(get("importance"), "importance"),
-        pinned=boolean(get("pinned", False), "pinned"),
-        sensitivity=optional_string(get("sensitivity"), "sensitivity"),
-        derived_from=names(get("derived_from", ()), "derived_from"),
-        expires_at=expires,
-        space=space_name,
-    )
-    return Draft(memory, vector)
-
-
-def _event_span(value: TimeLike | None, zone: tzinfo) -> TimeSpan | None:
-    return None if value is None else parse_time(value, zone=zone, field="event_time")
 
 
 def _expiry(at: Any, after: Any, zone: tzinfo, now: datetime) -> datetime | None:

@@ -16,8 +16,16 @@ from memdb.types import to_micros
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]
-_VALUES = {c: i for i, c in enumerate(_ALPHABET)} | {c.lower(): i for i, c in enumerate(_ALPHABET)}
+# Crockford's digits as Python's of base 32; any other byte as one that ``int`` refuses.
+_DIGITS = bytes.maketrans(
+    (_ALPHABET + _ALPHABET.lower()).encode(), b"0123456789abcdefghijklmnopqrstuv" * 2
+)
+_DIGITS = bytes(
+    digit if chr(byte).upper() in _ALPHABET and byte < 128 else 0x21
+    for byte, digit in enumerate(_DIGITS)
+)
 _RANDOM_BITS = 80
+_RANDOM_AHEAD = 512  # ids' worth of random bytes asked of the system at a time
 
 
 def format_id(raw: bytes) -> str:
@@ -30,12 +38,10 @@ def parse_id(text: str) -> bytes | None:
     """The 16 bytes of a ULID, or None when ``text`` is not one."""
     if len(text) != 26:
         return None
-    number = 0
-    for character in text:
-        value = _VALUES.get(character)
-        if value is None:
-            return None
-        number = number << 5 | value
+    try:
+        number = int(text.encode("ascii").translate(_DIGITS), 32)
+    except ValueError:
+        return None
     return None if number >> 128 else number.to_bytes(16, "big")
 
 
@@ -53,12 +59,22 @@ class IdMaker:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._last = 0
+        self._random = b""
+        self._process = 0
 
     def __call__(self, now: datetime) -> str:
         stamp = max(0, to_micros(now) // 1000) << _RANDOM_BITS
         with self._guard:
-            fresh = stamp | int.from_bytes(os.urandom(_RANDOM_BITS // 8), "big") >> 1
+            fresh = stamp | self._random_bits() >> 1
             self._last = (
                 fresh if fresh >> _RANDOM_BITS > self._last >> _RANDOM_BITS else self._last + 1
             )
             return format_id(self._last.to_bytes(16, "big"))
+
+    def _random_bits(self) -> int:
+        """80 random bits. A forked child must not repeat what its parent will use."""
+        if not self._random or self._process != os.getpid():
+            self._random = os.urandom(_RANDOM_AHEAD * _RANDOM_BITS // 8)
+            self._process = os.getpid()
+        taken, self._random = self._random[:10], self._random[10:]
+        return int.from_bytes(taken, "big")

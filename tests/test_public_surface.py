@@ -17,6 +17,10 @@ import pytest
 
 import memdb
 from memdb import errors
+from memdb.files import Files
+from memdb.history import History
+from memdb.profile import Profile
+from memdb.spaces import Spaces
 from tests.source_tree import ROOT
 
 RESULTS = [
@@ -65,6 +69,22 @@ PARAMETERS = {
     "Database.export": "path format where progress",
     "Database.import_": "path progress",
     "Database.close": "",
+    "profile.set": "key value subject valid_from valid_to source namespace fields",
+    "profile.get": "key subject as_of namespace default",
+    "profile.fact": "key subject as_of namespace",
+    "profile.delete": "key subject namespace",
+    "profile.versions": "key subject namespace",
+    "profile.items": "subject namespace",
+    "history.append": "kind text data event_time stream source namespace fields",
+    "history.append_many": "kind samples stream source namespace batch",
+    "history.range": "kind start end stream where limit reverse namespace",
+    "history.to_arrow": "kind start end stream where namespace",
+    "files.sync": "path include exclude progress allow_empty",
+    "files.watch": "path include exclude interval on_sync",
+    "files.status": "path",
+    "spaces.create": "name dim metric profile",
+    "spaces.list": "",
+    "spaces.drop": "name",
     "VectorIndex": "path dim metric kind profile params memory_budget threads readonly",
     "VectorIndex.add": "ids vectors",
     "VectorIndex.remove": "ids",
@@ -74,6 +94,9 @@ PARAMETERS = {
     "VectorIndex.stats": "",
     "VectorIndex.close": "",
 }
+
+# The faces of a database, by the attribute a user types.
+FACES = {"profile": Profile, "history": History, "files": Files, "spaces": Spaces}
 
 # What must not be loaded by ``import memdb``: slow to import, or an extra that may be absent.
 HEAVY = ("pyarrow", "torch", "flask", "tokenizers", "sentence_transformers", "hnswlib", "pandas")
@@ -100,20 +123,28 @@ def test_every_exported_class_and_function_is_documented() -> None:
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters_are_the_documented_ones(name: str) -> None:
-    target = memdb
-    for part in name.split("."):
-        target = getattr(target, part)
+    owner, _, method = name.partition(".")
+    target = FACES[owner] if owner in FACES else getattr(memdb, owner)
+    if method:
+        target = getattr(target, method)
     names = [word for word in inspect.signature(target).parameters if word not in ("self", "cls")]
     assert sorted(names) == sorted(PARAMETERS[name].split())
 
 
-def test_every_public_method_of_a_database_is_listed_above() -> None:
+@pytest.mark.parametrize("owner", ["Database", *FACES])
+def test_every_public_method_is_listed_above(owner: str) -> None:
+    kind = FACES.get(owner, memdb.Database)
     methods = {
-        f"Database.{name}"
-        for name, value in vars(memdb.Database).items()
+        f"{owner}.{name}"
+        for name, value in vars(kind).items()
         if inspect.isfunction(value) and not name.startswith("_")
     }
-    assert methods == {name for name in PARAMETERS if name.startswith("Database.")}
+    assert methods == {name for name in PARAMETERS if name.startswith(f"{owner}.")}
+
+
+def test_a_database_has_its_faces(tmp_path: Path) -> None:
+    with memdb.open(tmp_path / "life", embedder="none") as db:
+        assert all(type(getattr(db, name)) is kind for name, kind in FACES.items())
 
 
 def test_the_version_is_the_distributions() -> None:

@@ -181,12 +181,13 @@ class Engine:
     @property
     def zone(self) -> tzinfo:
         """The database's time zone, in which naive times are read; the system's by default."""
+        cached = self._zone
         with self.store.read() as txn:
-            sequence = txn.state.layout_seq
-            if self._zone is None or self._zone[0] != sequence:
+            if cached is None or cached[0] != txn.state.layout_seq:
                 name = self.stored_settings(txn).get("time_zone")
-                self._zone = (sequence, local_zone() if name is None else load_zone(name))
-        return self._zone[1]
+                found = local_zone() if name is None else load_zone(name)
+                cached = self._zone = (txn.state.layout_seq, found)
+        return cached[1]
 
     def close(self) -> None:
         for opened in self._vectors.values():

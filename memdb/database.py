@@ -66,6 +66,7 @@ class Database:
         self.files = Files(self)
         self.spaces = Spaces(engine, self._maintenance)
         self.settings = Settings(engine)
+        self._maintenance.notify()  # what others left behind, if nobody is at it
 
     # --- writing ------------------------------------------------------------------------
 

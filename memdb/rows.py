@@ -20,6 +20,7 @@ from memdb.errors import NotFound
 from memdb.storage import lookups, postings, spaces
 from memdb.storage.ids import require_id
 from memdb.storage.postings import Analysed, AnalysedBatch
+from memdb.storage.records import encode
 from memdb.storage.store import Writer
 from memdb.types import Memory
 
@@ -65,9 +66,15 @@ def enter(txn: Writer, engine: Engine, entries: Sequence[Entry]) -> list[int]:
     rows = _allocate(txn, entries)
     _place_in_streams(txn, entries, rows)
     pairs = [(row, entry.memory) for row, entry in zip(rows, entries, strict=True)]
+    plain = sorted(
+        (row, encode(entry.memory))
+        for row, entry in zip(rows, entries, strict=True)
+        if entry.blob is None
+    )
+    engine.records.put_many(txn, plain)
     for row, entry in zip(rows, entries, strict=True):
-        engine.records.put(txn, row, entry.memory, entry.blob)
         if entry.blob is not None:
+            engine.records.put(txn, row, entry.memory, entry.blob)
             engine.blobs.reference(txn, entry.blob)
     lookups.set_rows(txn, [(entry.raw_id, row) for row, entry in zip(rows, entries, strict=True)])
     engine.filters.add(txn, pairs)
@@ -90,21 +97,29 @@ def _allocate(txn: Writer, entries: Sequence[Entry]) -> list[int]:
 def _place_in_streams(txn: Writer, entries: Sequence[Entry], rows: Sequence[int]) -> None:
     """Number the memories of each stream that came without a position, and enter all of them."""
     last: dict[bytes, int] = {}
+    prefixes: dict[tuple[str, str], bytes] = {}
+    places: list[tuple[bytes, int, int]] = []
     for row, entry in zip(rows, entries, strict=True):
         memory = entry.memory
         if memory.stream is None:
             continue
-        prefix = lookups.stream_prefix(txn, memory.namespace, memory.stream)
+        named = (memory.namespace, memory.stream)
+        prefix = prefixes.get(named)
+        if prefix is None:
+            prefix = prefixes[named] = lookups.stream_prefix(txn, *named)
         position = memory.position
         if position is None:
             if prefix not in last:
                 greatest = lookups.last_position(txn, prefix)
-                last[prefix] = -1 if greatest is None else greatest
+                taken = [place for other, place, _ in places if other == prefix]
+                taken += [] if greatest is None else [greatest]
+                last[prefix] = max(taken, default=-1)
             position = last[prefix] + 1
             entry.memory = memory.replace(position=position)
         if prefix in last:
             last[prefix] = max(last[prefix], position)
-        lookups.set_position(txn, prefix, position, row)
+        places.append((prefix, position, row))
+    lookups.set_positions(txn, places)
 
 
 def _index_terms(txn: Writer, entries: Sequence[Entry], rows: Sequence[int]) -> None:

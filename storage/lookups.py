@@ -135,6 +135,12 @@ def set_position(txn: WriteTxn, prefix: bytes, position: int, row: int) -> None:
     txn.put(tables.STREAMS, _stream_key(prefix, position), _ROW.pack(row))
 
 
+def set_positions(txn: WriteTxn, places: list[tuple[bytes, int, int]]) -> None:
+    """Many of (prefix, position, row); of equal places the last given stands."""
+    entries = {_stream_key(prefix, position): row for prefix, position, row in places}
+    txn.put_many(tables.STREAMS, [(key, _ROW.pack(entries[key])) for key in sorted(entries)])
+
+
 def clear_position(txn: WriteTxn, prefix: bytes, position: int, row: int) -> None:
     """Vacate a place in a stream if this row holds it."""
     key = _stream_key(prefix, position)

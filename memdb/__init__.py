@@ -50,7 +50,8 @@ from memdb.types import (
 )
 
 if TYPE_CHECKING:
-    from memdb.database import Database, open
+    from memdb.database import Database
+    from memdb.opening import open
     from memdb.vector_index import VectorIndex
 
 __version__ = "0.1.0"
@@ -93,7 +94,7 @@ __all__ = [
 _LOADED_ON_USE = {
     "Database": "memdb.database",
     "VectorIndex": "memdb.vector_index",
-    "open": "memdb.database",
+    "open": "memdb.opening",
 }
 
 

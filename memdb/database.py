@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import builtins
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from memdb import context, settings, sharing, trash, validate
+from memdb import context, sharing, trash, validate
 from memdb.admin import Admin
 from memdb.errors import InvalidArgument, NotFound
 from memdb.files import Files
@@ -29,10 +28,8 @@ from memdb.recall import Recaller
 from memdb.selection import Select, selector
 from memdb.settings_store import Settings
 from memdb.sharing import Shared
-from memdb.sizes import parse_bytes
 from memdb.spaces import Spaces
 from memdb.storage.ids import require_id
-from memdb.times import Clock
 from memdb.types import Context, Forgotten, Hits, Memory, Page, Report, Trashed, Written
 from memdb.validate import Draft, TimeLike
 from memdb.writer import MemoryWriter
@@ -470,42 +467,3 @@ class Database:
 
     def _moment(self, as_of: TimeLike | None) -> Any:
         return None if as_of is None else validate.instant_of(as_of, "as_of", self._engine.zone)
-
-
-def open(
-    path: str | os.PathLike[str] = settings.DEFAULT_PATH,
-    *,
-    embedder: Any = None,
-    namespace: str = settings.DEFAULT_NAMESPACE,
-    source: str | None = None,
-    memory_budget: int | str = settings.DEFAULT_MEMORY_BUDGET,
-    readonly: bool = False,
-    create: bool = True,
-    clock: Clock | None = None,
-) -> Database:
-    """Open (or make) the database in directory ``path``.
-
-    ``embedder``: None for the recorded one ("static" in a new database), "none", "st:NAME",
-    "st:/path", "openai:URL#model", or an object with ``embed``. ``namespace`` is where writes go
-    and what reads cover, with everything under it ("" reads everything). ``source`` is recorded on
-    what this handle writes when a call names none. ``clock`` replaces the system's.
-
-    Raises ``NotFound`` (absent and not ``create``), ``InvalidArgument``, ``PermissionDenied``,
-    ``EmbedderMismatch``, ``FormatTooNew``, ``StoreCorrupt``.
-    """
-    checked_namespace = validate.namespace(namespace)
-    checked_source = validate.string(source or _default_source(), "source")
-    shared = sharing.acquire(
-        Path(path).expanduser(),
-        embedder=embedder,
-        readonly=readonly,
-        create=create,
-        memory_budget=parse_bytes(memory_budget, "memory_budget"),
-        clock=clock,
-    )
-    return Database(shared, namespace=checked_namespace, source=checked_source)
-
-
-def _default_source() -> str:
-    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else ""
-    return f"app:{program or 'python'}"[:200]

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import memdb
-from memdb import maintenance
 from memdb import settings as limits
 
 DIM = 12

@@ -17,7 +17,8 @@ from pyroaring import BitMap
 
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import NotFound
-from memdb.storage import lookups, postings, spaces
+from memdb.query.indexed_text import indexed_text
+from memdb.storage import lookups, postings, spaces, vectors
 from memdb.storage.ids import require_id
 from memdb.storage.postings import Analysed, AnalysedBatch
 from memdb.storage.records import encode
@@ -145,11 +146,38 @@ def _keep_vectors(
             kept = by_space.setdefault(entry.space, ([], []))
             kept[0].append(row)
             kept[1].append(entry.vector)
-    for number, (its_rows, vectors) in by_space.items():
+    for number, (its_rows, its_vectors) in by_space.items():
         space = next((s for s in spaces.spaces(txn) if s.number == number), None)
         if space is None:
             raise NotFound("the space of the vector was dropped meanwhile", hint="write it again")
-        engine.vectors(space).put_fresh(txn, its_rows, np.stack(vectors))
+        engine.vectors(space).put_fresh(txn, its_rows, np.stack(its_vectors))
+
+
+def twin(txn: Writer, engine: Engine, row: int, memory: Memory) -> Entry:
+    """An entry for ``memory`` with the text, terms and vector that ``row`` has."""
+    blob = engine.records.blob_of(txn, row)
+    (terms,) = engine.analyse([indexed_text(memory)])
+    raw_id = require_id(memory.id)
+    for space in spaces.spaces(txn):
+        if row >> 16 in spaces.allocation(txn, space.number).runs:
+            found = _vector(txn, engine, space, row)
+            number = spaces.NO_VECTOR if found is None else space.number
+            return Entry(
+                memory, raw_id=raw_id, space=number, vector=found, analysed=terms, blob=blob
+            )
+    return Entry(memory, raw_id=raw_id, analysed=terms, blob=blob)
+
+
+def _vector(
+    txn: Writer, engine: Engine, space: spaces.SpaceRecord, row: int
+) -> NDArray[np.float32] | None:
+    """The vector of a row: one that this transaction sees as fresh, or a committed one."""
+    ids, matrix = vectors.load_fresh(txn, space.number, space.dim, [row])
+    if len(ids):
+        found: NDArray[np.float32] = matrix[0]
+        return found
+    with engine.store.read() as reader:
+        return engine.vectors(space).fetch(reader, [row]).get(row)
 
 
 def rewrite(txn: Writer, engine: Engine, row: int, old: Memory, new: Memory) -> None:

@@ -159,7 +159,9 @@ class MemoryWriter:
         found: list[tuple[int, NDArray[np.float32] | None]] = [(spaces.NO_VECTOR, None)] * len(
             drafts
         )
-        embedded = engine.embedding.embed([memories[place].text or "" for place in to_embed], "document")
+        embedded = engine.embedding.embed(
+            [memories[place].text or "" for place in to_embed], "document"
+        )
         if embedded is not None and len(to_embed):
             space = engine.embedding.space_for(embedded.shape[1])
             for place, vector in zip(to_embed, embedded, strict=True):
@@ -223,11 +225,13 @@ class MemoryWriter:
             current = lookups.row_of(txn, raw_id)
             if current != row or engine.records.get(txn, row) != old:
                 raise Conflict("the memory changed meanwhile", hint="read it again and retry")
+            fitted = facts.refit(txn, engine, row, old, new)
             if entry is None:
                 rows.archive(txn, engine, row, old, now)
-                rows.rewrite(txn, engine, row, old, new)
-                return Written(old.id, "replaced", new)
+                rows.rewrite(txn, engine, row, old, fitted)
+                return Written(old.id, "replaced", fitted)
             fresh = entry.copy()
+            fresh.memory = fitted
             replace_version(txn, engine, row, old, fresh, now)
             return Written(old.id, "replaced", fresh.memory)
 
@@ -278,7 +282,8 @@ def _merged(old: Memory, fields: Mapping[str, Any]) -> dict[str, Any]:
 def replace_version(
     txn: Writer, engine: Engine, row: int, old: Memory, entry: Entry, now: datetime
 ) -> int:
-    """Retire ``row`` and enter the memory's next version in a new one."""
+    """Retire ``row`` and enter the memory's next version in a new one, which takes its place in
+    the timeline of a fact."""
     rows.retire(txn, engine, row, old, now)
     (new_row,) = rows.enter(txn, engine, [entry])
     if old.key is not None:
@@ -286,6 +291,11 @@ def replace_version(
         timeline = [new_row if other == row else other for other in lookups.timeline(txn, key)]
         lookups.set_timeline(txn, key, timeline)
     return new_row
+
+
+def identity_of_fact(memory: Memory) -> tuple[str, str | None, str] | None:
+    """Which fact a memory is a value of; None when it is none."""
+    return None if memory.key is None else (memory.namespace, memory.subject, memory.key)
 
 
 class _Insertion:
@@ -382,11 +392,25 @@ class _Insertion:
             raise Conflict("a memory with that external_id exists in the namespace")
         if self._on_conflict == "skip":
             return Written(old.id, "duplicate", old)
-        raw_id = require_id(old.id)
-        entry.raw_id = raw_id
+        new = entry.memory
+        if identity_of_fact(new) != identity_of_fact(old):
+            raise Conflict(
+                "that external_id is of another fact",
+                hint="forget the memory that has it, then write the new one",
+            )
+        if new.key is not None:
+            if new.valid_from is None:
+                new = new.replace(valid_from=old.valid_from)
+            entry.memory = facts.refit(self._txn, self._engine, row, old, new)
+        return self._next_version(entry, row, old)
+
+    def _next_version(self, entry: Entry, row: int, old: Memory) -> Written:
+        """Write the entry as the next version of a stored memory."""
+        entry.raw_id = require_id(old.id)
         entry.memory = entry.memory.replace(
             id=old.id,
             version=old.version + 1,
+            external_id=entry.memory.external_id or old.external_id,
             last_used=old.last_used,
             use_count=old.use_count,
             strength=old.strength,
@@ -416,8 +440,22 @@ class _Insertion:
         if placed.same_row is not None:
             return Written(placed.memory.id, "duplicate", placed.memory)
         entry.memory = placed.memory
-        (row,) = self._enter([entry], [(external, None)])
-        placed.enter(row)
+        if placed.corrects is not None:
+            done = self._next_version(entry, *placed.corrects)
+            if external is not None:
+                lookups.put_under(self._txn, external, entry.raw_id)
+                known[external] = entry.raw_id
+            return done
+        entries = [entry]
+        keys: list[tuple[bytes | None, bytes | None]] = [(external, None)]
+        if placed.resumes is not None:
+            row, rest = placed.resumes
+            rest = rest.replace(id=self._engine.new_id(self._now), version=1)
+            entries.append(rows.twin(self._txn, self._engine, row, rest))
+            keys.append((None, None))
+        placed.enter(self._enter(entries, keys))
+        if external is not None:
+            known[external] = entry.raw_id
         return Written(entry.memory.id, placed.status, entry.memory)
 
     def _enter(

@@ -24,11 +24,16 @@ def approximate_tokens(text: str) -> int:
 
 
 def line_of(hit: Hit) -> str:
-    memory = hit.memory
-    when = memory.event_time or memory.valid_from or memory.recorded_at
+    memory, when = hit.memory, _when(hit)
     day = "" if when is None else f"{when:%Y-%m-%d} "
     text = " ".join((memory.text or "").split())
     return f"- {day}[{memory.source}] {text} (id {memory.id})"
+
+
+def _when(hit: Hit) -> datetime | None:
+    """The date a line shows, by which lines are in order."""
+    memory = hit.memory
+    return memory.event_time or memory.valid_from or memory.recorded_at
 
 
 def pack(hits: Sequence[Hit], budget: int, count: Counter, counter: str) -> Context:
@@ -48,9 +53,7 @@ def pack(hits: Sequence[Hit], budget: int, count: Counter, counter: str) -> Cont
 
 
 def _in_time(hits: Sequence[Hit]) -> list[Hit]:
-    return sorted(
-        hits, key=lambda hit: hit.memory.event_time or hit.memory.recorded_at or _BEGINNING
-    )
+    return sorted(hits, key=lambda hit: _when(hit) or _BEGINNING)
 
 
 def _render(hits: Sequence[Hit]) -> str:

@@ -115,7 +115,7 @@ class EmbedderMismatch(Conflict):
     """The embedder is not the one whose vectors the space holds."""
 
     code = "embedder_mismatch"
-    default_hint = "open with the recorded embedder, or migrate with `memdb reembed`"
+    default_hint = "open with the recorded embedder, or export and import into a new database"
 
 
 class PermissionDenied(MemdbError, PermissionError):
@@ -123,7 +123,7 @@ class PermissionDenied(MemdbError, PermissionError):
 
     code = "permission_denied"
     status = 403
-    default_hint = "check the permissions of the database directory, or ask the owner for a grant"
+    default_hint = "check the permissions of the database directory"
 
 
 class LockHeld(MemdbError):
@@ -144,7 +144,7 @@ class StoreFull(MemdbError):
 
     code = "store_full"
     status = 507
-    default_hint = "free disk space, or set a smaller disk budget so that memdb compresses"
+    default_hint = "free disk space; `memdb compact` gives back what is no longer used"
 
 
 class StoreCorrupt(MemdbError):
@@ -188,6 +188,7 @@ class MissingDependency(MemdbError, ImportError):
 
     code = "missing_dependency"
     status = 501
+    default_hint = "install the extra that is named: pip install 'personal-memdb[EXTRA]'"
 
     def __init__(self, message: str, *, extra: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint or f"pip install 'personal-memdb[{extra}]'")

@@ -8,6 +8,7 @@ every ``sh`` block that calls ``memdb`` runs in that folder. A ``text`` block ri
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -20,12 +21,18 @@ import pytest
 
 from memdb import errors
 from memdb.cli.commands import COMMANDS
+from memdb.database import Database
+from memdb.files import Files
+from memdb.history import History
+from memdb.profile import Profile
+from memdb.spaces import Spaces
 from tests.source_tree import ROOT, source_files
 
 DOCUMENTS = [path for path in source_files() if path.suffix == ".md"]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)")
 GENERATED = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+FACES = {"profile": Profile, "history": History, "files": Files, "spaces": Spaces}
 BLOCK_END = "\x1e"  # printed between blocks, to tell their output apart
 
 
@@ -124,7 +131,19 @@ def commands_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-TABLES = {"errors": errors_table, "commands": commands_table}
+def calls_table() -> str:
+    """Every method of a database and of its faces, by the first sentence about it."""
+    rows = ["| call | what it does |", "| --- | --- |"]
+    for prefix, kind in {"": Database, **FACES}.items():
+        for name, method in vars(kind).items():
+            if inspect.isfunction(method) and not name.startswith("_"):
+                first = re.split(r"(?<=\.)\s", inspect.getdoc(method) or "", maxsplit=1)[0]
+                said = " ".join(first.split()).rstrip(".").replace("``", "`")
+                rows.append(f"| `db.{prefix and prefix + '.'}{name}` | {said} |")
+    return "\n".join(rows) + "\n"
+
+
+TABLES = {"errors": errors_table, "commands": commands_table, "calls": calls_table}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=str)

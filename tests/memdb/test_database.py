@@ -276,6 +276,16 @@ def test_what_is_not_valid_now_is_not_recalled_unless_asked_for_then(db: memdb.D
     assert len(both) == 2
 
 
+def test_the_lines_of_a_context_are_in_the_order_of_the_dates_they_show(
+    db: memdb.Database,
+) -> None:
+    db.profile.set("address", "12 Elm St", valid_from="2024-05-01")
+    db.remember("The address of the school")
+    db.remember("We changed the address", event_time="2024-06-10")
+    lines = db.context("address", tokens=200).text.splitlines()[1:]
+    assert [line[2:12] for line in lines] == ["2024-05-01", "2024-06-10", "2025-03-01"]
+
+
 def test_context_never_exceeds_its_budget(db: memdb.Database) -> None:
     for i in range(30):
         db.remember(f"garden note {i} about tomatoes", event_time=f"2024-03-{i + 1:02d}")

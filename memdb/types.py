@@ -198,7 +198,9 @@ class _Table:
         except ImportError as error:
             from memdb.errors import MissingDependency
 
-            raise MissingDependency("to_pandas needs pandas", extra="arrow") from error
+            raise MissingDependency(
+                "to_pandas needs pandas", extra="arrow", hint="pip install pandas"
+            ) from error
         return pandas.DataFrame(self.to_dicts())
 
 

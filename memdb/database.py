@@ -326,10 +326,15 @@ class Database:
         where: Mapping[str, Any] | None = None,
         namespace: str | None = None,
     ) -> Context:
-        """What is worth telling an agent about ``query``, within a budget of ``tokens``."""
+        """What is worth telling an agent about ``query``, within a budget of ``tokens``.
+
+        Tokens are those of the embedder's tokenizer once it is loaded, else an estimate that errs
+        high; ``counter`` of the result says which. Times are in the database's zone.
+        """
         validate.integer(tokens, "tokens", 0, 1 << 20)
         hits = self.recall(query, 50, where, namespace=namespace)
-        return context.pack(hits, tokens, context.approximate_tokens, "utf-8 bytes / 3")
+        counter = context.counter_of(self._engine.embedding.loaded)
+        return context.pack(hits, tokens, *counter, self._engine.zone)
 
     # --- forgetting ---------------------------------------------------------------------
 

@@ -72,17 +72,20 @@ def shapes(records: int, rng: random.Random) -> dict[str, Where]:
 def time_shapes(db: memdb.Database, records: int) -> Rows:
     rng = random.Random(2)
     millis: dict[str, list[float]] = {}
+    cpu: dict[str, list[float]] = {}
     for number in range(_REPEATS):
         report.progress(f"filters: {number}/{_REPEATS}")
         for name, where in shapes(records, rng).items():
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.thread_time()
             db.count(where)
+            cpu.setdefault(name, []).append((time.thread_time() - worked) * 1e3)
             millis.setdefault(name, []).append((time.perf_counter() - started) * 1e3)
     rows = []
     for name, times in millis.items():
-        warm = times[1:] or times
-        row = judged(f"filter {name}, p95", percentile(warm, 95), "ms", at_most=2.0)
-        rows.append({**row, "p50": percentile(warm, 50)})
+        row = judged(f"filter {name}, p95", percentile(times, 95), "ms", at_most=2.0)
+        # What the processor spent: on a busy machine the time above is mostly waiting for it.
+        worked = percentile(cpu[name], 95)
+        rows.append({**row, "p50": percentile(times, 50), "p95 cpu": worked})
     everything = [one for times in millis.values() for one in times]
     rows.append(judged("filters, all shapes, p95", percentile(everything, 95), "ms", at_most=2.0))
     return rows

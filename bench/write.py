@@ -122,7 +122,7 @@ def _durable(run: Run, db: memdb.Database, label: str) -> Rows:
     ]
     if written_bytes() is not None:
         kib = disk_bytes / 1024 / max(1, run.rounds)
-        rows.append(judged(f"to disk a durable write, {label}", kib, "KiB"))
+        rows.append(judged(f"written by a durable write, {label}", kib, "KiB"))
     return rows
 
 
@@ -207,6 +207,7 @@ def size(run: Run) -> Rows:
         report.progress(f"size, {label}")
         if label == "compacted":
             db.compact()
+            settle(db)
         taken = db.stats()["bytes"]
         parts = {f"file {name}": count for name, count in taken["files"].items()}
         parts |= {f"table {name}": count for name, count in taken["tables"].items()}

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +108,9 @@ def worker(path: Path, log: Path, seed: int, *, maintains: bool = False) -> None
                 if count % 5 == 0:
                     _read_others(db, log, say)
     except BaseException as error:
-        say("error", f"{type(error).__name__}: {error}")
+        places = traceback.extract_tb(error.__traceback__)[-3:]
+        where = " < ".join(f"{Path(p.filename).name}:{p.lineno}" for p in reversed(places))
+        say("error", f"{type(error).__name__}: {error} at {where}")
         raise
 
 

@@ -7,7 +7,7 @@ between structures, each vector in the files. Nothing is trusted because somethi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pyroaring import BitMap
@@ -28,11 +28,20 @@ def check(engine: Engine, *, repair: bool) -> dict[str, Any]:
     """{"ok", "problems", "checked", "repaired"}: problems are sentences, at most 100 of them."""
     problems: list[str] = []
     checked: dict[str, int] = {}
+    try:
+        checked["pages"] = engine.store.verify_pages()
+    except StoreCorrupt as error:  # nothing below may be read: a damaged page ends the process
+        return {"ok": False, "problems": [str(error)], "checked": checked, "repaired": []}
+    looks: dict[str, Callable[[Engine, Reader], Iterator[str | None]]] = {
+        "values": _values,
+        "records": _records,
+        "facts": _facts,
+        "vectors": _vectors,
+        "blobs": _blobs,
+    }
     with engine.store.read() as txn:
-        checked["values"] = _add(problems, _values(txn))
-        checked["records"] = _add(problems, _records(engine, txn))
-        checked["facts"] = _add(problems, _facts(engine, txn))
-        checked["vectors"] = _add(problems, _vectors(engine, txn))
+        for name, look in looks.items():
+            checked[name] = _add(problems, look(engine, txn), name)
     repaired: list[str] = []
     if repair and problems:
         repaired = _repair(engine)
@@ -46,17 +55,20 @@ def check(engine: Engine, *, repair: bool) -> dict[str, Any]:
     }
 
 
-def _add(problems: list[str], found: Iterator[str | None]) -> int:
+def _add(problems: list[str], found: Iterator[str | None], name: str) -> int:
     """Collect problems from a check that yields one item a thing looked at, None if it is fine."""
     looked = 0
-    for problem in found:
-        looked += 1
-        if problem is not None:
-            problems.append(problem)
+    try:
+        for problem in found:
+            looked += 1
+            if problem is not None:
+                problems.append(problem)
+    except StoreCorrupt as error:  # what this check reads from is itself damaged
+        problems.append(f"{name}: {error}")
     return looked
 
 
-def _values(txn: Reader) -> Iterator[str | None]:
+def _values(engine: Engine, txn: Reader) -> Iterator[str | None]:
     for name in tables.ALL:
         for _, value in txn.raw(name):
             if not value:
@@ -125,12 +137,25 @@ def _vectors(engine: Engine, txn: Reader) -> Iterator[str | None]:
         fresh = rows_bitmap(vectors.fresh_rows(txn, record.number))
         if fresh & encoded:
             yield f"space {record.name}: rows both fresh and encoded"
-        opened = engine.vectors(record)
+        try:
+            opened = engine.vectors(record)
+        except StoreCorrupt as error:
+            yield f"space {record.name}: {error}"
+            continue
         rows = rows_array(encoded)
         for start in range(0, len(rows), _CHUNK):
             chunk = rows[start : start + _CHUNK]
             problem = opened.damaged(txn, chunk)
             yield None if problem is None else f"space {record.name}: {problem}"
+
+
+def _blobs(engine: Engine, txn: Reader) -> Iterator[str | None]:
+    """Every blob in use is there and holds what its name says."""
+    damaged = engine.blobs.check(txn)
+    for error in damaged:
+        yield f"{error.path}: {error}"
+    for _ in range(sum(1 for _ in engine.blobs.referenced(txn)) - len(damaged)):
+        yield None
 
 
 def _repair(engine: Engine) -> list[str]:

@@ -20,10 +20,13 @@ import lmdb
 
 from memdb import settings
 from memdb.errors import MemdbError, PermissionDenied, StoreCorrupt, StoreFull
-from memdb.storage import tables
+from memdb.storage import pages, tables
 from memdb.storage.values import seal, unseal
 
 _HASH_KEY = b"hash_key"
+_WALKED_AT_OPEN_BYTES = 16 << 20  # some 20 ms; a larger file is walked by ``check``
+_SNAPSHOT_ATTEMPTS = 100
+_LOST_PAGES = "restore a snapshot; `memdb export` of one that opens keeps every field"
 
 
 def translate(error: lmdb.Error, path: str = "kv") -> MemdbError:
@@ -220,15 +223,33 @@ Txn = TypeVar("Txn", bound=ReadTxn)
 class Environment:
     """One open LMDB environment: the directory of one generation.
 
+    ``create`` makes the file and its tables; False takes their absence for damage, None makes
+    them unless ``readonly``. A
+    ``readonly`` environment in a directory that this process cannot write registers no readers:
+    another user's writes may then change pages under its snapshots, and what it reads can fail
+    its checksum while they do.
+
     Raises ``PermissionDenied``, ``StoreCorrupt`` or ``StoreFull`` from ``open`` and from the
     transactions' context managers.
     """
 
     def __init__(
-        self, path: Path, *, readonly: bool = False, map_size: int = settings.MAP_SIZE_BYTES
+        self,
+        path: Path,
+        *,
+        readonly: bool = False,
+        create: bool | None = None,
+        map_size: int = settings.MAP_SIZE_BYTES,
     ) -> None:
         self.path = path
         self.readonly = readonly
+        self._file = f"kv/{path.name}/data.mdb"
+        data = path / "data.mdb"
+        fresh = not data.exists() or not data.stat().st_size
+        if create is None:
+            create = not readonly and fresh
+        if not (create and fresh):
+            self._look_at_metas()
         try:
             self._env = lmdb.open(
                 str(path),
@@ -236,37 +257,75 @@ class Environment:
                 max_dbs=len(tables.ALL),
                 max_readers=510,
                 readonly=readonly,
-                create=not readonly,
+                create=create,
+                lock=not readonly or os.access(path / "lock.mdb", os.W_OK),
                 lib_version=0,
             )
-            self._dbs = _Tables()
-            if readonly:
-                for name in tables.ALL:
-                    self._dbs[name] = self._env.open_db(name.encode(), create=False)
-            else:
-                with self._env.begin(write=True) as txn:
-                    for name in tables.ALL:
-                        self._dbs[name] = self._env.open_db(name.encode(), txn=txn)
         except lmdb.Error as error:
-            raise translate(error, str(path.name)) from error
-        self._env.reader_check()
-        self._hash_key = self._load_hash_key()
+            raise translate(error, self._file) from error
+        try:
+            self._open_tables(create)
+            self._hash_key = self._load_hash_key(create)
+            self._env.reader_check()
+        except lmdb.Error as error:
+            self._env.close()
+            raise translate(error, self._file) from error
+        except BaseException:
+            self._env.close()
+            raise
+
+    def _look_at_metas(self) -> None:
+        try:
+            pages.read_metas(self.path / "data.mdb")
+        except FileNotFoundError:
+            raise StoreCorrupt("data.mdb is missing", path=self._file) from None
+        except pages.Unsound as error:
+            raise StoreCorrupt(f"data.mdb {error}", path=self._file) from error
+        except OSError as error:
+            raise PermissionDenied("the database directory cannot be read") from error
+
+    def _open_tables(self, create: bool) -> None:
+        self._dbs = _Tables()
+        if create:
+            with self._env.begin(write=True) as txn:
+                for name in tables.ALL:
+                    self._dbs[name] = self._env.open_db(name.encode(), txn=txn)
+            return
+        self.verify_pages(deep=os.path.getsize(self.path / "data.mdb") <= _WALKED_AT_OPEN_BYTES)
+        for name in tables.ALL:
+            self._dbs[name] = self._env.open_db(name.encode(), create=False)
+
+    def verify_pages(self, *, deep: bool) -> int:
+        """Walk the page trees, the leaves only if ``deep``; returns the pages looked at.
+
+        LMDB trusts its pages: a damaged one ends the process. Raises ``StoreCorrupt``.
+        """
+        path = self.path / "data.mdb"
+        try:
+            for _ in range(_SNAPSHOT_ATTEMPTS):
+                with self._env.begin() as txn:
+                    looked_at = pages.verify(path, txn.id(), deep=deep)
+                if looked_at:
+                    return looked_at
+        except pages.Unsound as error:
+            raise StoreCorrupt(f"data.mdb {error}", path=self._file, hint=_LOST_PAGES) from error
+        return 0  # the writers are faster than we are, so the trees are walked all the time
 
     def digest(self, data: bytes, size: int) -> bytes:
         """As ``ReadTxn.digest``, for outside a transaction."""
         return blake2b(data, digest_size=size, key=self._hash_key).digest()
 
-    def _load_hash_key(self) -> bytes:
+    def _load_hash_key(self, create: bool) -> bytes:
         with self._env.begin() as txn:
             sealed = txn.get(_HASH_KEY, None, self._dbs[tables.META])
-        if sealed is None and self.readonly:
-            raise StoreCorrupt("the store has no hash key", path="kv")
+        if sealed is None and not create:
+            raise StoreCorrupt("the store has no hash key", path=self._file)
         if sealed is None:
             with self._env.begin(write=True) as txn:
                 txn.put(_HASH_KEY, seal(os.urandom(32)), overwrite=False, db=self._dbs[tables.META])
                 sealed = txn.get(_HASH_KEY, None, self._dbs[tables.META])
         if sealed is None:
-            raise StoreCorrupt("the store did not keep its hash key", path="kv")
+            raise StoreCorrupt("the store did not keep its hash key", path=self._file)
         return unseal(sealed)
 
     @contextmanager

@@ -96,6 +96,8 @@ def inspect(path: Path, *, create: bool) -> int | None:
     if version is not None:
         return version
     if not create:
+        if "kv" in entries and (path / "kv" / "CURRENT").exists():
+            raise StoreCorrupt("FORMAT is missing beside a database", path="FORMAT")
         raise NotFound("there is no database at that path", hint="check --db, or create it")
     strangers = entries - _OURS - {n for n in entries if n.endswith(".tmp")}
     if strangers:

@@ -86,16 +86,22 @@ class Generation:
     thread that leaves it and not before.
     """
 
-    def __init__(self, kv: Path, number: int, *, readonly: bool, map_size: int) -> None:
+    def __init__(
+        self, kv: Path, number: int, *, readonly: bool, map_size: int, create: bool = False
+    ) -> None:
         self.number = number
         directory = kv / name_of(number)
         if not directory.is_dir():
             raise FileNotFoundError(directory)
-        self._users: IO[bytes] = open(directory / "users", "ab")  # noqa: SIM115 - kept open
+        users = directory / "users"
+        writable = not readonly or os.access(users, os.W_OK)
+        self._users: IO[bytes] = open(users, "ab" if writable else "rb")  # noqa: SIM115 - kept open
         try:
             if not try_lock(self._users, exclusive=False) or not directory.is_dir():
                 raise FileNotFoundError(directory)  # being reaped: read CURRENT again
-            self.env = Environment(directory, readonly=readonly, map_size=map_size)
+            self.env = Environment(
+                directory, readonly=readonly, create=create, map_size=map_size
+            )
         except BaseException:
             self._users.close()
             raise

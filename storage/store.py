@@ -112,17 +112,41 @@ class Store:
         with maker:
             if disk_format.read_version(self.path) is not None:
                 return  # another process made it meanwhile
+            self._refuse_to_replace()
             for entry in self._kv.iterdir():
                 if entry.is_dir():
                     shutil.rmtree(entry)
             first = self._kv / generations.name_of(1)
             first.mkdir(mode=0o700)
-            generation = Generation(self._kv, 1, readonly=False, map_size=self._map_size)
+            generation = Generation(
+                self._kv, 1, readonly=False, map_size=self._map_size, create=True
+            )
             generation.retire()
             generations.fsync_directory(first)
             generations.fsync_directory(self._kv)
             generations.write_current(self._kv, 1)
             disk_format.write_version(self.path)
+
+    def _refuse_to_replace(self) -> None:
+        """A directory without FORMAT may be half made, or hold a database that lost the file."""
+        for entry in self._kv.iterdir():
+            if not (entry / "data.mdb").exists():
+                continue
+            try:
+                number = int(entry.name[1:])
+                generation = Generation(self._kv, number, readonly=False, map_size=self._map_size)
+            except (MemdbError, ValueError, FileNotFoundError):
+                used = entry.name != generations.name_of(1)  # never was more than half made
+            else:
+                used = self._state_of(generation) != State()
+                generation.retire()
+            if used:
+                raise StoreCorrupt(
+                    "FORMAT is missing beside a database",
+                    path="FORMAT",
+                    hint=f"restore a snapshot, or write the line '{settings.FORMAT_NAME} "
+                    f"{settings.FORMAT_VERSION}' into FORMAT if this version made the database",
+                )
 
     def _upgrade(self, version: int) -> None:
         if self.readonly:
@@ -189,7 +213,7 @@ class Store:
     def _move_on(self, generation: Generation, successor: int) -> None:
         """Leave a superseded generation for its successor, which CURRENT may not name yet."""
         with self._swap_guard:
-            if self._generation is generation:
+            if self._generation is generation and not self._closed:
                 self._generation = self._open_current(successor)
         generation.retire()
 
@@ -207,9 +231,11 @@ class Store:
                 raise
             try:
                 txn.state = State.unpack(txn.get(tables.META, STATE_KEY))
-            except BaseException:
+            except BaseException as error:
                 txn.end()
                 generation.leave()
+                if isinstance(error, lmdb.Error):
+                    raise translate(error) from error
                 raise
             if not txn.state.superseded_by:
                 return generation, txn
@@ -363,6 +389,14 @@ class Store:
     def generation(self) -> int:
         return self._generation.number
 
+    def verify_pages(self) -> int:
+        """Walk every page of the store; how many there are. Raises ``StoreCorrupt``."""
+        generation = self._enter()
+        try:
+            return generation.env.verify_pages(deep=True)
+        finally:
+            generation.leave()
+
     def info(self) -> dict[str, int]:
         """Sizes of the LMDB environment, in bytes and pages."""
         generation = self._enter()
@@ -378,7 +412,8 @@ class Store:
             if self._references > 0 or self._closed:
                 return
             _registry.pop(self.path, None)
-            self._closed = True
+            with self._swap_guard:  # a swap under way ends first: what it opens is closed here
+                self._closed = True
         if not self._poisoned:
             self._generation.retire()
             self.lease.release()

@@ -8,29 +8,35 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from pyroaring import BitMap
 
 from memdb import checking
+from memdb.embedding import NONE
 from memdb.engine import HIDDEN, Engine
 from memdb.errors import InvalidArgument, LockHeld
 from memdb.maintenance import Maintenance
 from memdb.progress import Progress, reporting
+from memdb.query import filters
 from memdb.query.lexical import LexicalQuery
-from memdb.reader import MemoryReader
+from memdb.reader import MemoryReader, is_sample
 from memdb.selection import Select
 from memdb.spaces import remove_dropped_files
 from memdb.storage import format as disk_format
 from memdb.storage import generations, lookups, series, spaces, tables
 from memdb.storage.ids import require_id
-from memdb.storage.store import Reader
+from memdb.storage.store import Reader, Writer
 from memdb.types import Memory, Report, to_micros
 from memdb.validate import Draft
 from memdb.writer import MemoryWriter
+
+if TYPE_CHECKING:
+    from memdb.transfer import Exported, SpaceOf
 
 _SNAPSHOTS = b"snapshot/"
 _IMPORT_BATCH = 1_024
@@ -197,14 +203,42 @@ class Admin:
         where: Mapping[str, Any] | None,
         progress: Progress,
     ) -> int:
-        """Every selected memory with every field, and its vector where there is no text."""
+        """Every selected memory and sample with every field, and a vector that was given."""
         from memdb import transfer  # pyarrow and compression: only when asked for
 
         total = self._reader.count(namespace, where)
-        memories = self._with_vectors(self._reader.iterate(namespace, where))
+        with self._engine.store.read() as txn:
+            described = [
+                transfer.SpaceOf(one.name, one.dim, one.metric, one.profile)
+                for one in spaces.spaces(txn)
+                if one.embedder is None
+            ]
+        memories = chain(
+            self._with_vectors(self._reader.iterate(namespace, where)),
+            self._samples(namespace, self._reader.compile(where)),
+        )
         with reporting(progress, total, "exporting") as report:
-            written: int = transfer.export(memories, path, format, progress=report)
+            written: int = transfer.export(
+                memories, path, format, spaces=described, progress=report
+            )
         return written
+
+    def _samples(
+        self, namespace: str, condition: filters.Filter | None
+    ) -> Iterator[tuple[Memory, None]]:
+        """The samples of all series in order of time, a chunk a snapshot."""
+        last: series.Position | None = None
+        while True:
+            with self._engine.store.read() as txn:
+                known = series.matching(txn, namespace=namespace)
+                chunk = list(series.read_range(txn, known, limit=_IMPORT_BATCH, after=last))
+            if not chunk:
+                return
+            last = chunk[-1].position
+            for found in chunk:
+                memory = series.to_memory(known[found.series].key, found)
+                if condition is None or filters.matches(condition, memory):
+                    yield memory, None
 
     def _with_vectors(
         self, memories: Iterable[Memory]
@@ -213,14 +247,14 @@ class Admin:
             yield memory, self._given_vector(memory)
 
     def _given_vector(self, memory: Memory) -> list[float] | None:
-        """The stored vector of a memory that cannot be embedded again from its text."""
-        if memory.text is not None and memory.space is None:
-            return None
+        """The stored vector of a memory, unless embedding its text gives it again."""
         engine = self._engine
         with engine.store.read() as txn:
-            row = lookups.row_of(txn, require_id(memory.id))
             space = engine.space_named(txn, memory.space)
-            if row is None or space is None:
+            if space is None or (memory.text is not None and space.embedder is not None):
+                return None
+            row = lookups.row_of(txn, require_id(memory.id))
+            if row is None:
                 return None
             found = engine.vectors(space).fetch(txn, [row])
         return found[row].tolist() if row in found else None
@@ -229,24 +263,66 @@ class Admin:
         """Read an export; memories whose id is known are left alone. Idempotent."""
         from memdb import transfer
 
+        described = {one.name: one for one in transfer.read_spaces(path)}
+        entries = iter(transfer.read_export(path))
         added = 0
-        pending: list[Draft] = []
         with reporting(progress, None, "importing") as report:
-            for memory, vector in transfer.read_export(path):
-                pending.append(Draft(memory, vector))
-                if len(pending) == _IMPORT_BATCH:
-                    added += self._import_batch(pending)
-                    pending = []
-                    report(added)
-            added += self._import_batch(pending)
-            report(added)
+            while batch := list(islice(entries, _IMPORT_BATCH)):
+                self._make_spaces(batch, described)
+                records = [entry for entry in batch if not is_sample(entry.memory.id)]
+                added += self._import_records(records)
+                added += self._import_samples([e.memory for e in batch if is_sample(e.memory.id)])
+                report(added)
         return added
 
-    def _import_batch(self, drafts: list[Draft]) -> int:
-        if not drafts:
+    def _make_spaces(self, batch: Sequence[Exported], described: Mapping[str, SpaceOf]) -> None:
+        """Create the spaces that memories with a vector name and that are not here yet."""
+        from memdb.transfer import SpaceOf
+
+        wanted = {
+            memory.space: described.get(memory.space) or SpaceOf(memory.space, len(vector))
+            for memory, vector in batch
+            if memory.space is not None and vector is not None
+        }
+        for name, one in wanted.items():
+            record = spaces.SpaceRecord(
+                number=0, name=name, dim=one.dim, metric=one.metric, profile=one.profile
+            )
+
+            def make(txn: Writer, record: spaces.SpaceRecord = record) -> None:
+                if spaces.find_space(txn, record.name) is None:
+                    spaces.create_space(txn, record)
+
+            self._engine.store.write(make)
+
+    def _import_records(self, entries: Sequence[Exported]) -> int:
+        if not entries:
             return 0
+        embeds = self._engine.embedding.spec != NONE
+        drafts = [
+            # What was brought for a text goes where texts are not embedded; elsewhere the
+            # database's own model makes the vector.
+            Draft(m, None if embeds and m.text is not None and m.space is None else vector)
+            for m, vector in entries
+        ]
         written = self._writer.insert(drafts, on_conflict="skip", dedup="off", by_id=True)
         return sum(1 for one in written if one.status != "duplicate")
+
+    def _import_samples(self, memories: Sequence[Memory]) -> int:
+        """Append the samples that are not held yet; they get ids of this database."""
+        grouped: dict[series.SeriesKey, list[series.Sample]] = {}
+        for memory in memories:
+            key, sample = series.from_memory(memory)
+            grouped.setdefault(key, []).append(sample)
+
+        def append(txn: Writer) -> int:
+            new = [id for key, found in grouped.items() for id in
+                   series.append_missing(txn, key, found)]  # fmt: skip
+            if new:
+                txn.series_changed()
+            return len(new)
+
+        return self._engine.store.write(append) if grouped else 0
 
 
 def _bytes_by_folder(path: Path) -> dict[str, int]:

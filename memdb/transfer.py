@@ -2,7 +2,7 @@
 
 JSON Lines, one object a line, UTF-8::
 
-    {"format":"memdb-export","version":1}
+    {"format":"memdb-export","version":1,"spaces":[{"name":"photos","dim":512, ...}]}
     {"id":"01HZ...","kind":"event","text":"...","event_time":"2024-05-01T07:30:00Z", ...}
     ...
     {"end":2}
@@ -14,7 +14,8 @@ A name ending in ``.gz`` or ``.zst`` is compressed; reading goes by content, not
 
 Parquet has one column a field: times are timestamps in microseconds UTC, tags and the like lists
 of strings, ``data`` and ``metadata`` JSON strings (which keep their types exactly), ``vector`` a
-list of float32; the version is in the schema's metadata under ``memdb_export``.
+list of float32; the schema's metadata has the version under ``memdb_export`` and the spaces, as JSON, under
+``memdb_spaces``.
 
 Both are written beside their destination and renamed, so that a file of that name is whole; both
 are read and written as streams. This file knows fields and files; it does not know the database.
@@ -30,11 +31,11 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -64,7 +65,7 @@ FORMATS = ("jsonl", "parquet")
 _MAX_LINE_BYTES = 32 << 20
 _ROWS = 1_024
 _REPORT_EVERY = 256
-_VERSION_KEY = b"memdb_export"
+_VERSION_KEY, _SPACES_KEY = b"memdb_export", b"memdb_spaces"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -81,9 +82,19 @@ class Exported(NamedTuple):
     vector: NDArray[np.float32] | None
 
 
-class _Header(msgspec.Struct):
+class SpaceOf(msgspec.Struct, frozen=True):
+    """An embedding space that memories of an export name."""
+
+    name: str
+    dim: int
+    metric: Literal["cosine", "ip", "l2"] = "cosine"
+    profile: Literal["exact", "standard"] = "standard"
+
+
+class _Header(msgspec.Struct, omit_defaults=True):
     format: str
     version: int
+    spaces: list[SpaceOf] = []
 
 
 class _End(msgspec.Struct, forbid_unknown_fields=True):
@@ -120,9 +131,12 @@ def export(
     path: str | os.PathLike[str],
     format: str = "jsonl",
     *,
+    spaces: Sequence[SpaceOf] = (),
     progress: Callable[[int], None] | None = None,
 ) -> int:
     """Write memories, or (memory, vector or None) pairs, to ``path``; returns how many.
+
+    ``spaces`` says what the spaces are that they name.
 
     ``progress`` is called with the number written so far. A file of that name is replaced once
     the new one is complete. Raises ``InvalidArgument`` (format, a directory as path),
@@ -138,7 +152,7 @@ def export(
     entries = (e if isinstance(e, tuple) else (e, None) for e in memories)
     write = _write_parquet if format == "parquet" else _write_lines
     with _replacing(target) as handle:
-        return write(entries, handle, target.suffix, progress or (lambda done: None))
+        return write(entries, handle, target.suffix, list(spaces), progress or (lambda done: None))
 
 
 @contextlib.contextmanager
@@ -179,6 +193,7 @@ def _write_lines(
     entries: Iterable[tuple[Memory, ArrayLike | None]],
     handle: IO[bytes],
     suffix: str,
+    spaces: list[SpaceOf],
     progress: Callable[[int], None],
 ) -> int:
     written = 0
@@ -189,7 +204,7 @@ def _write_lines(
         elif suffix == ".zst":
             compressor = zstandard.ZstdCompressor(level=9)
             out = stack.enter_context(compressor.stream_writer(handle, closefd=False))
-        out.write(_encode(_Header(FORMAT, VERSION)) + b"\n")
+        out.write(_encode(_Header(FORMAT, VERSION, spaces)) + b"\n")
         for memory, vector in entries:
             packed = None if vector is None else base64.b64encode(_floats(vector)).decode()
             out.write(_encode(_Line(**memory.to_dict(), vector=packed)) + b"\n")
@@ -209,10 +224,11 @@ def _write_parquet(
     entries: Iterable[tuple[Memory, ArrayLike | None]],
     handle: IO[bytes],
     suffix: str,
+    spaces: list[SpaceOf],
     progress: Callable[[int], None],
 ) -> int:
     pa, parquet = _pyarrow()
-    schema = _schema(pa)
+    schema = _schema(pa, spaces)
     written = 0
     stream = iter(entries)
     settled = {"compression": "zstd", "write_page_checksum": True}
@@ -242,7 +258,7 @@ def _pyarrow() -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def _schema(pa: Any) -> pyarrow.Schema:
+def _schema(pa: Any, spaces: Sequence[SpaceOf] = ()) -> pyarrow.Schema:
     simple = {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     columns = []
     for field in _FIELDS:
@@ -257,7 +273,8 @@ def _schema(pa: Any) -> pyarrow.Schema:
             kind = known[0] if known else pa.string()
         columns.append(pa.field(field.name, kind))
     columns.append(pa.field("vector", pa.list_(pa.float32())))
-    return pa.schema(columns, metadata={_VERSION_KEY: str(VERSION).encode()})
+    metadata = {_VERSION_KEY: str(VERSION).encode(), _SPACES_KEY: _encode(list(spaces))}
+    return pa.schema(columns, metadata=metadata)
 
 
 # --- reading ------------------------------------------------------------------------------
@@ -269,6 +286,26 @@ def read_export(path: str | os.PathLike[str]) -> Iterator[Exported]:
     Raises ``InvalidArgument`` naming the line or row, never its content; ``FormatTooNew``,
     ``NotFound``, ``PermissionDenied``, ``MissingDependency``.
     """
+    with _opened(path) as (stream, is_parquet):
+        yield from _read_parquet(stream) if is_parquet else _read_lines(stream)
+
+
+def read_spaces(path: str | os.PathLike[str]) -> list[SpaceOf]:
+    """The embedding spaces that the memories of an export name. Raises as ``read_export``."""
+    with _opened(path) as (stream, is_parquet):
+        if not is_parquet:
+            return _check_header(stream.readline(_MAX_LINE_BYTES + 1))
+        pa, parquet = _pyarrow()
+        try:
+            metadata = parquet.read_schema(stream).metadata or {}
+            return msgspec.json.decode(metadata.get(_SPACES_KEY, b"[]"), type=list[SpaceOf])
+        except (pa.ArrowException, OSError, msgspec.DecodeError, ValueError) as error:
+            raise _malformed("the Parquet file is damaged") from error
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, bool]]:
+    """The content of an export, decompressed, and whether it is Parquet."""
     source = Path(path)
     if source.is_dir():
         raise InvalidArgument("path is a directory, not a file", field="path")
@@ -276,16 +313,16 @@ def read_export(path: str | os.PathLike[str]) -> Iterator[Exported]:
         magic = handle.read(4)
         handle.seek(0)
         if magic == b"PAR1":
-            yield from _read_parquet(handle)
+            yield handle, True
         elif magic == _ZSTD_MAGIC:
             reader: Any = zstandard.ZstdDecompressor().stream_reader(
                 handle, read_across_frames=True, closefd=False
             )
-            yield from _read_lines(io.BufferedReader(reader, 1 << 16))
+            yield io.BufferedReader(reader, 1 << 16), False
         elif magic.startswith(_GZIP_MAGIC):
-            yield from _read_lines(gzip.GzipFile("", "rb", fileobj=handle))
+            yield gzip.GzipFile("", "rb", fileobj=handle), False
         else:
-            yield from _read_lines(handle)
+            yield handle, False
 
 
 def _read_lines(stream: IO[bytes] | io.BufferedReader | gzip.GzipFile) -> Iterator[Exported]:
@@ -318,7 +355,7 @@ def _read_lines(stream: IO[bytes] | io.BufferedReader | gzip.GzipFile) -> Iterat
     )
 
 
-def _check_header(line: bytes) -> None:
+def _check_header(line: bytes) -> list[SpaceOf]:
     try:
         header = msgspec.json.decode(line, type=_Header)
     except (msgspec.DecodeError, ValueError) as error:
@@ -326,6 +363,7 @@ def _check_header(line: bytes) -> None:
     if header.format != FORMAT:
         raise _malformed("line 1 is not the header of an export")
     _check_version(header.version)
+    return header.spaces
 
 
 def _check_version(version: int) -> None:

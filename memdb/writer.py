@@ -327,10 +327,11 @@ class _Insertion:
         known = self._txn.get_many(tables.EXTERNAL, wanted)
         ids = sorted(entry.raw_id for entry in entries) if self._by_id else []
         stored = lookups.rows_of(self._txn, ids)
+        met: set[bytes] = set()  # ids that the batch itself brings twice
         for place, entry in enumerate(entries):
             external, content = keys[place]
             twin = next((claimed[k] for k in (external, content) if k in claimed), None)
-            if entry.raw_id in stored:
+            if entry.raw_id in stored or (self._by_id and entry.raw_id in met):
                 results[place] = Written(entry.memory.id, "duplicate", entry.memory)
             elif twin is not None and entry.memory.key is None:
                 results[place] = self._twin(entries, place, twin, external)
@@ -338,6 +339,7 @@ class _Insertion:
                 results[place] = self._fact(entry, known, external)
             else:
                 results[place] = self._known(entry, known, external, content)
+            met.add(entry.raw_id)
             if results[place] is None:
                 pending.append(place)
                 claimed.update((k, place) for k in (external, content) if k is not None)

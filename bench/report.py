@@ -36,11 +36,11 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
 
 
-def number(value: int | float) -> str:
+def number(value: float) -> str:
     """A figure as a person reads it: three decimals below a hundred, thousands apart above."""
-    if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
-    return f"{value:,}"
+    if type(value) is int:
+        return f"{value:,}"
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def _show(value: Any) -> str:

@@ -99,9 +99,7 @@ class Generation:
         try:
             if not try_lock(self._users, exclusive=False) or not directory.is_dir():
                 raise FileNotFoundError(directory)  # being reaped: read CURRENT again
-            self.env = Environment(
-                directory, readonly=readonly, create=create, map_size=map_size
-            )
+            self.env = Environment(directory, readonly=readonly, create=create, map_size=map_size)
         except BaseException:
             self._users.close()
             raise

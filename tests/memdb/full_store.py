@@ -114,7 +114,9 @@ def build(path: Path, folder: Path, clock: Clock) -> None:
         db.forget(where={f"metadata.{MARK}number": {"$gte": NOTES - 10}})
         clock.advance(days=40)
         db.compact()  # freezes what is old by now
-        db.remember_many([{"text": f"{MARK}fresh{n}", "vector": vector(1_000 + n)} for n in range(5)])
+        db.remember_many(
+            [{"text": f"{MARK}fresh{n}", "vector": vector(1_000 + n)} for n in range(5)]
+        )
 
 
 def questions(db: memdb.Database, *, exact: bool = False) -> Iterator[tuple[str, Any, Any]]:

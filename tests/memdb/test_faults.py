@@ -1,4 +1,4 @@
-"""SIGKILL under load, a few dozen times: what ``python -m bench faults`` does five hundred times."""
+"""SIGKILL under load, a few dozen times: what ``python -m bench faults`` does five hundred."""
 
 from __future__ import annotations
 

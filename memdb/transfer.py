@@ -14,8 +14,8 @@ A name ending in ``.gz`` or ``.zst`` is compressed; reading goes by content, not
 
 Parquet has one column a field: times are timestamps in microseconds UTC, tags and the like lists
 of strings, ``data`` and ``metadata`` JSON strings (which keep their types exactly), ``vector`` a
-list of float32; the schema's metadata has the version under ``memdb_export`` and the spaces, as JSON, under
-``memdb_spaces``.
+list of float32; the schema's metadata has the version under ``memdb_export`` and the spaces, as
+JSON, under ``memdb_spaces``.
 
 Both are written beside their destination and renamed, so that a file of that name is whole; both
 are read and written as streams. This file knows fields and files; it does not know the database.

@@ -191,7 +191,7 @@ class _Walk:
         roots = []
         for node, length in zip(nodes[flags & _TREE != 0], key[flags & _TREE != 0], strict=True):
             start = 2 * int(node) + _NODE + int(length)
-            roots.append(Tree(*_TREE_FORMAT.unpack_from(self._halves.view(np.uint8), start)))
+            roots.append(Tree(*_TREE_FORMAT.unpack_from(self._halves.view(np.uint8).data, start)))
         return len(nodes), overflow, roots
 
     def _overflow(

@@ -39,7 +39,7 @@ def open(
     ``EmbedderMismatch``, ``FormatTooNew``, ``StoreCorrupt``.
     """
     checked_namespace = validate.namespace(namespace)
-    checked_source = validate.string(source or _default_source(), "source")
+    checked_source = validate.string(_default_source() if source is None else source, "source")
     shared = sharing.acquire(
         Path(path).expanduser(),
         embedder=embedder,

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import msgspec
 
@@ -166,19 +166,39 @@ class Hit:
         }
 
 
+_JSON_FIELDS = ("data", "metadata")
+
+
+def _arrow_type(pa: Any, kind: Any) -> Any:
+    """The column type of a field: what an empty table has as well as a full one."""
+    if kind == datetime | None:
+        return pa.timestamp("us", "UTC")
+    if kind == tuple[str, ...]:
+        return pa.list_(pa.string())
+    for plain, made in ((bool, pa.bool_()), (int, pa.int64()), (float, pa.float64())):
+        if kind in (plain, plain | None):
+            return made
+    return pa.string()
+
+
 class _Table:
     """``to_dicts``, ``to_arrow`` and ``to_pandas`` over ``_rows()``."""
 
     __slots__ = ()
+    _measures: ClassVar[tuple[str, ...]] = ()  # columns of float64 before the fields of the memory
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         raise AssertionError("a table gives its rows")
 
     def to_dicts(self) -> list[dict[str, Any]]:
+        """One mapping a row, by the names of the columns."""
         return list(self._rows())
 
     def to_arrow(self) -> pyarrow.Table:
-        """Needs the ``[arrow]`` extra; open-ended fields become JSON strings."""
+        """A column a field, the same for every result; ``data`` and ``metadata`` as JSON.
+
+        Needs the ``[arrow]`` extra.
+        """
         try:
             import pyarrow
         except ImportError as error:
@@ -187,12 +207,18 @@ class _Table:
             raise MissingDependency("to_arrow needs pyarrow", extra="arrow") from error
         rows = self.to_dicts()
         for row in rows:
-            for name in ("data", "metadata"):
+            for name in _JSON_FIELDS:
                 if row.get(name) is not None:
                     row[name] = msgspec.json.encode(row[name]).decode()
-        return pyarrow.Table.from_pylist(rows)
+        columns = [pyarrow.field(name, pyarrow.float64()) for name in self._measures]
+        columns += [
+            pyarrow.field(field.name, _arrow_type(pyarrow, field.type))
+            for field in msgspec.structs.fields(Memory)
+        ]
+        return pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(columns))
 
     def to_pandas(self) -> pandas.DataFrame:
+        """A data frame with the columns of ``to_dicts``. Needs pandas."""
         try:
             import pandas
         except ImportError as error:
@@ -201,13 +227,15 @@ class _Table:
             raise MissingDependency(
                 "to_pandas needs pandas", extra="arrow", hint="pip install pandas"
             ) from error
-        return pandas.DataFrame(self.to_dicts())
+        names = [*self._measures, *Memory.__struct_fields__]
+        return pandas.DataFrame(self.to_dicts(), columns=names)
 
 
 @dataclass(frozen=True, slots=True)
 class Hits(_Table, Sequence[Hit]):
     """The answer of ``recall``: hits, best first, with how they were found."""
 
+    _measures: ClassVar[tuple[str, ...]] = ("score", "cosine", "bm25")
     items: tuple[Hit, ...]
     search_id: str
     plan: Mapping[str, Any] = field(default_factory=dict)

@@ -159,10 +159,10 @@ class MemoryWriter:
         found: list[tuple[int, NDArray[np.float32] | None]] = [(spaces.NO_VECTOR, None)] * len(
             drafts
         )
-        embedded = engine.embedding.embed(
-            [memories[place].text or "" for place in to_embed], "document"
-        )
-        if embedded is not None and len(to_embed):
+        texts = [memories[place].text or "" for place in to_embed]
+        # Where every vector was brought, a model that cannot be loaded is not asked for.
+        embedded = engine.embedding.embed(texts, "document") if texts else None
+        if embedded is not None:
             space = engine.embedding.space_for(embedded.shape[1])
             for place, vector in zip(to_embed, embedded, strict=True):
                 found[place] = (space.number, vector)

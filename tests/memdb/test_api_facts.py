@@ -86,7 +86,7 @@ class Facts(RuleBasedStateMachine):
         self.clock.moment = BASE + self.now * CELL
         self.db = memdb.open(self.folder / "db", embedder="none", clock=self.clock)
         self.model = Painted()
-        self.trash: dict[str, tuple[str, int, int]] = {}  # batch: value and its validity
+        self.trash: dict[str, tuple[str, int, int, int]] = {}  # batch: value, validity, when
 
     def teardown(self) -> None:
         if hasattr(self, "db"):
@@ -159,14 +159,18 @@ class Facts(RuleBasedStateMachine):
         if memory is not None:
             start, stop = self.bounds(memory)
             self.model.clear(self.model.cells[start])
-            self.trash[self.db.forget(memory.id).batch] = str(memory.data), start, stop
+            self.trash[self.db.forget(memory.id).batch] = str(memory.data), start, stop, self.now
 
     @rule(number=st.integers(0, 20))
     def restore(self, number: int) -> None:
         if not self.trash:
             return
         batch = sorted(self.trash)[number % len(self.trash)]
-        value, start, stop = self.trash[batch]
+        value, start, stop, forgotten = self.trash[batch]
+        if self.now - forgotten > 14:  # seven days
+            with pytest.raises(memdb.NotFound):
+                self.db.restore(batch=batch)
+            return
         free = [cell for cell in range(start, stop) if cell not in self.model.cells]
         if not free:
             with pytest.raises(memdb.Conflict):

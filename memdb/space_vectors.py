@@ -289,8 +289,9 @@ class SpaceVectors:
         vectors.put_fresh(txn, self.record.number, rows, kept)
 
     def encode(self, matrix: NDArray[np.float32]) -> Encoded | None:
-        """The CPU part of ``write_files``; None while untrained."""
-        return None if self._index is None else self._index.encode(matrix)
+        """The CPU part of ``write_files``; None while untrained or without sound codes."""
+        index = self._index
+        return None if index is None or index.codes_problem else index.encode(matrix)
 
     def write_files(self, txn: Reader | Writer, rows: Sequence[int], encoded: Encoded) -> None:
         """Write vectors of rows to the files, durably, where nobody looks before ``publish``.
@@ -320,6 +321,9 @@ class SpaceVectors:
             self._layout_view(txn)  # another process may have trained the space or its codes since
             if len(waiting) < (settings.ENCODE_AT if self.trained else settings.FRESH_VECTORS_MAX):
                 return False
+            if self._index is not None and self._index.codes_problem is not None:
+                self.rebuild_codes(txn)  # lost or damaged: they follow from the vectors
+                return True
             chosen = waiting if not self.trained else waiting[:_ENCODE_BATCH]
             ids, matrix = vectors.load_fresh(txn, number, dim, chosen)
         if self._index is None:

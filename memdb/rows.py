@@ -18,6 +18,7 @@ from pyroaring import BitMap
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import NotFound
 from memdb.query.indexed_text import indexed_text
+from memdb.query.tokenizer import TOKENIZER_VERSION
 from memdb.storage import lookups, postings, spaces, vectors
 from memdb.storage.ids import require_id
 from memdb.storage.postings import Analysed, AnalysedBatch
@@ -129,6 +130,9 @@ def _index_terms(txn: Writer, entries: Sequence[Entry], rows: Sequence[int]) -> 
         for row, entry in zip(rows, entries, strict=True)
         if entry.analysed is not None
     ]
+    if analysed and not txn.state.tokenizer:
+        # A later version reads here whether its terms are those of the postings.
+        txn.state = txn.state._replace(tokenizer=TOKENIZER_VERSION)
     if len(analysed) >= SEGMENT_AT:
         batch = AnalysedBatch.of([terms for _, terms in analysed])
         postings.add_segment(txn, [row for row, _ in analysed], batch)

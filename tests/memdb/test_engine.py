@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import memdb
+from memdb.query.tokenizer import TOKENIZER_VERSION
 from memdb.storage.store import Writer
 
 
@@ -74,3 +75,12 @@ def test_readers_see_whole_writes_while_many_threads_write(tmp_path: Path) -> No
         assert problems == []
         assert db.count() == 600
         assert db.check()["ok"]
+
+
+def test_the_version_of_the_terms_is_kept_with_them(tmp_path: Path) -> None:
+    with memdb.open(tmp_path / "db", embedder="none") as db:
+        with db._engine.store.read() as txn:
+            assert txn.state.tokenizer == 0
+        db.remember("words to be found")
+        with db._engine.store.read() as txn:
+            assert txn.state.tokenizer == TOKENIZER_VERSION

@@ -42,8 +42,9 @@ class Profile:
     ) -> Written:
         """Make ``value`` the fact's value from ``valid_from`` (now) on; the old one stays, closed.
 
-        A value that begins exactly when a stored one began corrects it. Further ``fields`` are
-        those of ``remember``. Raises ``InvalidArgument``.
+        A value that begins exactly when a stored one began corrects it, as a version of the same
+        memory. One that is over (``valid_to``) before the value it interrupts gives way to that
+        again. Further ``fields`` are those of ``remember``. Raises ``InvalidArgument``.
         """
         if value is None:
             raise InvalidArgument(

@@ -169,7 +169,8 @@ def test_repair_files_rows_again_that_the_filters_lost(copy: Path) -> None:
 
         def lose(txn: object) -> None:
             engine.filters.remove(txn, memories)
-            txn.changed(removed=[], added=[row for row, _ in memories])  # type: ignore[attr-defined]
+            rows = [row for row, _ in memories]
+            txn.changed(removed=[], added=rows)  # type: ignore[attr-defined]
 
         engine.store.write(lose)
         found = db.check()

@@ -235,26 +235,35 @@ class _Walk:
         entries = self._entries(txn, want)
         samples = self._samples(txn, want)
         if not samples:
-            chosen = entries
+            order = [(0, place) for place in range(len(entries))]
+        elif not entries:
+            order = [(1, place) for place in range(len(samples))]
         else:
-            merged = heapq.merge(
-                ((micros, 0, place) for place, (micros, _) in enumerate(entries)),
-                ((sample.event_us, 1, place) for place, (sample, _) in enumerate(samples)),
-                key=lambda item: -item[0] if self._reverse else item[0],
-            )
-            order = list(islice(merged, want))
-            chosen = [entries[place] for _, leg, place in order if leg == 0]
-        found = self._engine.records.get_many(txn, [row for _, row in chosen])
-        if chosen:
-            self._last_row = chosen[-1]
-        if not samples:
-            return [found[row] for _, row in chosen]
-        for _, leg, place in order:
-            if leg == 1:
-                self._last_sample = samples[place][0].position
-        return [
-            found[entries[place][1]] if leg == 0 else samples[place][1] for _, leg, place in order
-        ]
+            order = self._merged(entries, samples, want)
+        rows = [entries[place] for leg, place in order if leg == 0]
+        taken = [samples[place] for leg, place in order if leg == 1]
+        found = self._engine.records.get_many(txn, [row for _, row in rows]) if rows else {}
+        if rows:
+            self._last_row = rows[-1]
+        if taken:
+            self._last_sample = taken[-1][0].position
+        if not rows:
+            return [memory for _, memory in taken]
+        return [found[entries[place][1]] if leg == 0 else samples[place][1] for leg, place in order]
+
+    def _merged(
+        self,
+        entries: list[tuple[int, int]],
+        samples: list[tuple[series.Found, Memory]],
+        want: int,
+    ) -> list[tuple[int, int]]:
+        """(0 for a row or 1 for a sample, its place) of the first ``want`` in order of time."""
+        merged = heapq.merge(
+            ((micros, 0, place) for place, (micros, _) in enumerate(entries)),
+            ((sample.event_us, 1, place) for place, (sample, _) in enumerate(samples)),
+            key=lambda item: -item[0] if self._reverse else item[0],
+        )
+        return [(leg, place) for _, leg, place in islice(merged, want)]
 
     def _entries(self, txn: Reader, want: int) -> list[tuple[int, int]]:
         """Up to ``want`` of (microseconds, row) past the last one."""

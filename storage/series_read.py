@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import compress, islice, repeat
 from typing import Any, NamedTuple
 
@@ -65,6 +66,9 @@ class Found(NamedTuple):
         return format_id(self.series, self.number)
 
 
+_recorded = lru_cache(64)(from_micros)  # a batch was recorded at one time
+
+
 def to_memory(key: SeriesKey, found: Found) -> Memory:
     """The memory that a sample is."""
     sample = found.sample
@@ -78,7 +82,7 @@ def to_memory(key: SeriesKey, found: Found) -> Memory:
         source=key.source,
         event_time=event_time,
         event_end=None if sample.end_us is None else from_micros(sample.end_us),
-        recorded_at=event_time if same else from_micros(sample.recorded_us),
+        recorded_at=event_time if same else _recorded(sample.recorded_us),
         time_zone=sample.zone,
         precision=sample.precision,
         data=sample.data,

@@ -38,6 +38,8 @@ def translate(error: lmdb.Error, path: str = "kv") -> MemdbError:
         errno.EDQUOT,
     ):
         return StoreFull("the store has no room for this write; nothing was written")
+    if number == errno.EIO:  # LMDB's word for a short write; it reads through a map, never so
+        return StoreFull("the disk is full or failing; nothing was written")
     if isinstance(error, lmdb.ReadonlyError | lmdb.LockError) or number in (
         errno.EACCES,
         errno.EPERM,

@@ -132,6 +132,10 @@ class Generation:
         if idle:
             self._close()
 
+    def let_go(self) -> None:
+        """In a forked child: drop the inherited claim, which would outlive the parent's."""
+        self._users.close()
+
     def _close(self) -> None:
         self.env.close()
         self._users.close()

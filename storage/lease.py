@@ -86,6 +86,14 @@ class Lease:
             return 0, ""
         return int(text.get("pid", 0)), str(text.get("host", ""))
 
+    def let_go(self) -> None:
+        """In a forked child: drop the inherited descriptor, which would keep the parent's lock
+        alive when the parent is gone. The parent keeps the lease."""
+        self._guard = threading.Lock()
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
     def release(self) -> None:
         with self._guard:
             if self._handle is not None:

@@ -156,7 +156,8 @@ class Store:
             )
         self.lease.acquire()
         try:
-            disk_format.upgrade(self.path, version)
+            found = disk_format.check_version(self.path)  # another process may have done it
+            disk_format.upgrade(self.path, version if found is None else found)
         finally:
             self.lease.release()
 
@@ -491,6 +492,8 @@ def _poison_after_fork() -> None:
     _registry_guard = threading.Lock()
     for store in list(_stores):
         store._poisoned = True
+        store._generation.let_go()
+        store.lease.let_go()
     _registry.clear()
 
 

@@ -1,49 +1,45 @@
-"""Write the golden database of the current format: ``python -m tests.golden.make``.
+"""Makes ``format-<version>.tar.xz``: a database of this format, for later versions to open.
 
-``format-N.zip`` is a database that uses every feature, written once by the memdb that introduced
-format N and never again; ``format-N.jsonl.zst`` is what that memdb exported from it. Later versions
-must open the one and give the other. While format N is not released, a change of it may write both
-anew; afterwards a change is format N + 1.
+    python -m tests.golden.make
+
+Run it when the format of a version that is not yet released changes; a released version's file
+never changes again. The content is ``tests/memdb/full_store.py``'s, at a fixed time.
 """
 
 from __future__ import annotations
 
+import tarfile
 import tempfile
-import zipfile
 from pathlib import Path
 
-import memdb
 from memdb import settings
 from tests.memdb import full_store
 
-HERE = Path(__file__).resolve().parent
+_LEFT_OUT = ("lock.mdb", "lease", "creating")
 
 
-_OF_THIS_MACHINE = {"lease", "lock.mdb"}  # made anew by whoever opens the database
+def archive(version: int) -> Path:
+    return Path(__file__).parent / f"format-{version}.tar.xz"
 
 
-def pack(database: Path, target: Path) -> None:
-    """Every file and folder of a closed database; the same bytes give the same archive."""
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for path in sorted(database.rglob("*")):
-            if path.name in _OF_THIS_MACHINE:
-                continue
-            name = path.relative_to(database).as_posix() + ("/" if path.is_dir() else "")
-            entry = zipfile.ZipInfo(name)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, b"" if path.is_dir() else path.read_bytes())
+def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Neither the maker's name nor the hour, nor files that only say who works on it."""
+    if Path(entry.name).name in _LEFT_OUT:
+        return None
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mtime = int(full_store.NOW.timestamp())
+    return entry
 
 
 def main() -> None:
-    name = f"format-{settings.FORMAT_VERSION}"
     with tempfile.TemporaryDirectory() as folder:
-        database, clock = Path(folder) / "db", full_store.Clock()
-        full_store.build(database, Path(folder) / "notes", clock)
-        with memdb.open(database, embedder="none", clock=clock, namespace="") as db:
-            db.export(HERE / f"{name}.jsonl.zst")
-            found = db.check()
-            assert found["ok"], found
-        pack(database, HERE / f"{name}.zip")
+        database = Path(folder) / "db"
+        full_store.build(database, Path(folder) / "notes", full_store.Clock())
+        target = archive(settings.FORMAT_VERSION)
+        with tarfile.open(target, "w:xz", preset=9) as packed:
+            packed.add(database, "db", filter=_anonymous)
+    print(f"{target.name}: {target.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 An exclusive ``flock`` on ``<db>/lease``. The kernel frees it when its holder dies, so it is never
 stolen and never stale; the file's text (pid and host) is for people and for ``LockHeld``. It
 knows nothing of what the work is. Windows has no flock: there a byte-range lock does the same.
+``CreationLock`` keeps processes that make the same database apart.
 """
 
 from __future__ import annotations
@@ -99,3 +100,23 @@ class Lease:
             if self._handle is not None:
                 self._handle.close()
                 self._handle = None
+
+
+class CreationLock:
+    """Serialises the making of a database among processes; a blocking exclusive lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        try:
+            self._handle = open(self._path, "ab")
+        except OSError as error:
+            raise PermissionDenied("the database directory cannot be written") from error
+        if os.name != "nt":
+            import fcntl
+
+            fcntl.flock(self._handle, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.close()

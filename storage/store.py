@@ -29,7 +29,7 @@ from memdb.storage import format as disk_format
 from memdb.storage import generations, tables
 from memdb.storage.environment import translate
 from memdb.storage.generations import Generation
-from memdb.storage.lease import Lease
+from memdb.storage.lease import CreationLock, Lease
 from memdb.storage.state import STATE_KEY, State
 from memdb.storage.transactions import Reader, Writer
 
@@ -108,7 +108,7 @@ class Store:
     def _create(self) -> None:
         """Make the directory; FORMAT last, so that a half-made one is made again."""
         disk_format.make_directories(self.path)
-        maker = _CreationLock(self.path / "kv" / "creating")
+        maker = CreationLock(self.path / "kv" / "creating")
         with maker:
             if disk_format.read_version(self.path) is not None:
                 return  # another process made it meanwhile
@@ -442,26 +442,6 @@ class _Snapshot:
         self._generation.leave()
         if isinstance(error, lmdb.Error):
             raise translate(error) from error
-
-
-class _CreationLock:
-    """Serialises the making of a database among processes; a blocking exclusive lock."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        try:
-            self._handle = open(self._path, "ab")
-        except OSError as error:
-            raise PermissionDenied("the database directory cannot be written") from error
-        if os.name != "nt":
-            import fcntl
-
-            fcntl.flock(self._handle, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        self._handle.close()
 
 
 def _in_thread(function: Callable[[], None]) -> None:

@@ -70,12 +70,12 @@ def _add(problems: list[str], found: Iterator[str | None], name: str) -> int:
 
 def _values(engine: Engine, txn: Reader) -> Iterator[str | None]:
     for name in tables.ALL:
-        for _, value in txn.raw(name):
+        for key, value in txn.raw(name):
             if not value:
                 yield None
                 continue
             try:
-                unseal(value)
+                unseal(key, value)
             except StoreCorrupt:
                 yield f"table {name}: a value fails its checksum"
                 continue

@@ -83,12 +83,12 @@ class ReadTxn:
     def get(self, table: str, key: bytes) -> bytes | None:
         """The payload under ``key``, checked, or None."""
         value = self._txn.get(key, None, self._dbs[table])
-        return None if value is None else unseal(value)
+        return None if value is None else unseal(key, value)
 
     def get_many(self, table: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The payloads of those keys that exist. Sorted keys touch fewest pages."""
         with self._txn.cursor(self._dbs[table]) as cursor:
-            return {key: unseal(value) for key, value in cursor.getmulti(keys)}
+            return {key: unseal(key, value) for key, value in cursor.getmulti(keys)}
 
     def exists(self, table: str, key: bytes) -> bool:
         return self._txn.get(key, None, self._dbs[table]) is not None
@@ -98,7 +98,7 @@ class ReadTxn:
     ) -> Iterator[tuple[bytes, bytes]]:
         """(key, payload) for start <= key < stop, in key order or reversed."""
         for key, value in self._range(table, start, stop, reverse=reverse, values=True):
-            yield key, unseal(value) if value else b""
+            yield key, unseal(key, value) if value else b""
 
     def scan_keys(
         self, table: str, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
@@ -134,7 +134,7 @@ class ReadTxn:
             for prefix in prefixes:
                 more = cursor.set_range(prefix)
                 while more and cursor.key().startswith(prefix):
-                    found.append(unseal(cursor.value()))
+                    found.append(unseal(*cursor.item()))
                     more = cursor.next()
         return found
 
@@ -149,7 +149,7 @@ class ReadTxn:
                 for key, value in islice(cursor, limit):
                     if key >= stop:
                         break
-                    found.append((key, unseal(value)))
+                    found.append((key, unseal(key, value)))
         return found
 
     def floor(self, table: str, key: bytes) -> tuple[bytes, bytes] | None:
@@ -160,7 +160,7 @@ class ReadTxn:
                     return None
             elif not cursor.last():
                 return None
-            return cursor.key(), unseal(cursor.value())
+            return cursor.key(), unseal(*cursor.item())
 
     def count(self, table: str) -> int:
         """Entries in the table."""
@@ -184,7 +184,7 @@ class WriteTxn(ReadTxn):
     __slots__ = ()
 
     def put(self, table: str, key: bytes, payload: bytes) -> None:
-        self._txn.put(key, seal(payload), db=self._dbs[table])
+        self._txn.put(key, seal(key, payload), db=self._dbs[table])
 
     def put_key(self, table: str, key: bytes) -> None:
         """Enter a key that needs no value (time index)."""
@@ -194,7 +194,7 @@ class WriteTxn(ReadTxn):
         self, table: str, items: Iterable[tuple[bytes, bytes]], *, append: bool = False
     ) -> None:
         """Enter many; sorted keys are fastest. ``append``: keys ascend past the table's last."""
-        sealed = [(key, seal(payload)) for key, payload in items]
+        sealed = [(key, seal(key, payload)) for key, payload in items]
         with self._txn.cursor(self._dbs[table]) as cursor:
             cursor.putmulti(sealed, append=append)
 
@@ -324,11 +324,12 @@ class Environment:
             raise StoreCorrupt("the store has no hash key", path=self._file)
         if sealed is None:
             with self._env.begin(write=True) as txn:
-                txn.put(_HASH_KEY, seal(os.urandom(32)), overwrite=False, db=self._dbs[tables.META])
+                made = seal(_HASH_KEY, os.urandom(32))
+                txn.put(_HASH_KEY, made, overwrite=False, db=self._dbs[tables.META])
                 sealed = txn.get(_HASH_KEY, None, self._dbs[tables.META])
         if sealed is None:
             raise StoreCorrupt("the store did not keep its hash key", path=self._file)
-        return unseal(sealed)
+        return unseal(_HASH_KEY, sealed)
 
     @contextmanager
     def transaction(self, kind: type[Txn], *, write: bool = False) -> Iterator[Txn]:

@@ -6,7 +6,8 @@ Grammar of a sealed value (all integers little-endian)::
     large   := crc32c u32 | length u32 | payload | zeros  16 + total is a multiple of 4,096
 
 A reader tells them apart by the total length alone: small iff it is at most 1,900 bytes. The
-checksum covers every byte after itself. The padding rule exists because LMDB puts a value above
+checksum covers the entry's key and every byte after itself: a key
+whose bits changed gives its value to nobody. The padding rule exists because LMDB puts a value above
 some 2,000 bytes on overflow pages of its own, 16 bytes of header included: a value that ends
 inside a page would leave the previous tenant's bytes readable behind it, and would waste what it
 does not use.
@@ -31,20 +32,20 @@ _CRC = struct.Struct("<I")
 _LENGTH = struct.Struct("<I")
 
 
-def seal(payload: bytes) -> bytes:
-    """The stored form of ``payload``."""
+def seal(key: bytes, payload: bytes) -> bytes:
+    """The stored form of ``payload`` under ``key``."""
     if len(payload) <= SMALL_PAYLOAD_MAX_BYTES:
-        return _CRC.pack(crc32c(payload)) + payload
+        return _CRC.pack(crc32c(key + payload)) + payload
     used = 8 + len(payload)
     padding = -(used + _PAGE_HEADER_BYTES) % _PAGE_BYTES
     body = b"".join((_LENGTH.pack(len(payload)), payload, bytes(padding)))
-    return _CRC.pack(crc32c(body)) + body
+    return _CRC.pack(crc32c(key + body)) + body
 
 
-def unseal(value: bytes) -> bytes:
-    """The payload of a sealed value; raises ``StoreCorrupt`` if a bit of it changed."""
+def unseal(key: bytes, value: bytes) -> bytes:
+    """The payload of a sealed value; ``StoreCorrupt`` if a bit of it or of its key changed."""
     body = value[4:]
-    if len(value) < 4 or crc32c(body) != from_bytes(value[:4], "little"):
+    if len(value) < 4 or crc32c(key + body) != from_bytes(value[:4], "little"):
         raise StoreCorrupt("a stored value fails its checksum", path="kv")
     if len(value) <= SMALL_MAX_BYTES:
         return body

@@ -3,7 +3,8 @@
     python -m tests.memdb.damage_probe PRISTINE SCRATCH  < damages  > outcomes     (JSON lines)
 
 A damage is [kind, file, argument]. An outcome is "right" (every question answered rightly), "typed"
-(some raised a ``MemdbError`` in its place) or what must never be: "wrong ...", "foreign ...",
+(some raised a ``MemdbError`` in its place), "missed" (an answer lacks something, and ``check`` says
+that the store is damaged) or what must never be: "wrong ...", "foreign ...",
 "signal ...", "hang". A crash would take the test run with it: hence the processes. They are forked
 from this one, which imports memdb and opens nothing.
 """
@@ -72,7 +73,9 @@ def probe(root: Path, *, exact: bool) -> str:
                     note(error)
                     continue
                 if answer != right:
-                    return f"wrong {name}: {str(answer)[:100]}"
+                    found = db.check()
+                    kind = "wrong" if found["ok"] else "missed"
+                    return f"{kind} {name}: {str(answer)[:100]} {found['problems'][:1]}"
             found = db.check()
             if typed and found["ok"]:
                 return f"wrong check: sees nothing, but {typed[0]}"

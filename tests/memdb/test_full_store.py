@@ -66,10 +66,10 @@ def test_no_key_holds_a_users_words(db: memdb.Database) -> None:
 def test_every_value_has_a_checksum_and_an_allowed_size(db: memdb.Database) -> None:
     with db._engine.store.read() as txn:
         for name in tables.ALL:
-            for _, value in txn.raw(name):
+            for key, value in txn.raw(name):
                 assert obeys_size_rule(value), name
                 if value:
-                    unseal(value)
+                    unseal(key, value)
 
 
 def test_the_statistics_add_up(db: memdb.Database) -> None:

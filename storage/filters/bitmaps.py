@@ -210,7 +210,7 @@ def _container(number: int, bits: bytes | bytearray) -> BitMap:
     count = int.from_bytes(bits, "little").bit_count()
     if count <= _ARRAY_MAX:
         rows = np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little"))
-        return bitmap_of((rows + (number << 16)).astype("<u4"))
+        return BitMap(array("I", (rows + (number << 16)).astype("<u4").tobytes()))
     head = struct.pack("<IIHHI", _COOKIE, 1, number, count - 1, 16)
     return BitMap.deserialize(head + bits)
 

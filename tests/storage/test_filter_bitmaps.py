@@ -149,3 +149,16 @@ def test_a_block_of_no_known_form_is_corruption(txn: WriteTxn) -> None:
     txn.put(tables.BITMAPS, PREFIX + bytes(4), b"?what")
     with pytest.raises(StoreCorrupt):
         bitmaps.load(txn, PREFIX)
+
+
+@pytest.mark.parametrize("count", [4_095, 4_096, 4_097])
+def test_a_container_of_as_many_rows_as_turn_an_array_into_bits(count: int, txn: WriteTxn) -> None:
+    """At 4,096 rows, roaring's limit between its two forms, neither may be taken for the other."""
+    rows = np.array(random.Random(3).sample(range(1 << 16), count), np.uint32)
+    assert set(bitmaps.bitmap_of(rows)) == set(rows.tolist())
+    dense = [2 * row for row in range(count)]  # kept as bits, in one chunk of 8,192 rows or two
+    bitmaps.add_rows(txn, PREFIX, dense)
+    assert any(payload[:1] == b"B" for _, payload in blocks(txn))
+    assert list(bitmaps.load(txn, PREFIX)) == dense
+    bitmaps.discard_rows(txn, PREFIX, dense[:5])
+    assert list(bitmaps.load(txn, PREFIX)) == dense[5:]

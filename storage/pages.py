@@ -114,6 +114,8 @@ def verify(path: Path, transaction: int, *, deep: bool = True) -> int:
     if meta is None:
         return 0
     cut = whole // PAGE <= meta.last_page
+    if not (deep or cut) and hasattr(mmap, "MADV_RANDOM"):
+        mapping.madvise(mmap.MADV_RANDOM)  # few pages, far apart: no reading ahead
     walk = _Walk(halves, min(whole // PAGE, meta.last_page + 1))
     walk.tree(meta.free, "the free list", deep=deep or cut)
     for root in walk.tree(meta.main, "the list of tables", deep=True):

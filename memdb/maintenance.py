@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,6 +27,8 @@ log = logging.getLogger("memdb")
 
 COLD_AFTER = timedelta(days=30)
 _RETRY_LEASE_S = 1.0
+_PAUSE_PER_WORK = 4.0
+_LONGEST_PAUSE_S = 0.5
 
 
 class Maintenance:
@@ -38,7 +41,7 @@ class Maintenance:
         self._thread: threading.Thread | None = None
         self._guard = threading.Lock()
         self._working = threading.Lock()
-        self._seen = -1
+        self._seen = self._latest = -1
         self.last_error: MemdbError | None = None
 
     def notify(self) -> None:
@@ -83,13 +86,15 @@ class Maintenance:
                 self._wake.wait(_RETRY_LEASE_S)
                 self._wake.clear()
                 continue
-            busy = False
+            busy, before, started = False, self._latest, time.monotonic()
             try:
                 if self._moved():
                     busy = self._step()
                     if not busy:
                         self._mark()
                 self.last_error = None
+                if busy and self._latest != before:
+                    self._give_way(time.monotonic() - started)
             except MemdbError as error:  # told by stats() and check(); tried again later
                 if self.last_error is None:
                     log.warning("maintenance: %s", error)
@@ -98,6 +103,14 @@ class Maintenance:
             if not busy and not self._stopping:
                 self._wake.wait(settings.MAINTENANCE_POLL_MS / 1000)
                 self._wake.clear()
+
+    def _give_way(self, worked_s: float) -> None:
+        """Somebody is writing: take a fifth of the time at most, so that an import has the rest.
+
+        The backlog stays bounded, since a step does more than what arrives meanwhile.
+        """
+        self._wake.wait(min(_LONGEST_PAUSE_S, _PAUSE_PER_WORK * worked_s))
+        self._wake.clear()
 
     def _moved(self) -> bool:
         """Whether anything was written, here or elsewhere, since all work was done."""

@@ -19,6 +19,7 @@ from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import NotFound
 from memdb.query.indexed_text import indexed_text
 from memdb.query.tokenizer import TOKENIZER_VERSION
+from memdb.space_vectors import SpaceVectors
 from memdb.storage import lookups, postings, spaces, vectors
 from memdb.storage.ids import require_id
 from memdb.storage.postings import Analysed, AnalysedBatch
@@ -26,6 +27,7 @@ from memdb.storage.records import encode
 from memdb.storage.store import Writer
 from memdb.types import Memory
 
+ENCODE_DIRECTLY_AT = 256  # two syncs of the files are worth it from about here
 SEGMENT_AT = 128  # a batch this large writes its own segment of postings
 
 
@@ -154,7 +156,24 @@ def _keep_vectors(
         space = next((s for s in spaces.spaces(txn) if s.number == number), None)
         if space is None:
             raise NotFound("the space of the vector was dropped meanwhile", hint="write it again")
-        engine.vectors(space).put_fresh(txn, its_rows, np.stack(its_vectors))
+        _keep(txn, engine, engine.vectors(space), its_rows, np.stack(its_vectors))
+
+
+def _keep(
+    txn: Writer,
+    engine: Engine,
+    space: SpaceVectors,
+    rows: list[int],
+    matrix: NDArray[np.float32],
+) -> None:
+    """A batch goes straight to the files if this process may write them; the rest is fresh."""
+    if len(rows) >= ENCODE_DIRECTLY_AT and engine.store.lease.held:
+        encoded = space.encode(matrix)
+        if encoded is not None:
+            space.write_files(txn, rows, encoded)
+            space.publish(txn, rows)
+            return
+    space.put_fresh(txn, rows, matrix)
 
 
 def twin(txn: Writer, engine: Engine, row: int, memory: Memory) -> Entry:

@@ -8,6 +8,7 @@ maintenance lease moves them into the files and deletes them here. Bytes only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +32,10 @@ def put_fresh(
     )
 
 
-def fresh_rows(txn: ReadTxn, space: int) -> list[int]:
-    start, stop = _key(space, 0), _key(space + 1, 0)
-    return [int.from_bytes(key[2:], "big") for key in txn.scan_keys(tables.VECTORS, start, stop)]
+def fresh_rows(txn: ReadTxn, space: int, at_most: int | None = None) -> list[int]:
+    """The fresh rows of a space, ascending; the first ``at_most`` of them."""
+    keys = txn.scan_keys(tables.VECTORS, _key(space, 0), _key(space + 1, 0))
+    return [int.from_bytes(key[2:], "big") for key in islice(keys, at_most)]
 
 
 def load_fresh(

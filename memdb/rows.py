@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from memdb import settings
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import NotFound
 from memdb.query.indexed_text import indexed_text
@@ -27,7 +28,6 @@ from memdb.storage.records import encode
 from memdb.storage.store import Writer
 from memdb.types import Memory
 
-ENCODE_DIRECTLY_AT = 256  # two syncs of the files are worth it from about here
 SEGMENT_AT = 128  # a batch this large writes its own segment of postings
 
 
@@ -167,7 +167,7 @@ def _keep(
     matrix: NDArray[np.float32],
 ) -> None:
     """A batch goes straight to the files if this process may write them; the rest is fresh."""
-    if len(rows) >= ENCODE_DIRECTLY_AT and engine.store.lease.held:
+    if len(rows) >= settings.ENCODE_DIRECTLY_AT and engine.store.lease.held:
         encoded = space.encode(matrix)
         if encoded is not None:
             space.write_files(txn, rows, encoded)

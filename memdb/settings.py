@@ -32,6 +32,7 @@ MAX_SAFE_INTEGER: Final = (1 << 53) - 1  # I-JSON, RFC 7493 section 2.2
 MAP_SIZE_BYTES: Final = 64 << 30  # sparse: address space, not disk
 RUN_ROWS: Final = 1 << 16  # row ids are handed to spaces in runs of one roaring container
 FRESH_VECTORS_MAX: Final = 4096
+ENCODE_DIRECTLY_AT: Final = 256  # vectors of one batch worth two syncs of the files at once
 ENCODE_AT: Final = 512  # fresh vectors of a trained space that are worth a batch
 FRESH_POSTINGS_MAX: Final = 256
 BLOB_THRESHOLD_BYTES: Final = 64 << 10

@@ -43,6 +43,7 @@ def low_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FRESH_VECTORS_MAX", 12)
     monkeypatch.setattr(limits, "FRESH_POSTINGS_MAX", 8)
     monkeypatch.setattr(limits, "ENCODE_AT", 4)
+    monkeypatch.setattr(limits, "ENCODE_DIRECTLY_AT", 32)
 
 
 class Entry:

@@ -21,7 +21,6 @@ from memdb.admin import Admin
 from memdb.errors import InvalidArgument, NotFound
 from memdb.files import Files
 from memdb.history import History
-from memdb.pipeline import Pipeline
 from memdb.profile import Profile
 from memdb.progress import Progress, reporting
 from memdb.reader import MemoryReader
@@ -134,34 +133,17 @@ class Database:
         pending: list[Draft] = []
         total = len(items) if isinstance(items, Sequence) else None
         check = self._checker()
-        with (
-            reporting(progress, total, "remembering") as report,
-            Pipeline[builtins.list[Written]]() as pipeline,
-        ):
+        with reporting(progress, total, "remembering") as report:
             for item in items:
                 pending.append(check({"text": item} if isinstance(item, str) else item))
                 if len(pending) == batch:
-                    written.extend(pipeline.put(self._batch(pending, on_conflict)) or ())
+                    written.extend(self._write(pending, on_conflict=on_conflict))
                     pending, check = [], self._checker()
                     report(len(written))
             if pending:
-                written.extend(pipeline.put(self._batch(pending, on_conflict)) or ())
-            written.extend(pipeline.drain() or ())
+                written.extend(self._write(pending, on_conflict=on_conflict))
             report(len(written))
         return written
-
-    def _batch(
-        self, drafts: Sequence[Draft], on_conflict: str
-    ) -> Callable[[], builtins.list[Written]]:
-        """Prepare a batch now; the result commits it."""
-        insertion = self._writer.insertion(drafts, on_conflict=on_conflict)
-
-        def commit() -> builtins.list[Written]:
-            written = self._engine.store.write(insertion)
-            self._maintenance.notify()
-            return written
-
-        return commit
 
     def update(self, id: str, **fields: Any) -> Written:
         """Change fields of a memory; the version before stays under ``versions``.

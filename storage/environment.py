@@ -21,7 +21,7 @@ import lmdb
 from memdb import settings
 from memdb.errors import MemdbError, PermissionDenied, StoreCorrupt, StoreFull
 from memdb.storage import pages, tables
-from memdb.storage.values import seal, unseal
+from memdb.storage.values import seal, seal_many, unseal
 
 _HASH_KEY = b"hash_key"
 _WALKED_AT_OPEN_BYTES = 16 << 20  # some 20 ms; a larger file is walked by ``check``
@@ -194,7 +194,7 @@ class WriteTxn(ReadTxn):
         self, table: str, items: Iterable[tuple[bytes, bytes]], *, append: bool = False
     ) -> None:
         """Enter many; sorted keys are fastest. ``append``: keys ascend past the table's last."""
-        sealed = [(key, seal(key, payload)) for key, payload in items]
+        sealed = seal_many(items)
         with self._txn.cursor(self._dbs[table]) as cursor:
             cursor.putmulti(sealed, append=append)
 

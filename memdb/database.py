@@ -12,6 +12,7 @@ import builtins
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -21,6 +22,7 @@ from memdb.admin import Admin
 from memdb.errors import InvalidArgument, NotFound
 from memdb.files import Files
 from memdb.history import History
+from memdb.pauses import collection_paused
 from memdb.profile import Profile
 from memdb.progress import Progress, reporting
 from memdb.reader import MemoryReader
@@ -130,19 +132,15 @@ class Database:
         """
         validate.integer(batch, "batch", 1, 1 << 16)
         written: list[Written] = []
-        pending: list[Draft] = []
         total = len(items) if isinstance(items, Sequence) else None
-        check = self._checker()
+        iterator = iter(items)
         with reporting(progress, total, "remembering") as report:
-            for item in items:
-                pending.append(check({"text": item} if isinstance(item, str) else item))
-                if len(pending) == batch:
-                    written.extend(self._write(pending, on_conflict=on_conflict))
-                    pending, check = [], self._checker()
-                    report(len(written))
-            if pending:
-                written.extend(self._write(pending, on_conflict=on_conflict))
-            report(len(written))
+            while chunk := list(islice(iterator, batch)):
+                with collection_paused():
+                    check = self._checker()
+                    drafts = [check({"text": i} if isinstance(i, str) else i) for i in chunk]
+                    written.extend(self._write(drafts, on_conflict=on_conflict))
+                report(len(written))
         return written
 
     def update(self, id: str, **fields: Any) -> Written:

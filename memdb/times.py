@@ -124,6 +124,14 @@ def parse_time(value: object, *, zone: tzinfo, field: str) -> TimeSpan:
 
 
 def _parse_text(text: str, zone: tzinfo, field: str) -> TimeSpan:
+    # The form programs write, down to the second and with its offset: no need for the grammar.
+    if len(text) >= 20 and text[10] == "T" and text[16] == ":" and text[4] == text[7] == "-":
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:  # not quite that form: the grammar decides, and says what is wrong
+            moment = None
+        if moment is not None and moment.tzinfo is not None:
+            return _instant(moment, zone, field)
     if len(text) > 64:
         _refuse_text(field)
     basic = _BASIC.fullmatch(text.strip())

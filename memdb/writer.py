@@ -105,9 +105,12 @@ class MemoryWriter:
         now = self._engine.now()
         entries = self.prepare(drafts, now)
 
+        given = [(entry.memory, entry.raw_id) for entry in entries]
+
         def run(txn: Writer) -> list[Written]:
-            fresh = [entry.copy() for entry in entries]
-            return _Insertion(txn, self._engine, now, on_conflict, dedup, by_id).run(fresh)
+            for entry, (memory, raw_id) in zip(entries, given, strict=True):
+                entry.memory, entry.raw_id = memory, raw_id  # an earlier run may have changed it
+            return _Insertion(txn, self._engine, now, on_conflict, dedup, by_id).run(entries)
 
         return run
 

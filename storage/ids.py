@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from datetime import datetime
+from functools import lru_cache
 
 from memdb.errors import InvalidArgument
 from memdb.types import to_micros
@@ -25,13 +26,28 @@ _DIGITS = bytes(
     for byte, digit in enumerate(_DIGITS)
 )
 _RANDOM_BITS = 80
+_LOW = (1 << _RANDOM_BITS) - 1
+_SHIFTS = range(70, -1, -10)
 _RANDOM_AHEAD = 512  # ids' worth of random bytes asked of the system at a time
 
 
 def format_id(raw: bytes) -> str:
     """The 26 characters of 16 bytes."""
-    number = int.from_bytes(raw, "big")
-    return "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
+    return format_number(int.from_bytes(raw, "big"))
+
+
+@lru_cache(16)
+def _time_part(millis_bits: int) -> str:
+    """The first ten characters, which the ids of one batch share."""
+    return "".join([_PAIRS[(millis_bits >> shift) & 1023] for shift in range(40, -1, -10)])
+
+
+def format_number(number: int) -> str:
+    """The 26 characters of 128 bits."""
+    low = number & _LOW
+    return _time_part(number >> _RANDOM_BITS) + "".join(
+        [_PAIRS[(low >> shift) & 1023] for shift in _SHIFTS]
+    )
 
 
 def parse_id(text: str) -> bytes | None:
@@ -63,13 +79,14 @@ class IdMaker:
         self._process = 0
 
     def __call__(self, now: datetime) -> str:
-        stamp = max(0, to_micros(now) // 1000) << _RANDOM_BITS
+        millis = max(0, to_micros(now) // 1000)
         with self._guard:
-            fresh = stamp | self._random_bits() >> 1
-            self._last = (
-                fresh if fresh >> _RANDOM_BITS > self._last >> _RANDOM_BITS else self._last + 1
-            )
-            return format_id(self._last.to_bytes(16, "big"))
+            if millis > self._last >> _RANDOM_BITS:
+                self._last = millis << _RANDOM_BITS | self._random_bits() >> 1
+            else:
+                self._last += 1
+            number = self._last
+        return format_number(number)
 
     def _random_bits(self) -> int:
         """80 random bits. A forked child must not repeat what its parent will use."""

@@ -8,8 +8,8 @@ Grammar of a sealed value (all integers little-endian)::
 A reader tells them apart by the total length alone: small iff it is at most 1,900 bytes. The
 checksum covers the entry's key and every byte after itself: a key whose bits changed gives its
 value to nobody. The padding rule exists because LMDB puts a value above some 2,000 bytes on
-overflow pages of its own, 16 bytes of header included: a value that ends inside a page would leave the previous tenant's bytes readable behind it, and would waste what it
-does not use.
+overflow pages of its own, 16 bytes of header included: a value that ends inside a page would leave
+the previous tenant's bytes readable behind it, and would waste what it does not use.
 
 This file knows nothing of tables or transactions.
 """

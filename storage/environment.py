@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import blake2b
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,35 +97,39 @@ class ReadTxn:
         self, table: str, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """(key, payload) for start <= key < stop, in key order or reversed."""
-        for key, value in self._range(table, start, stop, reverse=reverse, values=True):
-            yield key, unseal(key, value) if value else b""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            for key, value in self._range(cursor, start, stop, reverse=reverse, values=True):
+                yield key, unseal(key, value) if value else b""
 
     def scan_keys(
         self, table: str, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[bytes]:
         """Keys alone for start <= key < stop; no value is read."""
-        for key, _ in self._range(table, start, stop, reverse=reverse, values=False):
-            yield key
-
-    def _range(
-        self, table: str, start: bytes, stop: bytes | None, *, reverse: bool, values: bool
-    ) -> Iterator[tuple[bytes, bytes]]:
         with self._txn.cursor(self._dbs[table]) as cursor:
-            if reverse:
-                found = cursor.set_range(stop) if stop is not None else False
-                found = cursor.prev() if found else cursor.last()
-                if not found:
-                    return
-                entries = cursor.iterprev(keys=True, values=values)
-            else:
-                if not (cursor.set_range(start) if start else cursor.first()):
-                    return
-                entries = cursor.iternext(keys=True, values=values)
-            for entry in entries:
-                key, value = entry if values else (entry, b"")
-                if (key < start) if reverse else (stop is not None and key >= stop):
-                    return
-                yield key, value
+            yield from self._range(cursor, start, stop, reverse=reverse, values=False)
+
+    @staticmethod
+    def _range(
+        cursor: Any, start: bytes, stop: bytes | None, *, reverse: bool, values: bool
+    ) -> Iterator[Any]:
+        """The cursor's entries inside the bounds, as LMDB's own iterator cut off: no Python a step."""
+        if reverse:
+            found = cursor.set_range(stop) if stop is not None else False
+            found = cursor.prev() if found else cursor.last()
+            entries = cursor.iterprev(keys=True, values=values)
+            if not found:
+                return iter(())
+            if values:
+                return takewhile(lambda entry: entry[0] >= start, entries)
+            return takewhile(start.__le__, entries)
+        if not (cursor.set_range(start) if start else cursor.first()):
+            return iter(())
+        entries = cursor.iternext(keys=True, values=values)
+        if stop is None:
+            return iter(entries)
+        if values:
+            return takewhile(lambda entry: entry[0] < stop, entries)
+        return takewhile(stop.__gt__, entries)
 
     def prefixed(self, table: str, prefixes: Iterable[bytes]) -> list[bytes]:
         """The payloads of all keys that begin with one of ``prefixes``, by one cursor."""

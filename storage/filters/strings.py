@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
@@ -187,13 +186,10 @@ def find(
 
 
 def _is_most(txn: ReadTxn, field: int, start: bytes, stop: bytes) -> bool:
-    if (
-        sum(1 for _ in islice(txn.scan_keys(tables.NAMES, start, stop), _MANY_BLOCKS))
-        < _MANY_BLOCKS
-    ):
+    inside = len(list(txn.scan_keys(tables.NAMES, start, stop)))
+    if inside < _MANY_BLOCKS:
         return False
-    inside = sum(1 for _ in txn.scan_keys(tables.NAMES, start, stop))
-    return 2 * inside > sum(1 for _ in _labels(txn, field))
+    return 2 * inside > len(list(txn.scan_keys(tables.NAMES, _key(field, 0), _key(field + 1, 0))))
 
 
 def scan(txn: ReadTxn, field: int) -> Iterator[Entry]:

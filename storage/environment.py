@@ -112,7 +112,7 @@ class ReadTxn:
     def _range(
         cursor: Any, start: bytes, stop: bytes | None, *, reverse: bool, values: bool
     ) -> Iterator[Any]:
-        """The cursor's entries inside the bounds, as LMDB's own iterator cut off: no Python a step."""
+        """The entries inside the bounds: LMDB's own iterator, cut off, with no Python a key."""
         if reverse:
             found = cursor.set_range(stop) if stop is not None else False
             found = cursor.prev() if found else cursor.last()

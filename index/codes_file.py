@@ -1,10 +1,10 @@
-"""codes.bin: what a scan reads. Sign codes in blocks of 8 rows, word-major, factors apart.
+"""codes.bin: what a scan reads. Sign codes in blocks of 32 rows, byte-major, factors apart.
 
     codes.bin := header | group...
     fields    := dim u32 | metric u8 | code bits u8 | 0 u16 | epoch u32 | 0 u32 | seed u64
                  | centre f32[dim], rotated
-    group     := block[512] | offset f32[4096] | slope f32[4096]
-    block     := u64[words][8], little-endian: word w of each of 8 rows
+    group     := block[128] | offset f32[4096] | slope f32[4096]
+    block     := u8[8 words][32]: byte b of each of 32 rows
 
 The body holds whole groups. All of it is derived from the records: losing this file costs speed,
 and ``FlatIndex.rebuild_codes`` makes it again. This file knows no distances.
@@ -26,6 +26,7 @@ from memdb.index.protocol import Encoded, SpaceSpec
 
 NAME = "codes.bin"
 MAGIC = b"MDBCODES"
+VERSION = 2
 _FIELDS = struct.Struct("<IBBHIIQ")
 _REBUILD = "the vectors are safe: run `memdb check --repair` to make the codes again"
 
@@ -35,15 +36,19 @@ def _pack_fields(spec: SpaceSpec, centre: NDArray[np.float32]) -> bytes:
     return _FIELDS.pack(*fixed) + centre.astype("<f4").tobytes()
 
 
+class CodesOutdated(StoreCorrupt):
+    """An earlier memdb wrote the codes: nothing is damaged, they are to be made again."""
+
+
 class CodesFile:
     """An open codes.bin of one space."""
 
     def __init__(self, directory: Path, spec: SpaceSpec, *, writable: bool) -> None:
         self.dim = spec.dim
-        self._words = layout.words_of(spec.dim)
+        self._code_bytes = 8 * layout.words_of(spec.dim)
         self._group_bytes = layout.group_bytes(spec.dim)
         self._wanted = (spec.dim, layout.METRICS[spec.metric], spec.code_bits)
-        self.file = files.MappedFile(directory / NAME, MAGIC, writable=writable)
+        self.file = files.MappedFile(directory / NAME, MAGIC, writable=writable, version=VERSION)
         try:
             self._load_fields()
         except BaseException:
@@ -60,7 +65,7 @@ class CodesFile:
         """Write a whole file with these slots, ascending, in place of any older one."""
         size = layout.group_bytes(spec.dim)
         with files.replacing(directory / NAME) as handle:
-            head = files.seal_header(MAGIC, _pack_fields(spec, centre))
+            head = files.seal_header(MAGIC, _pack_fields(spec, centre), VERSION)
             handle.write(head)
             for slots, part in encoded:
                 for number in np.unique(slots // GROUP_ROWS):
@@ -75,6 +80,8 @@ class CodesFile:
 
     def _load_fields(self) -> None:
         fields = self.file.fields
+        if self.file.version != VERSION:
+            raise CodesOutdated(f"{NAME} has an older layout", path=str(self.file.path))
         if len(fields) != _FIELDS.size + 4 * self.dim:
             raise self.corrupt("has fields of another length")
         dim, metric, bits, _, epoch, _, seed = _FIELDS.unpack_from(fields)
@@ -129,12 +136,12 @@ class CodesFile:
         rows = slots[chosen] % GROUP_ROWS
         start = number * self._group_bytes
         lowest, highest = int(rows[0]) // BLOCK_ROWS, int(rows[-1]) // BLOCK_ROWS + 1
-        block_bytes = 8 * BLOCK_ROWS * self._words
+        block_bytes = BLOCK_ROWS * self._code_bytes
         factors = GROUP_BLOCKS * block_bytes
         ranges = [(lowest * block_bytes, highest * block_bytes)]
         for array in range(2):
             base = factors + array * 4 * GROUP_ROWS
-            ranges.append((base + 32 * lowest, base + 32 * highest))
+            ranges.append((base + 4 * BLOCK_ROWS * lowest, base + 4 * BLOCK_ROWS * highest))
         body = np.zeros(self._group_bytes, np.uint8)
         for low, high in ranges:
             body[low:high] = self.file.body[start + low : start + high]
@@ -144,9 +151,9 @@ class CodesFile:
 
     def read(
         self, slots: NDArray[np.uint32]
-    ) -> tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.float32]]:
-        """Codes (n, words), offsets and slopes (n,) of slots within the capacity."""
-        codes = np.empty((len(slots), self._words), np.uint64)
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
+        """Codes (n, bytes), offsets and slopes (n,) of slots within the capacity."""
+        codes = np.empty((len(slots), self._code_bytes), np.uint8)
         factors = np.empty((2, len(slots)), np.float32)
         groups = self.groups
         for number in np.unique(slots // GROUP_ROWS):

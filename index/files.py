@@ -55,9 +55,9 @@ def header_bytes(fields: bytes) -> int:
     return -(-(_FIXED.size + len(fields) + _CRC.size) // PAGE_BYTES) * PAGE_BYTES
 
 
-def seal_header(magic: bytes, fields: bytes) -> bytes:
+def seal_header(magic: bytes, fields: bytes, version: int = VERSION) -> bytes:
     size = header_bytes(fields)
-    head = _FIXED.pack(magic, VERSION, size, len(fields)) + fields
+    head = _FIXED.pack(magic, version, size, len(fields)) + fields
     return (head + _CRC.pack(crc32c(head))).ljust(size, b"\0")
 
 
@@ -96,9 +96,11 @@ class MappedFile:
     ``body`` is replaced as a whole by ``refresh``; hold on to one value of it during a search.
     """
 
-    def __init__(self, path: Path, magic: bytes, *, writable: bool) -> None:
+    def __init__(self, path: Path, magic: bytes, *, writable: bool, version: int = VERSION) -> None:
         self.path = path
+        self.version = 0
         self._magic = magic
+        self._newest = version
         self._writable = writable
         self._descriptor = -1
         self._guard = threading.Lock()  # searches of several threads refresh as they need
@@ -129,7 +131,7 @@ class MappedFile:
         if len(head) < _FIXED.size or head[:8] != self._magic:
             raise self.corrupt("has no header of its kind")
         _, version, size, length = _FIXED.unpack_from(head)
-        if version > VERSION:
+        if version > self._newest:
             raise FormatTooNew(f"{self.path.name} was written by a later memdb")
         if size > 1 << 20 or size != header_bytes(bytes(min(length, 1 << 20))):
             raise self.corrupt("has a damaged header")
@@ -141,6 +143,7 @@ class MappedFile:
         end = _FIXED.size + length
         if crc32c(head[:end]) != _CRC.unpack_from(head, end)[0]:
             raise self.corrupt("has a header that fails its checksum")
+        self.version = version
         return head[_FIXED.size : end], size
 
     def _map(self) -> None:

@@ -2,7 +2,8 @@
 
 A search estimates all allowed distances from one-bit codes, keeps a shortlist of ``effort`` slots
 and orders it by the distances of the lasting records. A small allowed set skips the estimate and
-is exact. Inserting and deleting touch only the slots concerned. It owns one directory and knows
+is exact (``planner`` decides). Spaces of 2 bits a coordinate or fewer have no codes: their records
+are scanned. Inserting and deleting touch only the slots concerned. It owns one directory and knows
 nothing of records, rows or LMDB; ``protocol.py`` says how a change becomes visible.
 """
 
@@ -18,9 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 from memdb import settings
 from memdb.errors import InvalidArgument, NotFound, StoreCorrupt
 from memdb.index import layout
+from memdb.index.calibration import Calibration, default_calibration
 from memdb.index.codes_file import NAME as CODES_NAME
-from memdb.index.codes_file import CodesFile
+from memdb.index.codes_file import CodesFile, CodesOutdated
 from memdb.index.kernels import Kernels, default_kernels
+from memdb.index.planner import SearchPlan, plan_search
 from memdb.index.protocol import (
     NO_SLOT,
     Change,
@@ -34,9 +37,6 @@ from memdb.index.records_file import NAMES as RECORDS_NAMES
 from memdb.index.records_file import RecordsFile
 from memdb.index.slots import SlotSet
 
-DEFAULT_EFFORT = 200
-_EFFORT_PER_RESULT = 4
-_EXACT_BELOW = 256  # refining this many costs less than estimating and is exact
 _PART = 4096  # vectors worked on at a time
 
 
@@ -56,6 +56,7 @@ class FlatIndex:
         writable: bool,
         threads: int = 1,
         kernels: Kernels | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         if threads < 1:
             raise InvalidArgument("threads must be at least 1", field="threads")
@@ -63,6 +64,7 @@ class FlatIndex:
         self.codes_problem: StoreCorrupt | None = None
         self.kernels = kernels or default_kernels()
         self._spec = spec
+        self._calibration = calibration
         self._writable = writable
         self._threads = threads
         self._quantiser = Quantiser(spec, self.kernels)
@@ -85,6 +87,8 @@ class FlatIndex:
     def _open_codes(self) -> None:
         path = self.directory / CODES_NAME
         self.codes_problem = None
+        if not self._spec.has_codes:
+            return
         try:
             if path.exists():
                 self._codes = CodesFile(self.directory, self._spec, writable=self._writable)
@@ -117,12 +121,17 @@ class FlatIndex:
 
     @property
     def trained(self) -> bool:
-        return self._codes is not None
+        return self._codes is not None if self._spec.has_codes else self._spec.epoch > 0
+
+    @property
+    def codes_outdated(self) -> bool:
+        """Whether an earlier memdb wrote the codes; ``rebuild_codes`` makes them again."""
+        return isinstance(self.codes_problem, CodesOutdated)
 
     def refresh(self, spec: SpaceSpec | None = None) -> None:
         """See what another process wrote: growth, or files that took the place of others."""
         if spec is not None:
-            if replace(spec, epoch=0) != replace(self._spec, epoch=0):
+            if replace(spec, epoch=0, shortlist=0) != replace(self._spec, epoch=0, shortlist=0):
                 raise InvalidArgument("only the epoch of a space changes", field="spec")
             self._spec = spec
         if self._records is None:
@@ -154,7 +163,7 @@ class FlatIndex:
         """
         self._need_writable()
         records = self._quantiser.to_records(as_vectors(sample, self._spec.dim, field="sample"))
-        return self._write_codes(self._quantiser.centre(records), encoded or SlotSet.empty())
+        return self._write_codes(records, encoded or SlotSet.empty())
 
     def rebuild_codes(self, encoded: SlotSet) -> SpaceSpec:
         """Make codes.bin again from the records of the slots in use; the epoch is raised.
@@ -164,11 +173,17 @@ class FlatIndex:
         self._need_writable()
         slots = encoded.array
         sample = self._need_records().read(slots[:: max(1, len(slots) // _PART)])
-        return self._write_codes(self._quantiser.centre(sample), encoded)
+        return self._write_codes(sample, encoded)
 
-    def _write_codes(self, centre: NDArray[np.float32], encoded: SlotSet) -> SpaceSpec:
+    def _write_codes(self, sample: NDArray[np.uint8], encoded: SlotSet) -> SpaceSpec:
+        """New codes about the centre of ``sample`` (n, record bytes); measures the shortlist."""
         known = max(self._spec.epoch, self._codes.epoch if self._codes else 0)
-        spec = replace(self._spec, epoch=known + 1)
+        if not self._spec.has_codes:
+            self._spec = replace(self._spec, epoch=known + 1)
+            return self._spec
+        centre = self._quantiser.centre(sample)
+        shortlist = self._quantiser.shortlist(sample, centre)
+        spec = replace(self._spec, epoch=known + 1, shortlist=shortlist)
 
         def parts() -> Iterator[tuple[NDArray[np.uint32], Encoded]]:
             # Cut where groups end, so that each group is written once.
@@ -192,28 +207,34 @@ class FlatIndex:
 
         Raises ``InvalidArgument``, ``DimensionMismatch``.
         """
-        codes = self._need_codes()
+        epoch, centre = self._epoch_and_centre()
         given = as_vectors(vectors, self._spec.dim)
         parts = [
             self._quantiser.encode(
-                self._quantiser.to_records(given[first : first + _PART]), codes.centre, codes.epoch
+                self._quantiser.to_records(given[first : first + _PART]), centre, epoch
             )
             for first in range(0, max(1, len(given)), _PART)
         ]
         if len(parts) == 1:
             return parts[0]
         return Encoded(
-            codes.epoch,
+            epoch,
             np.concatenate([part.records for part in parts]),
             np.concatenate([part.codes for part in parts]),
             np.concatenate([part.offsets for part in parts]),
             np.concatenate([part.slopes for part in parts]),
         )
 
+    def _epoch_and_centre(self) -> tuple[int, NDArray[np.float32]]:
+        if not self._spec.has_codes and self.trained:
+            return self._spec.epoch, _NOTHING
+        codes = self._need_codes()
+        return codes.epoch, codes.centre
+
     def prepare(self, slots: ArrayLike, encoded: Encoded) -> Change:
         """Write records, then codes, at slots that nobody reads yet; durable on return."""
         self._need_writable()
-        codes, records = self._need_codes(), self._need_records()
+        (epoch, centre), records = self._epoch_and_centre(), self._need_records()
         chosen = as_slots(slots)
         if len(chosen) != len(encoded):
             raise InvalidArgument("as many slots as vectors are needed", field="slots")
@@ -221,21 +242,22 @@ class FlatIndex:
         ordered = chosen[order]
         if len(ordered) and (ordered[1:] == ordered[:-1]).any():
             raise InvalidArgument("a slot is given twice", field="slots")
-        if encoded.epoch != codes.epoch:  # trained again meanwhile: the record still holds
-            encoded = self._quantiser.encode(encoded.records, codes.centre, codes.epoch)
+        if encoded.epoch != epoch:  # trained again meanwhile: the record still holds
+            encoded = self._quantiser.encode(encoded.records, centre, epoch)
         sorted_records = np.ascontiguousarray(encoded.records[order])
         records.write(ordered, sorted_records)
-        codes.write(
-            ordered,
-            Encoded(
-                encoded.epoch,
-                sorted_records,
-                encoded.codes[order],
-                encoded.offsets[order],
-                encoded.slopes[order],
-            ),
-        )
-        return Change(ordered, codes.epoch)
+        if self._codes is not None:
+            self._codes.write(
+                ordered,
+                Encoded(
+                    epoch,
+                    sorted_records,
+                    encoded.codes[order],
+                    encoded.offsets[order],
+                    encoded.slopes[order],
+                ),
+            )
+        return Change(ordered, epoch)
 
     def publish(self, change: Change) -> None:
         """After the caller's commit: this process sees the change."""
@@ -274,38 +296,59 @@ class FlatIndex:
         """The min(k, allowed.count) nearest of ``allowed`` to each of (q, dim) queries.
 
         Returns (q, k) slots padded with 2**32 - 1 and (q, k) float32 distances, ascending, padded
-        with +inf; equal distances are in slot order. ``effort``: how many are re-scored, 200 or
-        4 k unless told; recall grows with it. ``exact`` re-scores all of them.
+        with +inf; equal distances are in slot order. ``effort``: how many are re-scored, as many
+        as training measured unless told; recall grows with it. ``exact`` re-scores all of them.
         """
         given = as_vectors(queries, self._spec.dim, field="queries")
-        if not 1 <= k <= settings.MAX_K:
-            raise InvalidArgument(f"k must be in 1 ... {settings.MAX_K}", field="k")
-        if effort is not None and effort < 1:
-            raise InvalidArgument("effort must be at least 1", field="effort")
+        _check_search(k, effort)
         slots = np.full((len(given), k), NO_SLOT, np.uint32)
         distances = np.full((len(given), k), np.inf, np.float32)
         found = min(k, allowed.count)
         if not found or not len(given):
             return slots, distances
         records, codes = self._files_for(allowed)
-        keep = max(k, effort or max(DEFAULT_EFFORT, _EFFORT_PER_RESULT * k))
-        scanned = codes is not None and not exact and allowed.count > max(keep, _EXACT_BELOW)
+        plan = self._plan(allowed, k, effort, exact, codes)
+        scanned = codes if plan.name in ("scan", "gather") else None
         slots[:, :found], distances[:, :found], bad = self.kernels.search(
-            groups=codes.groups if codes is not None and scanned else None,
+            groups=scanned.groups if scanned is not None else None,
             records=records.records,
             metric=layout.METRICS[self._spec.metric],
             precision=self._quantiser.precision,
             queries=self._quantiser.queries(given),
             signs=self._quantiser.signs,
-            centre=codes.centre if codes is not None else _NOTHING,
+            centre=scanned.centre if scanned is not None else _NOTHING,
             allowed=allowed.bitset,
             k=found,
-            keep=min(keep, allowed.count),
+            keep=plan.rescored,
             threads=self._threads,
+            rough=plan.name == "records",
         )
         if bad >= 0:
             raise records.damaged(bad)
         return slots, distances
+
+    def plan(
+        self, allowed: SlotSet, k: int, *, effort: int | None = None, exact: bool = False
+    ) -> SearchPlan:
+        """What ``search`` with the same arguments does, a query."""
+        _check_search(k, effort)
+        codes = self._files_for(allowed)[1] if allowed else self._codes
+        return self._plan(allowed, k, effort, exact, codes)
+
+    def _plan(
+        self, allowed: SlotSet, k: int, effort: int | None, exact: bool, codes: CodesFile | None
+    ) -> SearchPlan:
+        if self._calibration is None:
+            self._calibration = default_calibration()
+        return plan_search(
+            self._spec,
+            allowed,
+            k,
+            effort=effort,
+            exact=exact,
+            codes=codes is not None,
+            calibration=self._calibration,
+        )
 
     def _files_for(self, allowed: SlotSet) -> tuple[RecordsFile, CodesFile | None]:
         """The open files, both long enough for ``allowed``."""
@@ -338,7 +381,7 @@ class FlatIndex:
             return slots, np.empty(0, np.float32)
         records, _ = self._files_for(allowed)
         prepared = self._quantiser.queries(given)
-        if self._quantiser.precision == layout.INT8:
+        if self._quantiser.precision not in (layout.FLOAT16, layout.BITS):
             prepared = self.kernels.rotate(prepared, self._quantiser.signs)
         distances, bad = self.kernels.rescore(
             records.records,
@@ -363,7 +406,7 @@ class FlatIndex:
         """
         chosen = as_slots(slots)
         records = self._need_records()
-        if self.codes_problem is not None:
+        if self.codes_problem is not None and not self.codes_outdated:
             raise self.codes_problem
         for first in range(0, len(chosen), _PART):
             part = chosen[first : first + _PART]
@@ -375,8 +418,13 @@ class FlatIndex:
                 raise codes.corrupt(f"ends before slot {int(part.max())}")
             wanted = self._quantiser.encode(stored, codes.centre, codes.epoch)
             found, offsets, slopes = codes.read(part)
-            # Kernels of another machine sum in another order: the last bits may differ.
-            same = (found == wanted.codes).mean(axis=1) >= 0.5
+            # Kernels of another machine sum in another order: the sign of next to nothing may
+            # differ, and the last bits of factors.
+            residuals = np.abs(self._quantiser.residuals(stored, codes.centre))
+            sure = np.ones((len(part), 8 * found.shape[1]), np.bool_)
+            sure[:, : self._spec.dim] = residuals > 1e-4 * residuals.max(axis=1, keepdims=True)
+            flipped = np.unpackbits(found ^ wanted.codes, axis=1, bitorder="little")
+            same = ~(sure & (flipped > 0)).any(axis=1)
             same &= np.isclose(offsets, wanted.offsets, rtol=1e-3, atol=1e-6)
             same &= np.isclose(slopes, wanted.slopes, rtol=1e-3, atol=1e-6)
             if not same.all():
@@ -393,6 +441,13 @@ class FlatIndex:
             "record_bytes": records.size if records else 0,
             "epoch": self._spec.epoch,
         }
+
+
+def _check_search(k: int, effort: int | None) -> None:
+    if not 1 <= k <= settings.MAX_K:
+        raise InvalidArgument(f"k must be in 1 ... {settings.MAX_K}", field="k")
+    if effort is not None and effort < 1:
+        raise InvalidArgument("effort must be at least 1", field="effort")
 
 
 _NOTHING = np.zeros(0, np.float32)

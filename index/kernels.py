@@ -38,8 +38,15 @@ class Kernels(Protocol):
         """(n, words): bit i of a row is set where its coordinate i is not negative."""
         ...
 
-    def quantise_queries(self, queries: Floats) -> tuple[NDArray[np.uint64], Floats]:
-        """(n, 4, words) bit planes and (n,) deltas: x is about delta * (2 * level - 15)."""
+    def quantise_packed(self, precision: int, x: Floats) -> tuple[Bytes, Floats, Floats]:
+        """(n, bytes) payloads of levels, (n,) scales and (n,) lengths.
+
+        <x, q> is about scale * <numbers, q>, without bias (``reference.unpack`` has the numbers).
+        """
+        ...
+
+    def query_tables(self, queries: Floats) -> tuple[Bytes, Floats, Floats]:
+        """(n, 2 * bytes, 16) entries, (n,) bases and (n,) steps: see ``reference``."""
         ...
 
     def seal(self, records: Bytes, slots: Slots) -> None:
@@ -54,8 +61,9 @@ class Kernels(Protocol):
         self,
         groups: Bytes,
         dim: int,
-        planes: NDArray[np.uint64],
-        delta: float,
+        entries: Bytes,
+        base: float,
+        step: float,
         allowed: Bytes,
         keep: int,
     ) -> tuple[Slots, Floats]:
@@ -92,11 +100,14 @@ class Kernels(Protocol):
         k: int,
         keep: int,
         threads: int,
+        rough: bool = False,
     ) -> tuple[Slots, Floats, int]:
         """(q, k) nearest allowed slots, their distances, and a damaged slot or -1.
 
-        ``groups`` None scores every allowed record; else the best ``keep`` by estimate.
-        k is at most the number of allowed slots.
+        The best ``keep`` by estimate are scored from their records. The estimate comes from the
+        codes in ``groups``; where that is None and ``rough`` is set, from the records themselves,
+        unchecked; otherwise there is none and every allowed record is scored. k is at most the
+        number of allowed slots.
         """
         ...
 
@@ -124,12 +135,19 @@ class NativeKernels:
         self._native.sign_codes(residuals, codes)
         return codes
 
-    def quantise_queries(self, queries: Floats) -> tuple[NDArray[np.uint64], Floats]:
+    def quantise_packed(self, precision: int, x: Floats) -> tuple[Bytes, Floats, Floats]:
+        n, dim = x.shape
+        payload = np.empty((n, layout.payload_bytes(dim, precision)), np.uint8)
+        scales, norms = np.empty(n, np.float32), np.empty(n, np.float32)
+        self._native.quantise_packed(precision, x, payload, scales, norms)
+        return payload, scales, norms
+
+    def query_tables(self, queries: Floats) -> tuple[Bytes, Floats, Floats]:
         n, dim = queries.shape
-        planes = np.empty((n, layout.QUERY_BITS, layout.words_of(dim)), np.uint64)
-        deltas = np.empty(n, np.float32)
-        self._native.quantise_queries(queries, planes, deltas)
-        return planes, deltas
+        entries = np.empty((n, 16 * layout.words_of(dim), 16), np.uint8)
+        bases, steps = np.empty(n, np.float32), np.empty(n, np.float32)
+        self._native.query_tables(queries, entries, bases, steps)
+        return entries, bases, steps
 
     def seal(self, records: Bytes, slots: Slots) -> None:
         self._native.seal(self._level, records, slots)
@@ -141,13 +159,16 @@ class NativeKernels:
         self,
         groups: Bytes,
         dim: int,
-        planes: NDArray[np.uint64],
-        delta: float,
+        entries: Bytes,
+        base: float,
+        step: float,
         allowed: Bytes,
         keep: int,
     ) -> tuple[Slots, Floats]:
         slots, keys = np.empty(keep, np.uint32), np.empty(keep, np.float32)
-        found = self._native.scan(self._level, groups, dim, planes, delta, allowed, slots, keys)
+        found = self._native.scan(
+            self._level, groups, dim, entries, base, step, allowed, slots, keys
+        )
         return slots[:found], keys[:found]
 
     def rescore(
@@ -184,12 +205,14 @@ class NativeKernels:
         k: int,
         keep: int,
         threads: int,
+        rough: bool = False,
     ) -> tuple[Slots, Floats, int]:
         shape = (len(queries), k)
         slots, distances = np.empty(shape, np.uint32), np.empty(shape, np.float32)
         bad = self._native.search(
             self._level,
             groups is not None,
+            rough,
             _NOTHING if groups is None else groups,
             records,
             metric,

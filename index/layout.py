@@ -12,19 +12,29 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK_ROWS: Final = 8
+BLOCK_ROWS: Final = 32
 GROUP_ROWS: Final = 4096
 GROUP_BLOCKS: Final = GROUP_ROWS // BLOCK_ROWS
-QUERY_BITS: Final = 4
+GROUP_ALLOWED: Final = GROUP_ROWS // 8
+"""Bytes of a bitset over the rows of a group."""
+TABLE_MAX: Final = 63
+"""The greatest entry of a query's tables."""
 ROTATION_ROUNDS: Final = 4
 RECORD_HEAD_BYTES: Final = 12
 RECORD_TAIL_BYTES: Final = 4
 
-METRICS: Final = {"cosine": 0, "ip": 1, "l2": 2}
+METRICS: Final = {"cosine": 0, "ip": 1, "l2": 2, "hamming": 3}
 INT8: Final = 0
 FLOAT16: Final = 1
-PRECISIONS: Final = {"standard": INT8, "exact": FLOAT16}
-"""By profile."""
+INT5: Final = 2
+INT4: Final = 3
+INT2: Final = 4
+BITS: Final = 5
+PRECISIONS: Final = {"standard": INT8, "exact": FLOAT16, "compact": INT5, "nano": INT2}
+"""By profile; a Hamming space keeps its bits whatever the profile."""
+PRECISION_BITS: Final = {INT8: 8, FLOAT16: 16, INT5: 5, INT4: 4, INT2: 2, BITS: 1}
+PACKED: Final = (INT5, INT4, INT2)
+"""Precisions whose payload is a bit stream of levels."""
 
 
 def words_of(dim: int) -> int:
@@ -37,13 +47,25 @@ def group_bytes(dim: int) -> int:
     return GROUP_ROWS * (8 * words_of(dim) + 8)
 
 
+def block_bytes(dim: int) -> int:
+    """Bytes of 32 codes and their factors."""
+    return BLOCK_ROWS * (8 * words_of(dim) + 8)
+
+
+def payload_bytes(dim: int, precision: int) -> int:
+    return (dim * PRECISION_BITS[precision] + 7) // 8
+
+
 def record_bytes(dim: int, precision: int) -> int:
-    return RECORD_HEAD_BYTES + dim * (2 if precision == FLOAT16 else 1) + RECORD_TAIL_BYTES
+    return RECORD_HEAD_BYTES + payload_bytes(dim, precision) + RECORD_TAIL_BYTES
 
 
 def record_type(dim: int, precision: int) -> np.dtype[np.void]:
-    """The record as a numpy structure, unaligned."""
-    payload = ("<f2" if precision == FLOAT16 else "i1", (dim,))
+    """The record as a numpy structure, unaligned; a packed payload is bytes."""
+    payload = {
+        FLOAT16: ("<f2", (dim,)),
+        INT8: ("i1", (dim,)),
+    }.get(precision, ("u1", (payload_bytes(dim, precision),)))
     return np.dtype(
         [
             ("slot", "<u4"),
@@ -57,9 +79,9 @@ def record_type(dim: int, precision: int) -> np.dtype[np.void]:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Views into one group: codes (512, words, 8) uint64, offsets and slopes (4096,) float32."""
+    """Views into one group: codes (128, bytes, 32) uint8, offsets and slopes (4096,) float32."""
 
-    codes: NDArray[np.uint64]
+    codes: NDArray[np.uint8]
     offsets: NDArray[np.float32]
     slopes: NDArray[np.float32]
 
@@ -67,11 +89,11 @@ class Group:
 def group_at(groups: NDArray[np.uint8], dim: int, number: int) -> Group:
     """Group ``number`` of the (bytes,) uint8 body of a codes file."""
     size = group_bytes(dim)
-    words = words_of(dim)
+    code = 8 * words_of(dim)
     body = groups[number * size : (number + 1) * size]
-    factors = body[GROUP_ROWS * 8 * words :].view("<f4")
+    factors = body[GROUP_ROWS * code :].view("<f4")
     return Group(
-        body[: GROUP_ROWS * 8 * words].view("<u8").reshape(GROUP_BLOCKS, words, BLOCK_ROWS),
+        body[: GROUP_ROWS * code].reshape(GROUP_BLOCKS, code, BLOCK_ROWS),
         factors[:GROUP_ROWS],
         factors[GROUP_ROWS:],
     )

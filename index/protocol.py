@@ -13,7 +13,8 @@ Changes are two-phase, because the caller's database is the only commit point:
 
 A slot means something only while the caller's ``allowed`` sets name it. One process writes at a
 time; any number may read, and call ``refresh`` when the caller's database says that files changed.
-Smaller distances are closer: cosine is ``1 - cos``, ip is ``-<x, y>``, l2 is squared.
+Smaller distances are closer: cosine is ``1 - cos``, ip is ``-<x, y>``, l2 is squared, hamming
+counts the bits that differ; its vectors come as (n, dim) zeros and ones.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from memdb import settings
 from memdb.errors import DimensionMismatch, InvalidArgument, StoreCorrupt
+from memdb.index import layout
 from memdb.index.slots import SlotSet
 
-Metric = Literal["cosine", "ip", "l2"]
-Profile = Literal["exact", "standard"]
+Metric = Literal["cosine", "ip", "l2", "hamming"]
+Profile = Literal["exact", "standard", "compact", "nano"]
 
 NO_SLOT: Final = 2**32 - 1
 """Pads answers that have fewer than k results; their distance is +inf."""
@@ -46,7 +48,9 @@ class SpaceSpec:
     """What an index is made with; the caller stores it and passes it back.
 
     ``profile`` chooses the lasting copy of a vector: "exact" is float16, "standard" 8 bits a
-    coordinate with one scale a vector. ``epoch`` counts trainings; 0 is untrained.
+    coordinate, "compact" 5 and "nano" 2, each with one scale a vector; a Hamming space keeps its
+    bits. ``epoch`` counts trainings; 0 is untrained. ``shortlist`` is how many estimates must be
+    re-scored among 4,096 vectors, measured at training; 0 is not measured.
     """
 
     dim: int
@@ -55,6 +59,7 @@ class SpaceSpec:
     code_bits: int = 1
     epoch: int = 0
     seed: int = _DEFAULT_SEED
+    shortlist: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.dim <= settings.MAX_DIM:
@@ -67,6 +72,18 @@ class SpaceSpec:
             raise InvalidArgument("code_bits must be 1", field="code_bits")
         if self.epoch < 0 or not 0 <= self.seed < 2**64:
             raise InvalidArgument("epoch and seed must not be negative", field="epoch")
+        if self.metric == "hamming" and self.dim % 8:
+            raise InvalidArgument("a hamming space has a multiple of 8 bits", field="dim")
+
+    @property
+    def precision(self) -> int:
+        """How records keep a coordinate: one of the numbers in ``layout``."""
+        return layout.BITS if self.metric == "hamming" else layout.PRECISIONS[self.profile]
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether scans read sign codes; records of 2 bits and less are scanned themselves."""
+        return self.precision not in (layout.INT2, layout.BITS)
 
     def to_dict(self) -> dict[str, Any]:
         """Integers and strings only: fits JSON and msgpack."""
@@ -86,12 +103,13 @@ class SpaceSpec:
 class Encoded:
     """Vectors in the form of the files, not yet at a slot. Made by ``encode``.
 
-    records (n, record bytes) uint8, codes (n, words) uint64, offsets and slopes (n,) float32.
+    records (n, record bytes) uint8, codes (n, code bytes) uint8, offsets and slopes (n,) float32;
+    codes and factors have no rows where the space has no codes.
     """
 
     epoch: int
     records: NDArray[np.uint8]
-    codes: NDArray[np.uint64]
+    codes: NDArray[np.uint8]
     offsets: NDArray[np.float32]
     slopes: NDArray[np.float32]
 

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from memdb.index import layout
 from memdb.index.kernels import Kernels
 from memdb.index.protocol import Encoded, SpaceSpec
-from memdb.index.reference import Bytes, Floats
+from memdb.index.reference import Bytes, Floats, numbers_of
 
+_ASKING = 256
+_NEAREST = 10
 _F16_MAX = 65504.0
 _F16_COMFORT = 2.0**-4  # below this the largest coordinate would lose bits to subnormals
 
@@ -34,7 +36,7 @@ class Quantiser:
 
     @property
     def precision(self) -> int:
-        return layout.PRECISIONS[self.spec.profile]
+        return self.spec.precision
 
     @cached_property
     def signs(self) -> Floats:
@@ -48,29 +50,45 @@ class Quantiser:
     def to_records(self, vectors: Floats) -> Bytes:
         """(n, record bytes) of (n, dim), unsealed."""
         records = np.zeros(len(vectors), self._record_type)
-        if self.precision == layout.INT8:
+        payload: NDArray[Any]
+        if self.precision == layout.BITS:
+            records["payload"] = np.packbits(vectors > 0.5, axis=1, bitorder="little")
+            records["scale"], records["norm"] = 1, 1
+        elif self.precision in layout.PACKED:
             rotated = self.kernels.rotate(vectors, self.signs)
-            payload: NDArray[Any]
-            payload, scales = self.kernels.quantise8(rotated)
+            payload, scales, norms = self.kernels.quantise_packed(self.precision, rotated)
+            records["payload"], records["scale"], records["norm"] = payload, scales, norms
         else:
-            payload, scales = _to_halves(vectors)
-        numbers = payload.astype(np.float32)
-        lengths = np.sqrt(np.einsum("ij,ij->i", numbers, numbers))
-        records["payload"], records["scale"] = payload, scales
-        records["norm"] = lengths * scales
+            if self.precision == layout.INT8:
+                payload, scales = self.kernels.quantise8(self.kernels.rotate(vectors, self.signs))
+            else:
+                payload, scales = _to_halves(vectors)
+            numbers = payload.astype(np.float32)
+            lengths = np.sqrt(np.einsum("ij,ij->i", numbers, numbers))
+            records["payload"], records["scale"] = payload, scales
+            records["norm"] = lengths * scales
         return records.view(np.uint8).reshape(len(vectors), self._record_type.itemsize)
 
     def _numbers(self, records: Bytes) -> tuple[Floats, Floats, Floats]:
+        """Numbers (n, dim), the scales that bring them closest to the vectors, and lengths.
+
+        The scale of a packed record makes products unbiased, which is too long to be the closest.
+        """
         fields = records.view(self._record_type).reshape(-1)
-        return fields["payload"].astype(np.float32), fields["scale"], fields["norm"]
+        numbers = numbers_of(fields["payload"], self.spec.dim, self.precision)
+        scales, norms = fields["scale"], fields["norm"]
+        if self.precision in layout.PACKED:
+            squares = np.einsum("ij,ij->i", numbers, numbers) * scales
+            scales = np.divide(norms * norms, squares, out=np.zeros_like(norms), where=squares > 0)
+        return numbers, scales, norms
 
     def to_vectors(self, records: Bytes) -> Floats:
         """(n, dim) of sound records."""
         numbers, scales, _ = self._numbers(records)
         numbers *= scales[:, None]
-        if self.precision == layout.INT8:
-            return self.kernels.rotate(numbers, self.signs, back=True)
-        return numbers
+        if self.precision in (layout.FLOAT16, layout.BITS):
+            return numbers
+        return self.kernels.rotate(numbers, self.signs, back=True)
 
     def rotated(self, records: Bytes) -> Floats:
         """(n, dim) rotated, of unit length for cosine: what codes are made of."""
@@ -78,9 +96,9 @@ class Quantiser:
         if self.spec.metric == "cosine":
             scales = np.divide(scales, norms, out=np.zeros_like(scales), where=norms > 0)
         numbers *= scales[:, None]
-        if self.precision == layout.INT8:
-            return numbers
-        return self.kernels.rotate(numbers, self.signs)
+        if self.precision == layout.FLOAT16:
+            return self.kernels.rotate(numbers, self.signs)
+        return numbers
 
     def centre(self, records: Bytes) -> Floats:
         """(dim,) rotated mean of the vectors that codes are made of."""
@@ -89,6 +107,12 @@ class Quantiser:
         mean: Floats = self.rotated(records).mean(axis=0, dtype=np.float64).astype(np.float32)
         return mean
 
+    def residuals(self, records: Bytes, centre: Floats) -> Floats:
+        """(n, dim) rotated and centred: the signs of these are the code."""
+        residuals = self.rotated(records)
+        residuals -= centre
+        return residuals
+
     def encode(self, records: Bytes, centre: Floats, epoch: int) -> Encoded:
         """Codes and factors of records.
 
@@ -96,8 +120,10 @@ class Quantiser:
         <r, q> is about |r|^2 / sum|r_i| * <s, q>. Ranking needs, up to what all rows share,
         |r|^2 - 2 <r, q> for l2 and -<c, r> - <r, q> for inner products.
         """
-        residuals = self.rotated(records)
-        residuals -= centre
+        if not self.spec.has_codes:
+            nothing = np.zeros(0, np.float32)
+            return Encoded(epoch, records, np.zeros((0, 0), np.uint8), nothing, nothing)
+        residuals = self.residuals(records, centre)
         squares = np.einsum("ij,ij->i", residuals, residuals)
         sums = np.abs(residuals).sum(axis=1)
         factors = np.divide(squares, sums, out=np.zeros_like(sums), where=sums > 0)
@@ -105,8 +131,39 @@ class Quantiser:
             offsets, slopes = squares, -2 * factors
         else:
             offsets, slopes = -(residuals @ centre), -factors
-        codes = self.kernels.sign_codes(residuals)
+        codes = self.kernels.sign_codes(residuals).view(np.uint8)
         return Encoded(epoch, records, codes, offsets.astype(np.float32), slopes.astype(np.float32))
+
+    def shortlist(self, records: Bytes, centre: Floats) -> int:
+        """How many estimates hold 99 of 100 true neighbours among these records.
+
+        Up to 256 of them, evenly spread, ask for their ten nearest; the answer is the 99th
+        percentile of the ranks at which the estimate puts those.
+        """
+        vectors = self.rotated(records)
+        n = len(vectors)
+        if n <= 2 * _NEAREST:
+            return 0
+        asking = np.arange(0, n, max(1, n // _ASKING))[:_ASKING]
+        queries = vectors[asking]
+        products = queries @ vectors.T
+        residuals = vectors - centre
+        squares = np.einsum("ij,ij->i", residuals, residuals)
+        sums = np.abs(residuals).sum(axis=1)
+        factors = np.divide(squares, sums, out=np.zeros_like(sums), where=sums > 0)
+        signs = np.where(residuals >= 0, np.float32(1), np.float32(-1))
+        estimates = ((queries - centre) @ signs.T) * factors
+        if self.spec.metric == "l2":
+            true = np.einsum("ij,ij->i", vectors, vectors) - 2 * products
+            keys = squares - 2 * estimates
+        else:
+            true, keys = -products, -(residuals @ centre) - estimates
+        itself = (np.arange(len(asking)), asking)
+        true[itself] = keys[itself] = np.inf
+        nearest = np.argpartition(true, _NEAREST - 1, axis=1)[:, :_NEAREST]
+        ranks = keys.argsort(axis=1).argsort(axis=1)
+        found = np.take_along_axis(ranks, nearest, axis=1)
+        return int(np.quantile(found, 0.99)) + 1
 
     def queries(self, queries: Floats) -> Floats:
         """(q, dim) as the kernels score them: of unit length for cosine."""

@@ -1,13 +1,15 @@
-"""refine.8 and refine.f16: the one lasting copy of every vector, a sealed record a slot.
+"""refine.*: the one lasting copy of every vector, a sealed record a slot.
 
     refine.* := header | record...                          record of slot s at s * record bytes
     fields   := dim u32 | precision u8 | 0 u8 | 0 u16 | seed u64
     record   := slot u32 | scale f32 | norm f32 | payload | crc32c u32 of all before it
-    payload  := i8[dim]    of the rotated vector   (refine.8)
-              | f16[dim]   of the vector           (refine.f16)
+    payload  := i8[dim]    of the rotated vector                  (refine.8)
+              | f16[dim]   of the vector                          (refine.f16)
+              | level[dim] of the rotated vector, a bit stream    (refine.5, refine.4, refine.2)
+              | bit[dim]   the vector                             (refine.bits)
 
-A vector is scale * payload, rotated back by ``seed`` for refine.8; norm is its length. A slot that
-is not in use reads as zeros. This file knows no distances.
+Streams begin at the low end of each byte. ``quantise`` says what the numbers mean. A slot that is
+not in use reads as zeros. This file knows no distances.
 """
 
 from __future__ import annotations
@@ -23,7 +25,14 @@ from memdb.index.kernels import Kernels
 from memdb.index.protocol import SpaceSpec
 
 MAGIC = b"MDBREFIN"
-NAMES = {layout.INT8: "refine.8", layout.FLOAT16: "refine.f16"}
+NAMES = {
+    layout.INT8: "refine.8",
+    layout.FLOAT16: "refine.f16",
+    layout.INT5: "refine.5",
+    layout.INT4: "refine.4",
+    layout.INT2: "refine.2",
+    layout.BITS: "refine.bits",
+}
 _FIELDS = struct.Struct("<IBBHQ")
 
 
@@ -33,7 +42,7 @@ class RecordsFile:
     def __init__(
         self, directory: Path, spec: SpaceSpec, kernels: Kernels, *, writable: bool
     ) -> None:
-        precision = layout.PRECISIONS[spec.profile]
+        precision = spec.precision
         path = directory / NAMES[precision]
         fields = _FIELDS.pack(spec.dim, precision, 0, 0, spec.seed)
         if writable and not path.exists():

@@ -7,12 +7,14 @@ bit; sums of products agree to rounding, for they add in another order.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
 from memdb.index import layout
-from memdb.index.layout import BLOCK_ROWS, FLOAT16, GROUP_BLOCKS, QUERY_BITS
+from memdb.index.layout import BITS, BLOCK_ROWS, FLOAT16, GROUP_ALLOWED, INT2, PACKED
 
 F32 = np.float32
 Floats = NDArray[np.float32]
@@ -60,17 +62,50 @@ class NumpyKernels:
         packed = np.packbits(bits, axis=1, bitorder="little")
         return packed.view("<u8").reshape(n, layout.words_of(dim))
 
-    def quantise_queries(self, queries: Floats) -> tuple[NDArray[np.uint64], Floats]:
+    def quantise_packed(self, precision: int, x: Floats) -> tuple[Bytes, Floats, Floats]:
+        bits = layout.PRECISION_BITS[precision]
+        half = 1 << (bits - 1)
+        wide = x.astype(np.float64)
+        squares = _in_order(wide * wide)
+        norms = np.sqrt(squares).astype(F32)
+        steps = np.sqrt(squares / x.shape[1]) * _NORMAL_STEP[bits]
+        empty = ~((norms > 0) & (steps > 0))
+        levels = np.floor(wide / np.where(empty, 1, steps)[:, None]) + half
+        levels = np.clip(levels, 0, 2 * half - 1).astype(np.int64)
+        products = _in_order((2.0 * levels + 1 - 2 * half) * wide)
+        scales = np.divide(squares, products, out=np.zeros_like(squares), where=~empty)
+        levels[empty] = 0
+        norms[empty] = 0
+        stream = (levels[:, :, None] >> np.arange(bits)) & 1
+        payload = np.packbits(
+            stream.reshape(len(x), -1).astype(np.uint8), axis=1, bitorder="little"
+        )
+        return payload, scales.astype(F32), norms
+
+    def query_tables(self, queries: Floats) -> tuple[Bytes, Floats, Floats]:
+        """Tables of what each value of four sign bits contributes to <sign, query>.
+
+        Entry v of table j is the sum of the coordinates 4 j ... 4 j + 3, each with the sign of its
+        bit in v, in steps from the least such sum; 63 steps cover the widest table. With T the sum
+        of the entries that a code selects, <sign, query> is about base + step * T.
+        """
         n, dim = queries.shape
-        deltas = (np.abs(queries).max(axis=1, initial=0) / F32(15)).astype(F32)
-        inverse = np.divide(F32(0.5), deltas, out=np.zeros_like(deltas), where=deltas > 0)
-        levels = np.clip(np.rint(queries * inverse[:, None] + F32(7.5)), 0, 15).astype(np.uint8)
-        levels[deltas == 0] = 0
-        bits = np.zeros((n, QUERY_BITS, layout.words_of(dim) * 64), np.uint8)
-        for plane in range(QUERY_BITS):
-            bits[:, plane, :dim] = (levels >> plane) & 1
-        packed = np.packbits(bits, axis=2, bitorder="little")
-        return packed.view("<u8").reshape(n, QUERY_BITS, layout.words_of(dim)), deltas
+        padded = np.zeros((n, layout.words_of(dim) * 64), F32)
+        padded[:, :dim] = queries
+        parts = padded.reshape(n, -1, 4)
+        least = np.zeros(parts.shape[:2], F32)
+        sums = np.zeros((*parts.shape[:2], 16), F32)
+        values = np.arange(16)
+        for bit in range(4):
+            least += np.abs(parts[:, :, bit])
+            part = parts[:, :, bit, None]
+            sums += np.where((values >> bit) & 1, part, -part)
+        widest = least.max(axis=1, initial=0)
+        steps = (F32(2) * widest / F32(layout.TABLE_MAX)).astype(F32)
+        inverse = np.divide(F32(1), steps, out=np.zeros_like(steps), where=steps > 0)
+        entries = np.rint((sums + least[:, :, None]) * inverse[:, None, None])
+        bases = (-_in_order(least.astype(np.float64))).astype(F32)
+        return np.clip(entries, 0, layout.TABLE_MAX).astype(np.uint8), bases, steps
 
     def seal(self, records: Bytes, slots: Slots) -> None:
         records[:, :4] = slots.astype("<u4").view(np.uint8).reshape(-1, 4)
@@ -89,27 +124,25 @@ class NumpyKernels:
         self,
         groups: Bytes,
         dim: int,
-        planes: NDArray[np.uint64],
-        delta: float,
+        entries: Bytes,
+        base: float,
+        step: float,
         allowed: Bytes,
         keep: int,
     ) -> tuple[Slots, Floats]:
-        base = F32(delta) * (F32(15) * F32(dim))
-        step = F32(-2) * F32(delta)
         slots, keys = np.zeros(0, np.uint32), np.zeros(0, F32)
-        for number in range(-(-len(allowed) // GROUP_BLOCKS)):
-            permitted = allowed[number * GROUP_BLOCKS : (number + 1) * GROUP_BLOCKS]
+        tables = np.arange(len(entries))
+        for number in range(-(-len(allowed) // GROUP_ALLOWED)):
+            permitted = allowed[number * GROUP_ALLOWED : (number + 1) * GROUP_ALLOWED]
             group = layout.group_at(groups, dim, number)
             rows = np.flatnonzero(np.unpackbits(permitted, bitorder="little"))
             codes = group.codes[rows // BLOCK_ROWS, :, rows % BLOCK_ROWS]
-            weighted = np.zeros(len(rows), np.int64)
-            for plane in range(QUERY_BITS):
-                differing = np.ascontiguousarray(codes ^ planes[plane]).view(np.uint8)
-                weighted += _COUNTS[differing].sum(axis=1, dtype=np.int64) << plane
+            halves = np.stack((codes & 15, codes >> 4), axis=2).reshape(len(rows), -1)
+            sums = entries[tables, halves].sum(axis=1, dtype=np.int64)
             # Damaged factors may be anything; the records decide in the end.
             with np.errstate(all="ignore"):
                 found = group.offsets[rows] + group.slopes[rows] * (
-                    base + step * weighted.astype(F32)
+                    F32(base) + F32(step) * sums.astype(F32)
                 )
             keys = np.concatenate((keys, np.where(np.isnan(found), F32(-np.inf), found)))
             slots = np.concatenate((slots, (rows + number * layout.GROUP_ROWS).astype(np.uint32)))
@@ -134,18 +167,32 @@ class NumpyKernels:
         if bad >= 0:
             return np.zeros(0, F32), int(slots[bad])
         fields = chosen.view(layout.record_type(dim, precision)).reshape(-1)
-        numbers, scale, norm = fields["payload"].astype(F32), fields["scale"], fields["norm"]
-        if metric == layout.METRICS["l2"]:
+        if precision == BITS:
+            bits = np.packbits(query > 0.5, bitorder="little")
+            differing: Floats = _COUNTS[fields["payload"] ^ bits].sum(axis=1).astype(F32)
+            return differing, -1
+        numbers, scale, norm = numbers_of(fields["payload"], dim, precision), *_factors(fields)
+        if metric == layout.METRICS["l2"] and precision not in PACKED:
             gaps = query - scale[:, None] * numbers
             return np.einsum("ij,ij->i", gaps, gaps), -1
-        dots = numbers @ query
-        if metric == layout.METRICS["ip"]:
-            return -(dots * scale), -1
-        share = np.divide(scale, norm, out=np.zeros_like(scale), where=norm > 0)
-        return (F32(1) - dots * share).astype(F32), -1
+        return _from_products(metric, numbers @ query, scale, norm, query), -1
+
+    def _rough(
+        self, records: Bytes, dim: int, metric: int, precision: int, query: Floats, slots: Slots
+    ) -> Floats:
+        """Distances from records as they are; of 2 bits a coordinate, to the query in 8 bits."""
+        fields = records[slots].view(layout.record_type(dim, precision)).reshape(-1)
+        if precision != INT2:
+            sealed = records.copy()
+            self.seal(sealed, np.arange(len(sealed), dtype=np.uint32))
+            return self.rescore(sealed, dim, metric, precision, query, slots)[0]
+        levels, steps = self.quantise8(query[None, :])
+        numbers = numbers_of(fields["payload"], dim, precision)
+        products = (numbers @ levels[0].astype(F32)).astype(F32) * steps[0]
+        return _from_products(metric, products, *_factors(fields), query)
 
     def score(self, metric: int, queries: Floats, rows: Floats) -> Floats:
-        if metric == layout.METRICS["l2"]:
+        if metric in (layout.METRICS["l2"], layout.METRICS["hamming"]):  # the same of 0 and 1
             # By differences: the expanded square loses near neighbours of long vectors.
             found = np.empty((len(queries), len(rows)), F32)
             for at, query in enumerate(queries):
@@ -179,27 +226,68 @@ class NumpyKernels:
         k: int,
         keep: int,
         threads: int,
+        rough: bool = False,
     ) -> tuple[Slots, Floats, int]:
         n, dim = queries.shape
-        rotated = self.rotate(queries, signs)
-        scored = queries if precision == FLOAT16 else rotated
+        as_given = precision in (FLOAT16, BITS)
+        rotated = self.rotate(queries, signs) if groups is not None or not as_given else queries
+        scored = queries if as_given else rotated
         slots, distances = np.empty((n, k), np.uint32), np.empty((n, k), F32)
-        if groups is None:
-            everyone = np.flatnonzero(np.unpackbits(allowed, bitorder="little")).astype(np.uint32)
-        else:
-            planes, deltas = self.quantise_queries(rotated - centre)
+        everyone = np.flatnonzero(np.unpackbits(allowed, bitorder="little")).astype(np.uint32)
+        if groups is not None:
+            entries, bases, steps = self.query_tables(rotated - centre)
         for at in range(n):
-            if groups is None:
-                candidates = everyone
-            else:
-                found, _ = self.scan(groups, dim, planes[at], float(deltas[at]), allowed, keep)
-                candidates = np.sort(found)
+            candidates = everyone
+            if groups is not None:
+                tables = entries[at], float(bases[at]), float(steps[at])
+                candidates = np.sort(self.scan(groups, dim, *tables, allowed, keep)[0])
+            elif rough:
+                keys = self._rough(records, dim, metric, precision, scored[at], everyone)
+                candidates = np.sort(everyone[np.lexsort((everyone, keys))[:keep]])
             scores, bad = self.rescore(records, dim, metric, precision, scored[at], candidates)
             if bad >= 0:
                 return slots, distances, bad
             best = np.lexsort((candidates, scores))[:k]
             slots[at], distances[at] = candidates[best], scores[best]
         return slots, distances, -1
+
+
+_NORMAL_STEP = {2: 0.9957, 4: 0.3352, 5: 0.1881}
+"""The step of the uniform quantiser that loses least of a unit normal, by bits a number: Max,
+"Quantizing for Minimum Distortion", IRE Transactions on Information Theory, 1960, table II."""
+
+
+def numbers_of(payload: NDArray[Any], dim: int, precision: int) -> Floats:
+    """(n, dim) the numbers of payloads, unscaled."""
+    if precision == BITS:
+        return np.unpackbits(payload, axis=1, count=dim, bitorder="little").astype(F32)
+    if precision not in PACKED:
+        return payload.astype(F32)
+    bits = layout.PRECISION_BITS[precision]
+    stream = np.unpackbits(payload, axis=1, count=dim * bits, bitorder="little")
+    levels = stream.reshape(len(payload), dim, bits) @ (1 << np.arange(bits, dtype=np.int64))
+    return (2 * levels + 1 - (1 << bits)).astype(F32)
+
+
+def _factors(fields: NDArray[np.void]) -> tuple[Floats, Floats]:
+    return fields["scale"], fields["norm"]
+
+
+def _from_products(metric: int, dots: Floats, scale: Floats, norm: Floats, query: Floats) -> Floats:
+    """Distances from the products of numbers and query."""
+    if metric == layout.METRICS["ip"]:
+        return -(dots * scale)
+    if metric == layout.METRICS["l2"]:
+        squared: Floats = norm * norm + query @ query - F32(2) * (dots * scale)
+        return np.maximum(squared, F32(0))
+    share = np.divide(scale, norm, out=np.zeros_like(scale), where=norm > 0)
+    return (F32(1) - dots * share).astype(F32)
+
+
+def _in_order(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) sums of the rows of (n, m), one term after the other as compiled code adds them."""
+    sums: NDArray[np.float64] = np.add.accumulate(terms, axis=1)[:, -1]
+    return sums
 
 
 def _hadamard(x: Floats) -> None:

@@ -1,7 +1,7 @@
 """Sets of slots, compiled once and searched many times.
 
-The strategy: the dense little-endian bitset is the truth, because a scan consumes it as it is (one
-byte is one block of 8 rows); the sorted array is made when somebody asks. A set is immutable, and
+The strategy: the dense little-endian bitset is the truth, because a scan consumes it as it is: four
+bytes are one block of 32 rows. The sorted array is made when somebody asks. A set is immutable, and
 may be shared between threads. It knows nothing of what lies at a slot.
 """
 
@@ -18,7 +18,7 @@ MAX_SLOTS = 2**32 - 1
 class SlotSet:
     """An immutable set of slots in 0 ... 2**32 - 2."""
 
-    __slots__ = ("_array", "bitset", "count")
+    __slots__ = ("_array", "_blocks", "bitset", "count")
 
     bitset: NDArray[np.uint8]
     """Bit ``slot & 7`` of byte ``slot >> 3``; the last byte is not zero."""
@@ -36,6 +36,7 @@ class SlotSet:
         self.bitset.setflags(write=False)
         self.count = _popcount(self.bitset)
         self._array: NDArray[np.uint32] | None = None
+        self._blocks: int | None = None
 
     @classmethod
     def empty(cls) -> SlotSet:
@@ -87,6 +88,15 @@ class SlotSet:
             array.setflags(write=False)
             self._array = array
         return self._array
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks of 32 slots have one of the set."""
+        if self._blocks is None:
+            whole = len(self.bitset) // 4 * 4
+            found = int(np.count_nonzero(self.bitset[:whole].view(np.uint32)))
+            self._blocks = found + bool(self.bitset[whole:].any())
+        return self._blocks
 
     def contains(self, slots: NDArray[np.uint32]) -> NDArray[np.bool_]:
         """(n,) whether each slot is in the set."""

@@ -319,10 +319,12 @@ class SpaceVectors:
         with self._store.read() as txn:
             waiting = vectors.fresh_rows(txn, number)
             self._layout_view(txn)  # another process may have trained the space or its codes since
-            if len(waiting) < (settings.ENCODE_AT if self.trained else settings.FRESH_VECTORS_MAX):
+            outdated = self._index is not None and self._index.codes_outdated
+            enough = settings.ENCODE_AT if self.trained else settings.FRESH_VECTORS_MAX
+            if len(waiting) < enough and not outdated:
                 return False
             if self._index is not None and self._index.codes_problem is not None:
-                self.rebuild_codes(txn)  # lost or damaged: they follow from the vectors
+                self.rebuild_codes(txn)  # lost, damaged or outdated: they follow from the vectors
                 return True
             chosen = waiting if not self.trained else waiting[:_ENCODE_BATCH]
             ids, matrix = vectors.load_fresh(txn, number, dim, chosen)

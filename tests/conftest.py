@@ -16,6 +16,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=2_000)
+# Plans of searches do not depend on the machine that tests them.
+os.environ.setdefault("MEMDB_CALIBRATION", "builtin")
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

@@ -5,7 +5,7 @@
 // function of the standard library compiled there could be the copy the linker keeps for all.
 //
 // Layouts (little-endian):
-//   block    8 rows' sign codes, word-major: word w of row r is at u64[w * 8 + r]
+//   block    32 rows' sign codes, byte-major: byte b of row r is at u8[b * 32 + r]
 //   factors  per row offset f32 and slope f32; the key of a row is offset + slope * <sign, query>
 //   record   slot u32 | scale f32 | norm f32 | payload | crc32c u32 of all before it
 #pragma once
@@ -14,19 +14,21 @@
 
 namespace memdb {
 
-constexpr uint32_t kBlockRows = 8;
+constexpr uint32_t kBlockRows = 32;
 constexpr uint32_t kGroupRows = 4096;                      // rows whose factors lie together
 constexpr uint32_t kGroupBlocks = kGroupRows / kBlockRows;
-constexpr uint32_t kQueryBits = 4;                         // bit planes of a quantised query
-constexpr uint32_t kRecordHead = 12;                       // bytes before the payload
-constexpr uint32_t kRecordTail = 4;                        // its checksum
-constexpr uint32_t kByteAccumulations = 31;                // popcounts of 8 that fit one byte
+constexpr uint32_t kTableEntries = 16;                     // one for each value of four bits
+constexpr uint32_t kTableMax = 63;   // four entries fit a byte: sums are widened every fourth
+constexpr uint32_t kNarrowBytes = 512;  // bytes of a code whose 1,024 entries fit 16 bits
+constexpr uint32_t kRecordHead = 12;    // bytes before the payload
+constexpr uint32_t kRecordTail = 4;     // its checksum
+static_assert(4 * kTableMax <= 255 && 2 * kNarrowBytes * kTableMax <= 65535, "sums never wrap");
 
-// A query in bit planes. Its coordinate i is about delta * sum_j 2^j * (2 * plane_j[i] - 1), so
-// <sign, query> = delta * (15 * dim - 2 * sum_j 2^j * popcount(code ^ plane_j)) = base + step * P.
-struct QueryPlanes {
-  const uint64_t* planes;  // (kQueryBits, words)
-  uint32_t words;
+// A query as tables of what four sign bits contribute: with T the sum of the entries that a code
+// selects, <sign, query> is about base + step * T. Entries are at most kTableMax.
+struct QueryTables {
+  const uint8_t* entries;  // (2 * bytes, kTableEntries): low and high half of each code byte
+  uint32_t bytes;          // of a code, a multiple of 8
   float base;
   float step;
 };
@@ -34,12 +36,12 @@ struct QueryPlanes {
 struct Kernels {
   const char* name;
 
-  // Estimates the keys of `count` blocks of one group. keys[8 i + r] is the key of row r of
+  // Estimates the keys of `count` blocks of one group. keys[32 i + r] is the key of row r of
   // block blocks[i]; bit r of masks[i] is set where the row is allowed and not (key >= threshold),
   // so that a NaN key passes and a NaN threshold lets everything pass.
-  void (*scan)(const uint64_t* codes, const float* offsets, const float* slopes,
-               const uint8_t* allowed, const uint16_t* blocks, uint32_t count,
-               const QueryPlanes& query, float threshold, float* keys, uint8_t* masks);
+  void (*scan)(const uint8_t* codes, const float* offsets, const float* slopes,
+               const uint32_t* allowed, const uint16_t* blocks, uint32_t count,
+               const QueryTables& query, float threshold, float* keys, uint32_t* masks);
 
   // Inner product of a float query with a payload of int8 / float16 / float32 numbers, unscaled.
   float (*dot8)(const float* query, const uint8_t* payload, uint32_t dim);
@@ -49,6 +51,12 @@ struct Kernels {
   float (*l2_8)(const float* query, const uint8_t* payload, float scale, uint32_t dim);
   float (*l2_16)(const float* query, const uint8_t* payload, float scale, uint32_t dim);
   float (*l2_32)(const float* query, const uint8_t* payload, float scale, uint32_t dim);
+
+  // sum_i query_i * level_i with the 2-bit levels 0 ... 3 of a payload: coordinate 4 i + s is bits
+  // 2 s of byte i, and query[s * bytes + i]. At most 3 * 127 * 8,192 in magnitude.
+  int32_t (*dot2)(const int8_t* query, const uint8_t* payload, uint32_t bytes);
+  // Bits that differ.
+  uint32_t (*hamming)(const uint8_t* a, const uint8_t* b, uint32_t bytes);
 
   // crc32c (Castagnoli) of a buffer.
   uint32_t (*crc32c)(const uint8_t* data, size_t size);

@@ -1,4 +1,4 @@
-// AVX2 kernels: popcounts by nibble look-up, accumulated in bytes; 8 floats a step.
+// AVX2 kernels: table look-ups by byte shuffles, 32 rows at once; 8 floats a step.
 #include "kernels.h"
 
 #if defined(__AVX2__)
@@ -9,68 +9,112 @@
 namespace memdb {
 namespace {
 
-inline __m256i popcount_bytes(__m256i x) {
-  const __m256i counts = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,
-                                          0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
-  const __m256i low = _mm256_set1_epi8(0x0f);
-  const __m256i below = _mm256_shuffle_epi8(counts, _mm256_and_si256(x, low));
-  const __m256i above =
-      _mm256_shuffle_epi8(counts, _mm256_and_si256(_mm256_srli_epi16(x, 4), low));
-  return _mm256_add_epi8(below, above);
+// 16-bit sums of the entries of a block's 32 rows, while they are being added.
+struct Narrow {
+  __m256i all = _mm256_setzero_si256();   // even rows, plus 256 times odd rows, modulo 2^16
+  __m256i high = _mm256_setzero_si256();  // odd rows
+
+  void add(__m256i entries) {
+    all = _mm256_add_epi16(all, entries);
+    high = _mm256_add_epi16(high, _mm256_srli_epi16(entries, 8));
+  }
+};
+
+// 32-bit sums: rows 0-7, 8-15, 16-23, 24-31.
+struct Wide {
+  __m256i eight[4];
+
+  void add(const Narrow& sums) {
+    const __m256i even = _mm256_sub_epi16(sums.all, _mm256_slli_epi16(sums.high, 8));
+    const __m256i front = _mm256_unpacklo_epi16(even, sums.high);  // rows 0-7 and 16-23
+    const __m256i back = _mm256_unpackhi_epi16(even, sums.high);   // rows 8-15 and 24-31
+    const __m128i rows[4] = {_mm256_castsi256_si128(front), _mm256_castsi256_si128(back),
+                             _mm256_extracti128_si256(front, 1),
+                             _mm256_extracti128_si256(back, 1)};
+    for (int i = 0; i < 4; ++i)
+      eight[i] = _mm256_add_epi32(eight[i], _mm256_cvtepu16_epi32(rows[i]));
+  }
+};
+
+inline __m256i table(const uint8_t* entries) {
+  return _mm256_broadcastsi128_si256(
+      _mm_loadu_si128(reinterpret_cast<const __m128i*>(entries)));
 }
 
-// sum_j 2^j * popcount(code ^ plane_j) of four rows, as four u64.
-inline __m256i weighted_popcounts(const uint64_t* code, const QueryPlanes& query) {
-  const uint32_t words = query.words;
-  const __m256i zero = _mm256_setzero_si256();
-  __m256i total = zero;
-  for (uint32_t first = 0; first < words; first += kByteAccumulations) {
-    const uint32_t last = first + kByteAccumulations < words ? first + kByteAccumulations : words;
-    __m256i sums[kQueryBits] = {zero, zero, zero, zero};
-    for (uint32_t w = first; w < last; ++w) {
-      const __m256i rows =
-          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(code + w * kBlockRows));
-      for (uint32_t plane = 0; plane < kQueryBits; ++plane) {
-        const __m256i bits = _mm256_set1_epi64x(
-            static_cast<long long>(query.planes[static_cast<size_t>(plane) * words + w]));
-        sums[plane] =
-            _mm256_add_epi8(sums[plane], popcount_bytes(_mm256_xor_si256(rows, bits)));
+// What one byte of 32 rows selects from its two tables.
+inline __m256i look_up(const uint8_t* code, __m256i low_table, __m256i high_table) {
+  const __m256i half = _mm256_set1_epi8(0x0f);
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(code));
+  const __m256i low = _mm256_shuffle_epi8(low_table, _mm256_and_si256(bytes, half));
+  const __m256i high = _mm256_shuffle_epi8(
+      high_table, _mm256_and_si256(_mm256_srli_epi16(bytes, 4), half));
+  return _mm256_add_epi8(low, high);
+}
+
+// Sums of kBlocks blocks side by side, so that a table is loaded once for all of them.
+template <int kBlocks>
+inline void sum_entries(const uint8_t* const* code, const QueryTables& query, Wide* sums) {
+  for (int i = 0; i < kBlocks; ++i)
+    for (__m256i& eight : sums[i].eight) eight = _mm256_setzero_si256();
+  for (uint32_t first = 0; first < query.bytes; first += kNarrowBytes) {
+    const uint32_t last =
+        first + kNarrowBytes < query.bytes ? first + kNarrowBytes : query.bytes;
+    Narrow narrow[kBlocks];
+    for (uint32_t byte = first; byte < last; byte += 2) {
+      const uint8_t* entries = query.entries + static_cast<size_t>(byte) * 2 * kTableEntries;
+      const __m256i table0 = table(entries), table1 = table(entries + kTableEntries);
+      const __m256i table2 = table(entries + 2 * kTableEntries);
+      const __m256i table3 = table(entries + 3 * kTableEntries);
+      for (int i = 0; i < kBlocks; ++i) {
+        const uint8_t* at = code[i] + static_cast<size_t>(byte) * kBlockRows;
+        narrow[i].add(_mm256_add_epi8(look_up(at, table0, table1),
+                                      look_up(at + kBlockRows, table2, table3)));
       }
     }
-    for (uint32_t plane = 0; plane < kQueryBits; ++plane)
-      total = _mm256_add_epi64(
-          total, _mm256_slli_epi64(_mm256_sad_epu8(sums[plane], zero), static_cast<int>(plane)));
+    for (int i = 0; i < kBlocks; ++i) sums[i].add(narrow[i]);
   }
-  return total;
 }
 
-void scan(const uint64_t* codes, const float* offsets, const float* slopes,
-          const uint8_t* allowed, const uint16_t* blocks, uint32_t count,
-          const QueryPlanes& query, float threshold, float* keys, uint8_t* masks) {
-  const size_t stride = static_cast<size_t>(query.words) * kBlockRows;
-  const __m256 base = _mm256_set1_ps(query.base);
-  const __m256 step = _mm256_set1_ps(query.step);
+// Keys of one block; returns the rows that are below the threshold.
+inline uint32_t keys_of(const Wide& sums, const float* offsets, const float* slopes,
+                        const QueryTables& query, float threshold, float* keys) {
+  const __m256 base = _mm256_set1_ps(query.base), step = _mm256_set1_ps(query.step);
   const __m256 limit = _mm256_set1_ps(threshold);
-  const __m256i low_words = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
-  for (uint32_t i = 0; i < count; ++i) {
-    const uint32_t block = blocks[i];
-    if (i + 4 < count)
-      for (size_t line = 0; line < stride; line += 8)
-        _mm_prefetch(reinterpret_cast<const char*>(codes + blocks[i + 4] * stride + line),
-                     _MM_HINT_T0);
-    const uint64_t* code = codes + block * stride;
-    const __m256i front = weighted_popcounts(code, query);
-    const __m256i back = weighted_popcounts(code + 4, query);
-    const __m256i packed = _mm256_blend_epi32(_mm256_permutevar8x32_epi32(front, low_words),
-                                              _mm256_permutevar8x32_epi32(back, low_words), 0xf0);
+  uint32_t mask = 0;
+  for (int i = 0; i < 4; ++i) {
     const __m256 dot =
-        _mm256_add_ps(base, _mm256_mul_ps(step, _mm256_cvtepi32_ps(packed)));
-    const __m256 key =
-        _mm256_add_ps(_mm256_loadu_ps(offsets + block * kBlockRows),
-                      _mm256_mul_ps(_mm256_loadu_ps(slopes + block * kBlockRows), dot));
-    _mm256_storeu_ps(keys + i * kBlockRows, key);
-    const int mask = _mm256_movemask_ps(_mm256_cmp_ps(key, limit, _CMP_NGE_UQ));
-    masks[i] = static_cast<uint8_t>(mask) & allowed[block];
+        _mm256_add_ps(base, _mm256_mul_ps(step, _mm256_cvtepi32_ps(sums.eight[i])));
+    const __m256 key = _mm256_add_ps(_mm256_loadu_ps(offsets + 8 * i),
+                                     _mm256_mul_ps(_mm256_loadu_ps(slopes + 8 * i), dot));
+    _mm256_storeu_ps(keys + 8 * i, key);
+    const int below = _mm256_movemask_ps(_mm256_cmp_ps(key, limit, _CMP_NGE_UQ));
+    mask |= static_cast<uint32_t>(below) << (8 * i);
+  }
+  return mask;
+}
+
+void scan(const uint8_t* codes, const float* offsets, const float* slopes,
+          const uint32_t* allowed, const uint16_t* blocks, uint32_t count,
+          const QueryTables& query, float threshold, float* keys, uint32_t* masks) {
+  const size_t stride = static_cast<size_t>(query.bytes) * kBlockRows;
+  for (uint32_t i = 0; i < count; i += 2) {
+    const uint32_t pair = i + 1 < count ? 2 : 1;
+    const uint8_t* code[2] = {codes + blocks[i] * stride, codes + blocks[i + pair - 1] * stride};
+    for (uint32_t ahead = i + 2; ahead < i + 2 + pair && ahead < count; ++ahead)
+      for (size_t line = 0; line < stride; line += 64)
+        _mm_prefetch(reinterpret_cast<const char*>(codes + blocks[ahead] * stride + line),
+                     _MM_HINT_T0);
+    Wide sums[2];
+    if (pair == 2)
+      sum_entries<2>(code, query, sums);
+    else
+      sum_entries<1>(code, query, sums);
+    for (uint32_t j = 0; j < pair; ++j) {
+      const size_t row = static_cast<size_t>(blocks[i + j]) * kBlockRows;
+      masks[i + j] = keys_of(sums[j], offsets + row, slopes + row, query, threshold,
+                             keys + (i + j) * kBlockRows) &
+                     allowed[blocks[i + j]];
+    }
   }
 }
 
@@ -145,6 +189,45 @@ float l2(const float* query, const uint8_t* payload, float scale, uint32_t dim) 
   return total;
 }
 
+int32_t dot2(const int8_t* query, const uint8_t* payload, uint32_t bytes) {
+  const __m256i two_bits = _mm256_set1_epi8(3), ones = _mm256_set1_epi16(1);
+  __m256i total = _mm256_setzero_si256();
+  uint32_t i = 0;
+  for (; i + 32 <= bytes; i += 32) {
+    const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(payload + i));
+    __m256i sums = _mm256_setzero_si256();  // of at most 4 * 2 * 3 * 127
+    for (int strip = 0; strip < 4; ++strip) {
+      const __m256i levels =
+          _mm256_and_si256(_mm256_srli_epi16(packed, 2 * strip), two_bits);
+      const auto* numbers = query + static_cast<size_t>(strip) * bytes + i;
+      sums = _mm256_add_epi16(
+          sums, _mm256_maddubs_epi16(
+                    levels, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(numbers))));
+    }
+    total = _mm256_add_epi32(total, _mm256_madd_epi16(sums, ones));
+  }
+  __m128i half =
+      _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
+  half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+  int32_t sum = _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
+  for (; i < bytes; ++i)
+    for (uint32_t strip = 0; strip < 4; ++strip)
+      sum += query[static_cast<size_t>(strip) * bytes + i] * ((payload[i] >> (2 * strip)) & 3);
+  return sum;
+}
+
+uint32_t hamming(const uint8_t* a, const uint8_t* b, uint32_t bytes) {
+  uint64_t total = 0;
+  for (; bytes >= 8; bytes -= 8, a += 8, b += 8) {
+    uint64_t left, right;
+    std::memcpy(&left, a, 8);
+    std::memcpy(&right, b, 8);
+    total += static_cast<uint64_t>(_mm_popcnt_u64(left ^ right));
+  }
+  for (; bytes > 0; --bytes) total += static_cast<uint64_t>(_mm_popcnt_u32(*a++ ^ *b++));
+  return static_cast<uint32_t>(total);
+}
+
 uint32_t crc32c(const uint8_t* data, size_t size) {
   uint64_t crc = 0xffffffffu;
   for (; size >= 8; size -= 8, data += 8) {
@@ -157,8 +240,9 @@ uint32_t crc32c(const uint8_t* data, size_t size) {
   return ~rest;
 }
 
-constexpr Kernels kAvx2 = {"avx2",   scan,        dot<Int8>,   dot<Float16>, dot<Float32>,
-                          l2<Int8>, l2<Float16>, l2<Float32>, crc32c};
+constexpr Kernels kAvx2 = {"avx2",      scan,        dot<Int8>,   dot<Float16>,
+                           dot<Float32>, l2<Int8>,   l2<Float16>, l2<Float32>,
+                           dot2,         hamming,    crc32c};
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-// NEON kernels (AArch64): CNT counts bits by bytes; 4 floats a step.
+// NEON kernels (AArch64): table look-ups by TBL, 16 rows at once; 4 floats a step.
 #include "kernels.h"
 
 #if defined(__aarch64__) || defined(_M_ARM64)
@@ -12,47 +12,48 @@
 namespace memdb {
 namespace {
 
-// sum_j 2^j * popcount(code ^ plane_j) of two rows, as two u64.
-inline uint64x2_t weighted_popcounts(const uint64_t* code, const QueryPlanes& query) {
-  const uint32_t words = query.words;
-  uint64x2_t totals[kQueryBits] = {vdupq_n_u64(0), vdupq_n_u64(0), vdupq_n_u64(0),
-                                   vdupq_n_u64(0)};
-  for (uint32_t first = 0; first < words; first += kByteAccumulations) {
-    const uint32_t last = first + kByteAccumulations < words ? first + kByteAccumulations : words;
-    uint8x16_t sums[kQueryBits] = {vdupq_n_u8(0), vdupq_n_u8(0), vdupq_n_u8(0), vdupq_n_u8(0)};
-    for (uint32_t w = first; w < last; ++w) {
-      const uint64x2_t rows = vld1q_u64(code + w * kBlockRows);
-      for (uint32_t plane = 0; plane < kQueryBits; ++plane) {
-        const uint64x2_t bits = vdupq_n_u64(query.planes[static_cast<size_t>(plane) * words + w]);
-        const uint8x16_t differing = vcntq_u8(vreinterpretq_u8_u64(veorq_u64(rows, bits)));
-        sums[plane] = vaddq_u8(sums[plane], differing);
+// Sums of table entries of the 32 rows of a block.
+inline void sum_entries(const uint8_t* code, const QueryTables& query, uint32_t* sums) {
+  uint32x4_t wide[8];
+  for (uint32x4_t& four : wide) four = vdupq_n_u32(0);
+  for (uint32_t first = 0; first < query.bytes; first += kNarrowBytes) {
+    const uint32_t last =
+        first + kNarrowBytes < query.bytes ? first + kNarrowBytes : query.bytes;
+    uint16x8_t narrow[4] = {vdupq_n_u16(0), vdupq_n_u16(0), vdupq_n_u16(0), vdupq_n_u16(0)};
+    for (uint32_t byte = first; byte < last; ++byte) {
+      const uint8_t* entries = query.entries + static_cast<size_t>(byte) * 2 * kTableEntries;
+      const uint8x16_t low_table = vld1q_u8(entries), high_table = vld1q_u8(entries + 16);
+      for (int half = 0; half < 2; ++half) {
+        const uint8x16_t rows = vld1q_u8(code + static_cast<size_t>(byte) * kBlockRows + 16 * half);
+        const uint8x16_t low = vqtbl1q_u8(low_table, vandq_u8(rows, vdupq_n_u8(15)));
+        const uint8x16_t both = vaddq_u8(low, vqtbl1q_u8(high_table, vshrq_n_u8(rows, 4)));
+        narrow[2 * half] = vaddw_u8(narrow[2 * half], vget_low_u8(both));
+        narrow[2 * half + 1] = vaddw_u8(narrow[2 * half + 1], vget_high_u8(both));
       }
     }
-    for (uint32_t plane = 0; plane < kQueryBits; ++plane)
-      totals[plane] = vpadalq_u32(totals[plane], vpaddlq_u16(vpaddlq_u8(sums[plane])));
+    for (int eight = 0; eight < 4; ++eight) {
+      wide[2 * eight] = vaddw_u16(wide[2 * eight], vget_low_u16(narrow[eight]));
+      wide[2 * eight + 1] = vaddw_u16(wide[2 * eight + 1], vget_high_u16(narrow[eight]));
+    }
   }
-  const uint64x2_t low = vaddq_u64(totals[0], vshlq_n_u64(totals[1], 1));
-  const uint64x2_t high = vaddq_u64(totals[2], vshlq_n_u64(totals[3], 1));
-  return vaddq_u64(low, vshlq_n_u64(high, 2));
+  for (int four = 0; four < 8; ++four) vst1q_u32(sums + 4 * four, wide[four]);
 }
 
-void scan(const uint64_t* codes, const float* offsets, const float* slopes,
-          const uint8_t* allowed, const uint16_t* blocks, uint32_t count,
-          const QueryPlanes& query, float threshold, float* keys, uint8_t* masks) {
-  const size_t stride = static_cast<size_t>(query.words) * kBlockRows;
+void scan(const uint8_t* codes, const float* offsets, const float* slopes,
+          const uint32_t* allowed, const uint16_t* blocks, uint32_t count,
+          const QueryTables& query, float threshold, float* keys, uint32_t* masks) {
+  const size_t stride = static_cast<size_t>(query.bytes) * kBlockRows;
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t block = blocks[i];
-    const uint64_t* code = codes + block * stride;
-    uint32_t weighted[kBlockRows];
-    for (uint32_t row = 0; row < kBlockRows; row += 2)
-      vst1_u32(weighted + row, vmovn_u64(weighted_popcounts(code + row, query)));
-    uint8_t mask = 0;
+    uint32_t sums[kBlockRows];
+    sum_entries(codes + block * stride, query, sums);
+    uint32_t mask = 0;
     for (uint32_t row = 0; row < kBlockRows; ++row) {
       const uint32_t at = block * kBlockRows + row;
-      const float dot = query.base + query.step * static_cast<float>(weighted[row]);
+      const float dot = query.base + query.step * static_cast<float>(sums[row]);
       const float key = offsets[at] + slopes[at] * dot;
       keys[i * kBlockRows + row] = key;
-      mask |= static_cast<uint8_t>(!(key >= threshold)) << row;
+      mask |= static_cast<uint32_t>(!(key >= threshold)) << row;
     }
     masks[i] = mask & allowed[block];
   }
@@ -144,8 +145,20 @@ uint32_t crc32c(const uint8_t* data, size_t size) {
 uint32_t crc32c(const uint8_t* data, size_t size) { return scalar_kernels()->crc32c(data, size); }
 #endif
 
-constexpr Kernels kNeon = {"neon",   scan,        dot<Int8>,   dot<Float16>, dot<Float32>,
-                          l2<Int8>, l2<Float16>, l2<Float32>, crc32c};
+int32_t dot2(const int8_t* query, const uint8_t* payload, uint32_t bytes) {
+  return scalar_kernels()->dot2(query, payload, bytes);
+}
+
+uint32_t hamming(const uint8_t* a, const uint8_t* b, uint32_t bytes) {
+  uint32_t total = 0;
+  for (; bytes >= 16; bytes -= 16, a += 16, b += 16)
+    total += vaddlvq_u8(vcntq_u8(veorq_u8(vld1q_u8(a), vld1q_u8(b))));
+  return total + scalar_kernels()->hamming(a, b, bytes);
+}
+
+constexpr Kernels kNeon = {"neon",       scan,     dot<Int8>,   dot<Float16>,
+                           dot<Float32>, l2<Int8>, l2<Float16>, l2<Float32>,
+                           dot2,         hamming,  crc32c};
 
 }  // namespace
 

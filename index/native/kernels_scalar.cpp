@@ -6,35 +6,31 @@
 namespace memdb {
 namespace {
 
-uint32_t popcount(uint64_t x) {
-  x -= (x >> 1) & 0x5555555555555555ULL;
-  x = (x & 0x3333333333333333ULL) + ((x >> 2) & 0x3333333333333333ULL);
-  x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
-  return static_cast<uint32_t>((x * 0x0101010101010101ULL) >> 56);
+// Sums of table entries of the 32 rows of a block.
+void sum_entries(const uint8_t* code, const QueryTables& query, uint32_t* sums) {
+  for (uint32_t row = 0; row < kBlockRows; ++row) sums[row] = 0;
+  for (uint32_t byte = 0; byte < query.bytes; ++byte, code += kBlockRows) {
+    const uint8_t* low = query.entries + static_cast<size_t>(byte) * 2 * kTableEntries;
+    const uint8_t* high = low + kTableEntries;
+    for (uint32_t row = 0; row < kBlockRows; ++row)
+      sums[row] += static_cast<uint32_t>(low[code[row] & 15]) + high[code[row] >> 4];
+  }
 }
 
-void scan(const uint64_t* codes, const float* offsets, const float* slopes,
-          const uint8_t* allowed, const uint16_t* blocks, uint32_t count,
-          const QueryPlanes& query, float threshold, float* keys, uint8_t* masks) {
-  const uint32_t words = query.words;
+void scan(const uint8_t* codes, const float* offsets, const float* slopes,
+          const uint32_t* allowed, const uint16_t* blocks, uint32_t count,
+          const QueryTables& query, float threshold, float* keys, uint32_t* masks) {
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t block = blocks[i];
-    const uint64_t* code = codes + static_cast<size_t>(block) * words * kBlockRows;
-    uint8_t mask = 0;
+    uint32_t sums[kBlockRows];
+    sum_entries(codes + static_cast<size_t>(block) * query.bytes * kBlockRows, query, sums);
+    uint32_t mask = 0;
     for (uint32_t row = 0; row < kBlockRows; ++row) {
-      uint32_t weighted = 0;  // at most 15 * 8192 bits
-      for (uint32_t plane = 0; plane < kQueryBits; ++plane) {
-        const uint64_t* bits = query.planes + static_cast<size_t>(plane) * words;
-        uint32_t differing = 0;
-        for (uint32_t w = 0; w < words; ++w)
-          differing += popcount(code[w * kBlockRows + row] ^ bits[w]);
-        weighted += differing << plane;
-      }
       const uint32_t at = block * kBlockRows + row;
-      const float dot = query.base + query.step * static_cast<float>(weighted);
+      const float dot = query.base + query.step * static_cast<float>(sums[row]);
       const float key = offsets[at] + slopes[at] * dot;
       keys[i * kBlockRows + row] = key;
-      mask |= static_cast<uint8_t>(!(key >= threshold)) << row;
+      mask |= static_cast<uint32_t>(!(key >= threshold)) << row;
     }
     masks[i] = mask & allowed[block];
   }
@@ -122,6 +118,32 @@ float l2_32(const float* query, const uint8_t* payload, float scale, uint32_t di
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
+int32_t dot2(const int8_t* query, const uint8_t* payload, uint32_t bytes) {
+  int32_t total = 0;
+  for (uint32_t strip = 0; strip < 4; ++strip, query += bytes)
+    for (uint32_t i = 0; i < bytes; ++i) total += query[i] * ((payload[i] >> (2 * strip)) & 3);
+  return total;
+}
+
+uint32_t popcount(uint64_t x) {
+  x -= (x >> 1) & 0x5555555555555555ULL;
+  x = (x & 0x3333333333333333ULL) + ((x >> 2) & 0x3333333333333333ULL);
+  x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
+  return static_cast<uint32_t>((x * 0x0101010101010101ULL) >> 56);
+}
+
+uint32_t hamming(const uint8_t* a, const uint8_t* b, uint32_t bytes) {
+  uint32_t total = 0;
+  for (; bytes >= 8; bytes -= 8, a += 8, b += 8) {
+    uint64_t left, right;
+    std::memcpy(&left, a, 8);
+    std::memcpy(&right, b, 8);
+    total += popcount(left ^ right);
+  }
+  for (; bytes > 0; --bytes) total += popcount(static_cast<uint64_t>(*a++ ^ *b++));
+  return total;
+}
+
 struct CrcTables {
   uint32_t entry[8][256];
   CrcTables() {
@@ -151,8 +173,8 @@ uint32_t crc32c(const uint8_t* data, size_t size) {
   return ~crc;
 }
 
-constexpr Kernels kScalar = {"scalar", scan,  dot8,  dot16, dot32,
-                             l2_8,     l2_16, l2_32, crc32c};
+constexpr Kernels kScalar = {"scalar", scan,  dot8, dot16,   dot32, l2_8,
+                             l2_16,    l2_32, dot2, hamming, crc32c};
 
 }  // namespace
 

@@ -12,6 +12,7 @@
 #include "codes.h"
 #include "kernels.h"
 #include "rotation.h"
+#include "score.h"
 #include "search.h"
 
 namespace nb = nanobind;
@@ -73,14 +74,42 @@ void sign_codes(In<float, 2> residuals, Array<uint64_t, 2> codes) {
     sign_code(residuals.data() + i * dim, dim, words, out + i * words);
 }
 
-void quantise_queries(In<float, 2> queries, Array<uint64_t, 3> planes, Array<float, 1> deltas) {
-  const uint32_t dim = static_cast<uint32_t>(queries.shape(1)), words = words_of(dim);
-  require(planes.shape(0) == queries.shape(0) && planes.shape(1) == kQueryBits &&
-              planes.shape(2) == words && deltas.shape(0) == queries.shape(0),
-          "planes: (n, 4, words), deltas: (n,)");
-  for (size_t i = 0; i < queries.shape(0); ++i)
-    deltas.data()[i] = quantise_query(queries.data() + i * dim, dim, words,
-                                      planes.data() + i * kQueryBits * words);
+void query_tables_all(In<float, 2> queries, Array<uint8_t, 3> entries, Array<float, 1> bases,
+                      Array<float, 1> steps) {
+  const uint32_t dim = static_cast<uint32_t>(queries.shape(1)), bytes = 8 * words_of(dim);
+  require(entries.shape(0) == queries.shape(0) && entries.shape(1) == 2 * bytes &&
+              entries.shape(2) == kTableEntries && bases.shape(0) == queries.shape(0) &&
+              steps.shape(0) == queries.shape(0),
+          "entries: (n, 2 * bytes, 16), bases, steps: (n,)");
+  for (size_t i = 0; i < queries.shape(0); ++i) {
+    const QueryTables tables =
+        query_tables(queries.data() + i * dim, dim, bytes,
+                     entries.data() + i * 2 * bytes * kTableEntries);
+    bases.data()[i] = tables.base;
+    steps.data()[i] = tables.step;
+  }
+}
+
+Precision precision_of(uint32_t number) {
+  require(number < kPrecisions, "precision");
+  return static_cast<Precision>(number);
+}
+
+void quantise_packed_all(uint32_t precision, In<float, 2> x, Array<uint8_t, 2> payload,
+                         Array<float, 1> scales, Array<float, 1> norms) {
+  const uint32_t dim = static_cast<uint32_t>(x.shape(1));
+  const Precision target = precision_of(precision);
+  const uint64_t size = payload_bytes(dim, target);
+  require(is_packed(target) && payload.shape(0) == x.shape(0) && payload.shape(1) == size,
+          "payload: (n, bytes)");
+  require(scales.shape(0) == x.shape(0) && norms.shape(0) == x.shape(0), "scales, norms: (n,)");
+  nb::gil_scoped_release release;
+  for (size_t i = 0; i < x.shape(0); ++i) {
+    const Fit fit = quantise_packed(x.data() + i * dim, dim, bits_of(target),
+                                    payload.data() + i * size);
+    scales.data()[i] = fit.scale;
+    norms.data()[i] = fit.norm;
+  }
 }
 
 void seal(uint32_t level, Array<uint8_t, 2> records, In<uint32_t, 1> slots) {
@@ -108,35 +137,40 @@ int64_t check(uint32_t level, In<uint8_t, 2> records, In<uint32_t, 1> slots) {
 }
 
 Records records_of(In<uint8_t, 2> records, uint32_t dim, uint32_t metric, uint32_t precision) {
-  require(metric <= 2 && precision <= 1 && dim >= 1, "metric, precision, dim");
-  const uint64_t payload = static_cast<uint64_t>(dim) * (precision ? 2 : 1);
-  require(records.shape(1) == kRecordHead + payload + kRecordTail, "records: (n, bytes)");
-  return {records.data(), records.shape(0),           records.shape(1),
-          dim,            static_cast<Metric>(metric), static_cast<Precision>(precision)};
+  const Precision stored = precision_of(precision);
+  require(metric < kMetrics && dim >= 1, "metric, dim");
+  require((static_cast<Metric>(metric) == Metric::kHamming) == (stored == Precision::kBits),
+          "metric: hamming with bits, and only there");
+  require(records.shape(1) == kRecordHead + payload_bytes(dim, stored) + kRecordTail,
+          "records: (n, bytes)");
+  return {records.data(), records.shape(0), records.shape(1),
+          dim,            static_cast<Metric>(metric), stored};
 }
 
 Codes codes_of(In<uint8_t, 1> groups, uint32_t dim, uint64_t allowed_bytes) {
-  const uint32_t words = words_of(dim);
-  const uint64_t count = groups.shape(0) / group_bytes(words);
-  require(reinterpret_cast<uintptr_t>(groups.data()) % 8 == 0, "codes: aligned to 8 bytes");
-  require(allowed_bytes <= count * kGroupBlocks, "allowed: within the codes");
-  return {groups.data(), count, words};
+  const uint32_t bytes = 8 * words_of(dim);
+  const uint64_t count = groups.shape(0) / group_bytes(bytes);
+  require(reinterpret_cast<uintptr_t>(groups.data()) % 4 == 0, "codes: aligned to 4 bytes");
+  require(allowed_bytes <= count * (kGroupRows / 8), "allowed: within the codes");
+  return {groups.data(), count, bytes};
 }
 
 // Fills keys and slots with the shortlist, unordered; returns how many.
-uint64_t scan(uint32_t level, In<uint8_t, 1> groups, uint32_t dim, In<uint64_t, 2> planes,
-              float delta, In<uint8_t, 1> allowed, Array<uint32_t, 1> slots,
+uint64_t scan(uint32_t level, In<uint8_t, 1> groups, uint32_t dim, In<uint8_t, 2> entries,
+              float base, float step, In<uint8_t, 1> allowed, Array<uint32_t, 1> slots,
               Array<float, 1> keys) {
   const Kernels& kernels = table(level);
   const Codes codes = codes_of(groups, dim, allowed.shape(0));
-  require(planes.shape(0) == kQueryBits && planes.shape(1) == codes.words, "planes: (4, words)");
+  require(entries.shape(0) == 2 * codes.bytes && entries.shape(1) == kTableEntries,
+          "entries: (2 * bytes, 16)");
+  for (size_t i = 0; i < entries.size(); ++i)
+    require(entries.data()[i] <= kTableMax, "entries: at most 63");
   require(slots.shape(0) >= 1 && slots.shape(0) == keys.shape(0), "slots, keys: (keep,)");
-  const QueryPlanes query = {planes.data(), codes.words,
-                             delta * (15.0f * static_cast<float>(dim)), -2.0f * delta};
+  const QueryTables query = {entries.data(), codes.bytes, base, step};
   std::vector<Candidate> found;
   {
     nb::gil_scoped_release release;
-    shortlist(kernels, codes, query, allowed.data(), allowed.shape(0),
+    shortlist(kernels, codes, query, {allowed.data(), allowed.shape(0)},
               static_cast<uint32_t>(slots.shape(0)), found);
   }
   for (size_t i = 0; i < found.size(); ++i) {
@@ -154,14 +188,16 @@ int64_t rescore_slots(uint32_t level, In<uint8_t, 2> records, uint32_t dim, uint
   require(query.shape(0) == dim && distances.shape(0) == slots.shape(0), "query, distances");
   float* out = distances.data();
   nb::gil_scoped_release release;
-  return rescore(kernels, view, query.data(), slots.data(), slots.shape(0), out);
+  Scorer scorer(kernels, view, query.data());
+  return rescore(kernels, view, scorer, slots.data(), slots.shape(0), out);
 }
 
 void score(uint32_t level, uint32_t metric, In<float, 2> queries, In<float, 2> rows,
            Array<float, 2> distances) {
   const Kernels& kernels = table(level);
   const uint32_t dim = static_cast<uint32_t>(rows.shape(1));
-  require(metric <= 2 && queries.shape(1) == dim, "metric, queries: (q, dim), rows: (n, dim)");
+  require(metric < kMetrics && queries.shape(1) == dim,
+          "metric, queries: (q, dim), rows: (n, dim)");
   require(distances.shape(0) == queries.shape(0) && distances.shape(1) == rows.shape(0),
           "distances: (q, n)");
   float* out = distances.data();
@@ -171,7 +207,7 @@ void score(uint32_t level, uint32_t metric, In<float, 2> queries, In<float, 2> r
                rows.shape(0), dim, out + i * rows.shape(0));
 }
 
-int64_t search_batch(uint32_t level, bool use_codes, In<uint8_t, 1> groups,
+int64_t search_batch(uint32_t level, bool use_codes, bool rough, In<uint8_t, 1> groups,
                      In<uint8_t, 2> records, uint32_t metric, uint32_t precision,
                      In<float, 2> queries, In<float, 2> signs, In<float, 1> centre,
                      In<uint8_t, 1> allowed, uint32_t keep, uint32_t threads,
@@ -196,11 +232,11 @@ int64_t search_batch(uint32_t level, bool use_codes, In<uint8_t, 1> groups,
   }
   const SearchRequest request = {use_codes ? &codes : nullptr,
                                  &view,
+                                 rough,
                                  queries.data(),
                                  signs.data(),
                                  centre.data(),
-                                 allowed.data(),
-                                 allowed.shape(0),
+                                 {allowed.data(), allowed.shape(0)},
                                  static_cast<uint32_t>(queries.shape(0)),
                                  k,
                                  keep,
@@ -220,17 +256,20 @@ NB_MODULE(_native, module) {
   module.def("rotate", &rotate_all, array("x"), array("signs"), "back"_a);
   module.def("quantise8", &quantise8_all, array("x"), array("payload"), array("scales"));
   module.def("sign_codes", &sign_codes, array("residuals"), array("codes"));
-  module.def("quantise_queries", &quantise_queries, array("queries"), array("planes"),
-             array("deltas"));
+  module.def("query_tables", &query_tables_all, array("queries"), array("entries"),
+             array("bases"), array("steps"));
+  module.def("quantise_packed", &quantise_packed_all, "precision"_a, array("x"), array("payload"),
+             array("scales"), array("norms"));
   module.def("seal", &seal, "level"_a, array("records"), array("slots"));
   module.def("check", &check, "level"_a, array("records"), array("slots"));
-  module.def("scan", &scan, "level"_a, array("groups"), "dim"_a, array("planes"), "delta"_a,
-             array("allowed"), array("slots"), array("keys"));
+  module.def("scan", &scan, "level"_a, array("groups"), "dim"_a, array("entries"), "base"_a,
+             "step"_a, array("allowed"), array("slots"), array("keys"));
   module.def("rescore", &rescore_slots, "level"_a, array("records"), "dim"_a, "metric"_a,
              "precision"_a, array("query"), array("slots"), array("distances"));
   module.def("score", &score, "level"_a, "metric"_a, array("queries"), array("rows"),
              array("distances"));
-  module.def("search", &search_batch, "level"_a, "use_codes"_a, array("groups"), array("records"),
-             "metric"_a, "precision"_a, array("queries"), array("signs"), array("centre"),
-             array("allowed"), "keep"_a, "threads"_a, array("slots"), array("distances"));
+  module.def("search", &search_batch, "level"_a, "use_codes"_a, "rough"_a, array("groups"),
+             array("records"), "metric"_a, "precision"_a, array("queries"), array("signs"),
+             array("centre"), array("allowed"), "keep"_a, "threads"_a, array("slots"),
+             array("distances"));
 }

@@ -15,7 +15,8 @@
 namespace memdb {
 namespace {
 
-constexpr uint32_t kChunkBlocks = 128;  // blocks estimated under one threshold
+constexpr uint32_t kChunkBlocks = 32;  // blocks estimated under one threshold
+constexpr uint32_t kChunkSlots = 256;  // records scored between two looks at the shortlist
 static_assert(kGroupBlocks % kChunkBlocks == 0, "a chunk lies within one group");
 
 // Keeps the `keep` smallest candidates offered, selecting only when twice as many have come.
@@ -48,138 +49,80 @@ class Shortlist {
   float threshold_ = std::numeric_limits<float>::quiet_NaN();
 };
 
-uint64_t eight_bytes(const uint8_t* bytes) {
-  uint64_t word;
-  std::memcpy(&word, bytes, 8);
-  return word;
-}
-
-uint32_t lowest_bit(uint32_t mask) {
+uint32_t lowest_bit(uint64_t mask) {
+#if defined(__GNUC__)
+  return static_cast<uint32_t>(__builtin_ctzll(mask));
+#else
   uint32_t bit = 0;
   while (!((mask >> bit) & 1)) ++bit;
   return bit;
+#endif
+}
+
+// Calls `visit(slots, count)` for the allowed slots, ascending, some hundred at a time, until it
+// returns other than kAllGood.
+template <class Visit>
+int64_t for_each_chunk(const Allowed& allowed, const Visit& visit) {
+  uint32_t slots[kChunkSlots + 64];
+  uint32_t count = 0;
+  for (uint64_t byte = 0; byte < allowed.bytes; byte += 8) {
+    uint64_t mask = 0;
+    std::memcpy(&mask, allowed.bits + byte, std::min<uint64_t>(8, allowed.bytes - byte));
+    for (; mask; mask &= mask - 1)
+      slots[count++] = static_cast<uint32_t>(byte * 8 + lowest_bit(mask));
+    if (count < kChunkSlots) continue;
+    const int64_t bad = visit(slots, count);
+    if (bad != kAllGood) return bad;
+    count = 0;
+  }
+  return visit(slots, count);
 }
 
 }  // namespace
 
-uint64_t group_bytes(uint32_t words) {
-  return static_cast<uint64_t>(kGroupRows) * (8 * static_cast<uint64_t>(words) + 8);
+uint64_t group_bytes(uint32_t code_bytes) {
+  return static_cast<uint64_t>(kGroupRows) * (static_cast<uint64_t>(code_bytes) + 8);
 }
 
-void shortlist(const Kernels& kernels, const Codes& codes, const QueryPlanes& query,
-               const uint8_t* allowed, uint64_t allowed_bytes, uint32_t keep,
-               std::vector<Candidate>& found) {
+uint64_t shortlist(const Kernels& kernels, const Codes& codes, const QueryTables& query,
+                   const Allowed& allowed, uint32_t keep, std::vector<Candidate>& found) {
   Shortlist best(keep, found);
   alignas(64) float keys[kChunkBlocks * kBlockRows];
-  uint8_t masks[kChunkBlocks];
-  uint8_t permitted[kGroupBlocks];
+  uint32_t masks[kChunkBlocks];
+  uint32_t permitted[kGroupBlocks];
   uint16_t blocks[kChunkBlocks];
-  const uint64_t bytes = group_bytes(codes.words);
-  for (uint64_t group = 0; group * kGroupBlocks < allowed_bytes; ++group) {
-    const uint64_t first_block = group * kGroupBlocks;
-    const uint64_t here = std::min<uint64_t>(kGroupBlocks, allowed_bytes - first_block);
+  const uint64_t bytes = group_bytes(codes.bytes);
+  uint64_t looked_at = 0;
+  for (uint64_t group = 0; group * kGroupRows < allowed.bytes * 8; ++group) {
+    const uint64_t first_byte = group * (kGroupRows / 8);
+    const uint64_t here = std::min<uint64_t>(kGroupRows / 8, allowed.bytes - first_byte);
     std::memset(permitted, 0, sizeof(permitted));
-    std::memcpy(permitted, allowed + first_block, here);
+    std::memcpy(permitted, allowed.bits + first_byte, here);
     const uint8_t* base = codes.groups + group * bytes;
-    const auto* words = reinterpret_cast<const uint64_t*>(base);
     const auto* offsets = reinterpret_cast<const float*>(base + bytes - 8 * kGroupRows);
     const float* slopes = offsets + kGroupRows;
-    uint32_t block = 0;
-    while (block < here) {
+    for (uint32_t block = 0; block < kGroupBlocks;) {
       uint32_t count = 0;
-      for (; count + 8 <= kChunkBlocks && block < here; block += 8) {
-        if (eight_bytes(permitted + block) == 0) continue;
-        for (uint32_t next = block; next < block + 8; ++next) {
-          blocks[count] = static_cast<uint16_t>(next);
-          count += permitted[next] != 0;
-        }
+      for (; count < kChunkBlocks && block < kGroupBlocks; ++block) {
+        blocks[count] = static_cast<uint16_t>(block);
+        count += permitted[block] != 0;
       }
-      std::memset(masks, 0, sizeof(masks));
-      kernels.scan(words, offsets, slopes, permitted, blocks, count, query, best.threshold(), keys,
+      if (count == 0) continue;
+      looked_at += count;
+      kernels.scan(base, offsets, slopes, permitted, blocks, count, query, best.threshold(), keys,
                    masks);
       for (uint32_t i = 0; i < count; ++i) {
-        if (i % 8 == 0 && eight_bytes(masks + i) == 0) {
-          i += 7;
-          continue;
-        }
+        const uint64_t first_slot = group * kGroupRows + blocks[i] * kBlockRows;
         for (uint32_t mask = masks[i]; mask; mask &= mask - 1) {
           const uint32_t row = lowest_bit(mask);
-          const uint64_t slot = (first_block + blocks[i]) * kBlockRows + row;
-          best.offer(keys[i * kBlockRows + row], static_cast<uint32_t>(slot));
+          best.offer(keys[i * kBlockRows + row], static_cast<uint32_t>(first_slot + row));
         }
       }
       best.settle(false);
     }
   }
   best.settle(true);
-}
-
-float distance(const Kernels& kernels, const Records& records, const float* query,
-               const uint8_t* record) {
-  float scale, norm;
-  std::memcpy(&scale, record + 4, 4);
-  std::memcpy(&norm, record + 8, 4);
-  const uint8_t* payload = record + kRecordHead;
-  const bool bytes = records.precision == Precision::kInt8;
-  if (records.metric == Metric::kSquaredL2)
-    return (bytes ? kernels.l2_8 : kernels.l2_16)(query, payload, scale, records.dim);
-  const float dot = (bytes ? kernels.dot8 : kernels.dot16)(query, payload, records.dim);
-  if (records.metric == Metric::kInnerProduct) return -(dot * scale);
-  return norm > 0.0f ? 1.0f - dot * (scale / norm) : 1.0f;
-}
-
-int64_t rescore(const Kernels& kernels, const Records& records, const float* query,
-                const uint32_t* slots, uint64_t count, float* out) {
-  for (uint64_t i = 0; i < count; ++i) {
-    if (slots[i] >= records.count) return slots[i];
-    const uint8_t* record = records.first + slots[i] * records.size;
-#if defined(__GNUC__)
-    if (i + 2 < count && slots[i + 2] < records.count) {
-      const uint8_t* ahead = records.first + slots[i + 2] * records.size;
-      for (uint64_t line = 0; line < records.size; line += 64) __builtin_prefetch(ahead + line);
-    }
-#endif
-    if (!record_holds(kernels, record, records.size, slots[i])) return slots[i];
-    out[i] = distance(kernels, records, query, record);
-  }
-  return kAllGood;
-}
-
-namespace {
-
-double product(const float* a, const float* b, uint32_t dim) {
-  double sum = 0;
-  for (uint32_t i = 0; i < dim; ++i) sum += static_cast<double>(a[i]) * b[i];
-  return sum;
-}
-
-bool comfortable(double square) { return square > 1e-15 && square < 1e15; }
-
-}  // namespace
-
-void score_rows(const Kernels& kernels, Metric metric, const float* query, const float* rows,
-                uint64_t count, uint32_t dim, float* out) {
-  const double query_square = product(query, query, dim);
-  for (uint64_t i = 0; i < count; ++i) {
-    const float* row = rows + i * dim;
-    const auto* payload = reinterpret_cast<const uint8_t*>(row);
-    if (metric == Metric::kSquaredL2) {
-      out[i] = kernels.l2_32(query, payload, 1.0f, dim);
-      continue;
-    }
-    double dot = kernels.dot32(query, payload, dim);
-    if (metric == Metric::kInnerProduct) {
-      out[i] = static_cast<float>(-dot);
-      continue;
-    }
-    double square = kernels.dot32(row, payload, dim);
-    if (!comfortable(square) || !comfortable(query_square)) {
-      dot = product(query, row, dim);
-      square = product(row, row, dim);
-    }
-    const double lengths = std::sqrt(square) * std::sqrt(query_square);
-    out[i] = lengths > 0 ? static_cast<float>(1.0 - dot / lengths) : 1.0f;
-  }
+  return looked_at;
 }
 
 namespace {
@@ -187,44 +130,63 @@ namespace {
 // What one thread reuses from query to query.
 struct Scratch {
   std::vector<float> rotated, residual, distances;
-  std::vector<uint64_t> planes;
+  std::vector<uint8_t> entries;
   std::vector<Candidate> found;
   std::vector<uint32_t> slots;
 };
 
-int64_t score_all(const Kernels& kernels, const SearchRequest& request, const float* query,
-                  Scratch& scratch) {
-  Shortlist best(request.k, scratch.found);
-  uint32_t slots[256] = {};
-  float distances[256];
-  uint32_t count = 0;
-  const auto flush = [&]() -> int64_t {
-    const int64_t bad = rescore(kernels, *request.records, query, slots, count, distances);
-    if (bad != kAllGood) return bad;
-    const float threshold = best.threshold();
-    for (uint32_t i = 0; i < count; ++i)
-      if (!(distances[i] >= threshold)) best.offer(distances[i], slots[i]);
-    best.settle(false);
-    count = 0;
-    return kAllGood;
-  };
-  for (uint64_t byte = 0; byte < request.allowed_bytes; ++byte) {
-    if (byte % 8 == 0 && byte + 8 <= request.allowed_bytes &&
-        eight_bytes(request.allowed + byte) == 0) {
-      byte += 7;
-      continue;
-    }
-    for (uint32_t mask = request.allowed[byte]; mask; mask &= mask - 1) {
-      slots[count++] = static_cast<uint32_t>(byte * 8 + lowest_bit(mask));
-      if (count == 256) {
-        const int64_t bad = flush();
-        if (bad != kAllGood) return bad;
-      }
-    }
-  }
-  const int64_t bad = flush();
+// The best `k` of all allowed records, each checked and scored.
+int64_t score_all(const Kernels& kernels, const SearchRequest& request, Scorer& scorer,
+                  std::vector<Candidate>& found) {
+  Shortlist best(request.k, found);
+  float distances[kChunkSlots + 64];
+  const int64_t bad =
+      for_each_chunk(request.allowed, [&](const uint32_t* slots, uint32_t count) {
+        const int64_t broken =
+            rescore(kernels, *request.records, scorer, slots, count, distances);
+        if (broken != kAllGood) return broken;
+        for (uint32_t i = 0; i < count; ++i)
+          if (!(distances[i] >= best.threshold())) best.offer(distances[i], slots[i]);
+        best.settle(false);
+        return kAllGood;
+      });
   best.settle(true);
   return bad;
+}
+
+// The best `keep` of all allowed records by rough distance; none is checked.
+int64_t scan_records(const SearchRequest& request, Scorer& scorer,
+                     std::vector<Candidate>& found) {
+  Shortlist best(request.keep, found);
+  const Records& records = *request.records;
+  const int64_t bad =
+      for_each_chunk(request.allowed, [&](const uint32_t* slots, uint32_t count) {
+        const float limit = best.threshold();
+        for (uint32_t i = 0; i < count; ++i) {
+          if (slots[i] >= records.count) return static_cast<int64_t>(slots[i]);
+          const float key = scorer.rough(records.first + slots[i] * records.size);
+          if (!(key >= limit)) best.offer(key, slots[i]);
+        }
+        best.settle(false);
+        return kAllGood;
+      });
+  best.settle(true);
+  return bad;
+}
+
+// Replaces the keys of a shortlist by the distances of checked records.
+int64_t refine(const Kernels& kernels, const Records& records, Scorer& scorer, Scratch& scratch) {
+  const size_t count = scratch.found.size();
+  scratch.slots.resize(count);
+  scratch.distances.resize(count);
+  // In slot order the records are read front to back.
+  for (size_t i = 0; i < count; ++i) scratch.slots[i] = scratch.found[i].slot;
+  std::sort(scratch.slots.begin(), scratch.slots.end());
+  const int64_t bad = rescore(kernels, records, scorer, scratch.slots.data(), count,
+                              scratch.distances.data());
+  if (bad != kAllGood) return bad;
+  for (size_t i = 0; i < count; ++i) scratch.found[i] = {scratch.distances[i], scratch.slots[i]};
+  return kAllGood;
 }
 
 int64_t search_one(const Kernels& kernels, const SearchRequest& request, uint32_t at,
@@ -232,38 +194,29 @@ int64_t search_one(const Kernels& kernels, const SearchRequest& request, uint32_
   const Records& records = *request.records;
   const uint32_t dim = records.dim;
   const float* given = request.queries + static_cast<uint64_t>(at) * dim;
+  const bool as_given =
+      records.precision == Precision::kFloat16 || records.precision == Precision::kBits;
   scratch.rotated.assign(given, given + dim);
-  if (request.codes || records.precision == Precision::kInt8)
-    rotate(scratch.rotated.data(), request.signs, dim);
-  const float* query =
-      records.precision == Precision::kInt8 ? scratch.rotated.data() : given;
-  if (!request.codes) {
-    const int64_t bad = score_all(kernels, request, query, scratch);
-    if (bad != kAllGood) return bad;
-  } else {
-    const uint32_t words = request.codes->words;
+  if (request.codes || !as_given) rotate(scratch.rotated.data(), request.signs, dim);
+  Scorer scorer(kernels, records, as_given ? given : scratch.rotated.data());
+  int64_t bad = kAllGood;
+  if (request.codes) {
+    const uint32_t bytes = request.codes->bytes;
     scratch.residual.resize(dim);
     for (uint32_t i = 0; i < dim; ++i)
       scratch.residual[i] = scratch.rotated[i] - request.centre[i];
-    scratch.planes.resize(static_cast<size_t>(kQueryBits) * words);
-    const float delta =
-        quantise_query(scratch.residual.data(), dim, words, scratch.planes.data());
-    const QueryPlanes planes = {scratch.planes.data(), words,
-                                delta * (15.0f * static_cast<float>(dim)), -2.0f * delta};
-    shortlist(kernels, *request.codes, planes, request.allowed, request.allowed_bytes,
-              request.keep, scratch.found);
-    const size_t count = scratch.found.size();
-    scratch.slots.resize(count);
-    scratch.distances.resize(count);
-    // In slot order the records are read front to back.
-    for (size_t i = 0; i < count; ++i) scratch.slots[i] = scratch.found[i].slot;
-    std::sort(scratch.slots.begin(), scratch.slots.end());
-    const int64_t bad = rescore(kernels, records, query, scratch.slots.data(), count,
-                                scratch.distances.data());
-    if (bad != kAllGood) return bad;
-    for (size_t i = 0; i < count; ++i)
-      scratch.found[i] = {scratch.distances[i], scratch.slots[i]};
+    scratch.entries.resize(static_cast<size_t>(bytes) * 2 * kTableEntries);
+    const QueryTables tables =
+        query_tables(scratch.residual.data(), dim, bytes, scratch.entries.data());
+    shortlist(kernels, *request.codes, tables, request.allowed, request.keep, scratch.found);
+    bad = refine(kernels, records, scorer, scratch);
+  } else if (request.rough) {
+    bad = scan_records(request, scorer, scratch.found);
+    if (bad == kAllGood) bad = refine(kernels, records, scorer, scratch);
+  } else {
+    bad = score_all(kernels, request, scorer, scratch.found);
   }
+  if (bad != kAllGood) return bad;
   const uint32_t k = request.k;
   std::partial_sort(scratch.found.begin(), scratch.found.begin() + k, scratch.found.end());
   for (uint32_t i = 0; i < k; ++i) {

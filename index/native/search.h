@@ -4,11 +4,9 @@
 #include <vector>
 
 #include "kernels.h"
+#include "score.h"
 
 namespace memdb {
-
-enum class Metric : uint32_t { kCosine = 0, kInnerProduct = 1, kSquaredL2 = 2 };
-enum class Precision : uint32_t { kInt8 = 0, kFloat16 = 1 };
 
 struct Candidate {
   float key;
@@ -23,57 +21,37 @@ inline bool operator<(const Candidate& a, const Candidate& b) {
 struct Codes {
   const uint8_t* groups;  // each: kGroupBlocks blocks, kGroupRows offsets, kGroupRows slopes
   uint64_t group_count;
-  uint32_t words;
-};
-
-struct Records {
-  const uint8_t* first;  // record of slot 0
-  uint64_t count;
-  uint64_t size;  // bytes of one record
-  uint32_t dim;
-  Metric metric;
-  Precision precision;
+  uint32_t bytes;  // of one code
 };
 
 // Bytes of one group of codes with its factors.
-uint64_t group_bytes(uint32_t words);
+uint64_t group_bytes(uint32_t code_bytes);
 
-// The `keep` allowed rows of smallest key, unordered. `allowed` has a bit a slot, in
-// `allowed_bytes` bytes, all of them within the groups.
-void shortlist(const Kernels& kernels, const Codes& codes, const QueryPlanes& query,
-               const uint8_t* allowed, uint64_t allowed_bytes, uint32_t keep,
-               std::vector<Candidate>& found);
+// A bit a slot, in `bytes` bytes.
+struct Allowed {
+  const uint8_t* bits;
+  uint64_t bytes;
+};
 
-// Distance of a query to one sealed record. The query is rotated for kInt8, as given for kFloat16,
-// of unit length for kCosine.
-float distance(const Kernels& kernels, const Records& records, const float* query,
-               const uint8_t* record);
-
-constexpr int64_t kAllGood = -1;
-
-// Distances of listed slots into `out`; returns the first slot whose record is missing or damaged.
-int64_t rescore(const Kernels& kernels, const Records& records, const float* query,
-                const uint32_t* slots, uint64_t count, float* out);
-
-// Distances of one query to (count, dim) float32 rows. What leaves the comfort of float32 is summed
-// in double precision, so that a vector's length does not matter to a cosine.
-void score_rows(const Kernels& kernels, Metric metric, const float* query, const float* rows,
-                uint64_t count, uint32_t dim, float* out);
+// The `keep` allowed rows of smallest key, unordered. `allowed` ends within the groups. Returns
+// how many blocks were looked at.
+uint64_t shortlist(const Kernels& kernels, const Codes& codes, const QueryTables& query,
+                   const Allowed& allowed, uint32_t keep, std::vector<Candidate>& found);
 
 struct SearchRequest {
-  const Codes* codes;  // null: score every allowed record
+  const Codes* codes;  // null: the records are all there is
   const Records* records;
+  bool rough;            // without codes: estimate from records, then re-score the best `keep`
   const float* queries;  // (query_count, dim), of unit length for kCosine
   const float* signs;    // of the rotation
   const float* centre;   // rotated, (dim)
-  const uint8_t* allowed;
-  uint64_t allowed_bytes;
+  Allowed allowed;
   uint32_t query_count;
   uint32_t k;  // at most the number of allowed slots
   uint32_t keep;
   uint32_t threads;
-  uint32_t* slots;    // out: (query_count, k)
-  float* distances;   // out: (query_count, k), ascending
+  uint32_t* slots;   // out: (query_count, k)
+  float* distances;  // out: (query_count, k), ascending
 };
 
 // Returns kAllGood or a slot whose record is missing or damaged (the output is then undefined).

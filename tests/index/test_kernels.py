@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from memdb.index import layout
 from memdb.index.kernels import Kernels, NativeKernels, available
-from memdb.index.layout import FLOAT16, GROUP_ROWS, INT8, METRICS
-from memdb.index.reference import NumpyKernels
+from memdb.index.layout import BITS, FLOAT16, GROUP_ROWS, INT2, INT4, INT5, INT8, METRICS, PACKED
+from memdb.index.reference import NumpyKernels, numbers_of
 
 TWIN = NumpyKernels()
 NATIVE = [kernels for kernels in available() if isinstance(kernels, NativeKernels)]
@@ -73,18 +73,43 @@ def test_quantisers_agree_to_the_bit(kernels: Kernels, dim: int) -> None:
     for found, wanted in zip(kernels.quantise8(x), TWIN.quantise8(x), strict=True):
         np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(kernels.sign_codes(x), TWIN.sign_codes(x))
-    for found, wanted in zip(kernels.quantise_queries(x), TWIN.quantise_queries(x), strict=True):
+    for found, wanted in zip(kernels.query_tables(x), TWIN.query_tables(x), strict=True):
         np.testing.assert_array_equal(found, wanted)
+    for precision in PACKED:
+        packed = kernels.quantise_packed(precision, x)
+        for found, wanted in zip(packed, TWIN.quantise_packed(precision, x), strict=True):
+            np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("dim", [1, 64, 100])
-def test_quantised_queries_are_within_one_delta_of_the_query(dim: int) -> None:
+def test_tables_give_the_product_with_any_signs_to_half_a_step_an_entry(dim: int) -> None:
     x = adversarial(dim, seed=3)
-    planes, deltas = TWIN.quantise_queries(x)
-    bits = np.unpackbits(planes.view(np.uint8), axis=2, bitorder="little")[:, :, :dim]
-    levels = np.einsum("njd,j->nd", bits.astype(np.int64), [1, 2, 4, 8])
-    near = deltas[:, None].astype(np.float64) * (2 * levels - 15)
-    assert (np.abs(near - x) <= deltas[:, None] * 1.0001).all()
+    entries, bases, steps = TWIN.query_tables(x)
+    signs = np.random.default_rng(1).standard_normal((20, dim)).astype(np.float32)
+    codes = TWIN.sign_codes(signs).view(np.uint8)
+    halves = np.stack((codes & 15, codes >> 4), axis=2).reshape(20, -1)
+    sums = entries[:, np.arange(entries.shape[1]), halves].sum(axis=2, dtype=np.float64)
+    found = bases[:, None] + steps[:, None].astype(np.float64) * sums
+    wanted = x.astype(np.float64) @ np.where(signs >= 0, 1, -1).T
+    allowance = steps[:, None] * (dim + 3) // 4 * 0.5 + 1e-4 * np.abs(x).sum(axis=1)[:, None]
+    assert entries.max() <= layout.TABLE_MAX
+    assert (np.abs(found - wanted) <= allowance + 1e-30).all()
+
+
+@pytest.mark.parametrize(
+    ("precision", "distortion"), [(INT5, 0.00349), (INT4, 0.01154), (INT2, 0.1188)]
+)
+def test_packed_vectors_lose_what_the_theory_says_and_keep_their_products(
+    precision: int, distortion: float
+) -> None:
+    """Mean squared errors of a unit normal: Max 1960, table II."""
+    x = np.random.default_rng(0).standard_normal((200, 384)).astype(np.float32)
+    payload, scales, norms = TWIN.quantise_packed(precision, x)
+    numbers = numbers_of(payload, 384, precision)
+    cosines = (numbers * x).sum(axis=1) / np.linalg.norm(numbers, axis=1) / norms
+    np.testing.assert_allclose(cosines.mean(), np.sqrt(1 - distortion), atol=5e-4)
+    np.testing.assert_allclose(norms, np.linalg.norm(x, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(scales * (numbers * x).sum(axis=1), norms**2, rtol=1e-4)
 
 
 def random_groups(dim: int, groups: int, seed: int) -> np.ndarray:
@@ -92,14 +117,14 @@ def random_groups(dim: int, groups: int, seed: int) -> np.ndarray:
     body = np.zeros(groups * layout.group_bytes(dim), np.uint8)
     for number in range(groups):
         group = layout.group_at(body, dim, number)
-        group.codes[:] = rng.integers(0, 2**63, group.codes.shape, dtype=np.uint64)
+        group.codes[:] = rng.integers(0, 256, group.codes.shape, dtype=np.uint8)
         group.offsets[:] = rng.standard_normal(GROUP_ROWS)
         group.slopes[:] = rng.standard_normal(GROUP_ROWS)
     return body
 
 
 @each
-@pytest.mark.parametrize("dim", [1, 64, 65, 384, 2100])
+@pytest.mark.parametrize("dim", [1, 64, 65, 384, 2100, 8192])
 @pytest.mark.parametrize("density", [1.0, 0.3, 0.001])
 def test_scans_find_the_same_slots_and_keys(kernels: Kernels, dim: int, density: float) -> None:
     rng = np.random.default_rng(5)
@@ -109,9 +134,10 @@ def test_scans_find_the_same_slots_and_keys(kernels: Kernels, dim: int, density:
     group.slopes[:64] = 0
     group.offsets[100], group.offsets[101], group.slopes[102] = np.nan, np.inf, -np.inf
     allowed = np.packbits(rng.random(GROUP_ROWS + 1000) < density, bitorder="little")
-    planes, deltas = TWIN.quantise_queries(rng.standard_normal((1, dim)).astype(np.float32))
+    entries, bases, steps = TWIN.query_tables(rng.standard_normal((1, dim)).astype(np.float32))
     for keep in (1, 50, 5000):
-        arguments = (body, dim, planes[0], float(deltas[0]), allowed, keep)
+        tables = entries[0], float(bases[0]), float(steps[0])
+        arguments = (body, dim, *tables, allowed, keep)
         slots, keys = kernels.scan(*arguments)
         wanted_slots, wanted_keys = TWIN.scan(*arguments)
         order = np.lexsort((slots, keys))
@@ -119,33 +145,53 @@ def test_scans_find_the_same_slots_and_keys(kernels: Kernels, dim: int, density:
         np.testing.assert_array_equal(keys[order], wanted_keys)
 
 
+def random_records(dim: int, precision: int, count: int, seed: int) -> np.ndarray:
+    """(count, record bytes) sealed, the awkward ones among them."""
+    rng = np.random.default_rng(seed)
+    records = np.zeros(count, layout.record_type(dim, precision))
+    if precision == FLOAT16:
+        records["payload"] = rng.standard_normal((count, dim)) * 2
+        records["payload"][1], records["payload"][2] = 65504, 6e-8  # the largest, a subnormal
+    else:
+        records["payload"] = rng.integers(0, 256, records["payload"].shape).astype(np.uint8)
+        records["payload"][0] = 0
+        if precision == INT8:  # -128 is never written
+            records["payload"] = np.maximum(records["payload"], -127)
+        if dim * layout.PRECISION_BITS[precision] % 8:
+            records["payload"][:, -1] &= (1 << dim * layout.PRECISION_BITS[precision] % 8) - 1
+    records["scale"] = rng.random(count)
+    numbers = numbers_of(records["payload"], dim, precision).astype(np.float64)
+    records["norm"] = records["scale"] * np.sqrt((numbers**2).sum(axis=1))
+    raw = records.view(np.uint8).reshape(count, -1)
+    TWIN.seal(raw, np.arange(count, dtype=np.uint32))
+    return raw
+
+
+METRICS_OF = [
+    *((precision, metric) for precision in (INT8, FLOAT16, *PACKED) for metric in (0, 1, 2)),
+    (BITS, METRICS["hamming"]),
+]
+
+
 @each
-@pytest.mark.parametrize("precision", [INT8, FLOAT16])
-@pytest.mark.parametrize("metric", list(METRICS))
-def test_distances_agree_to_rounding(kernels: Kernels, precision: int, metric: str) -> None:
+@pytest.mark.parametrize(("precision", "metric"), METRICS_OF)
+def test_distances_agree_to_rounding(kernels: Kernels, precision: int, metric: int) -> None:
     for dim in DIMS:
         rng = np.random.default_rng(dim)
-        records = np.zeros(30, layout.record_type(dim, precision))
-        numbers = rng.integers(-127, 128, (30, dim))
-        numbers[0] = 0
-        payload = numbers.astype(np.int8) if precision == INT8 else (numbers / 60).astype("<f2")
-        if precision == FLOAT16:
-            payload[1], payload[2] = 65504, 6e-8  # the largest, and a subnormal
-        records["payload"] = payload
-        records["scale"] = rng.random(30)
-        records["norm"] = records["scale"] * np.linalg.norm(payload.astype(np.float64), axis=1)
-        raw = records.view(np.uint8).reshape(30, -1)
-        slots = np.arange(30, dtype=np.uint32)
-        kernels.seal(raw, slots)
+        raw = random_records(dim, precision, 30, seed=dim)
         query = rng.standard_normal(dim).astype(np.float32)
+        if precision == BITS:
+            query = (query > 0).astype(np.float32)
         chosen = np.array([29, 0, 3, 3, 1, 2], np.uint32)
-        arguments = (raw, dim, METRICS[metric], precision, query, chosen)
+        arguments = (raw, dim, metric, precision, query, chosen)
         found, bad = kernels.rescore(*arguments)
         wanted, _ = TWIN.rescore(*arguments)
         assert bad == -1
-        size = np.abs(payload[chosen].astype(np.float64)) @ np.abs(query) + 1
-        if metric == "l2":
-            size = wanted + 1
+        fields = raw.view(layout.record_type(dim, precision)).reshape(-1)[chosen]
+        numbers = numbers_of(fields["payload"], dim, precision).astype(np.float64)
+        size = np.abs(numbers) @ np.abs(query) + 1
+        if metric == METRICS["l2"]:
+            size = wanted + fields["norm"].astype(np.float64) ** 2 + query @ query + 1
         np.testing.assert_array_less(np.abs(found - wanted) / size, 1e-5)
 
 
@@ -182,6 +228,7 @@ def test_full_precision_distances_agree_to_rounding(kernels: Kernels, metric: st
             "cosine": np.ones((9, 40)),
             "ip": np.outer(*lengths) + 1,
             "l2": np.add.outer(lengths[0] ** 2, lengths[1] ** 2) + 1,
+            "hamming": np.add.outer(lengths[0] ** 2, lengths[1] ** 2) + 1,
         }[metric]
         np.testing.assert_array_less(np.abs(found - wanted) / size, 1e-5)
 
@@ -207,35 +254,46 @@ def test_a_call_with_wrong_shapes_is_an_error_and_no_crash() -> None:
         NATIVE[0].scan(
             np.zeros(layout.group_bytes(8), np.uint8),
             8,
-            np.zeros((4, 1), np.uint64),
+            np.zeros((16, 16), np.uint8),
+            0.0,
             1.0,
-            np.full(layout.GROUP_BLOCKS + 1, 255, np.uint8),
+            np.full(layout.GROUP_ALLOWED + 1, 255, np.uint8),
+            3,
+        )
+    with pytest.raises(ValueError):
+        NATIVE[0].scan(
+            np.zeros(layout.group_bytes(8), np.uint8),
+            8,
+            np.full((16, 16), 64, np.uint8),
+            0.0,
+            1.0,
+            np.full(layout.GROUP_ALLOWED, 255, np.uint8),
             3,
         )
     with pytest.raises(TypeError):
         _native.sign_codes(rows.astype(np.float64), np.zeros((2, 1), np.uint64))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     dim=st.integers(1, 200),
     seed=st.integers(0, 2**32),
-    metric=st.sampled_from(sorted(METRICS.values())),
+    kind=st.sampled_from(METRICS_OF),
+    way=st.sampled_from(["codes", "rough", "all"]),
 )
-def test_whole_searches_agree_on_random_spaces(dim: int, seed: int, metric: int) -> None:
+def test_whole_searches_agree_on_random_spaces(
+    dim: int, seed: int, kind: tuple[int, int], way: str
+) -> None:
+    precision, metric = kind
     rng = np.random.default_rng(seed)
-    records = np.zeros(500, layout.record_type(dim, INT8))
-    payload = rng.integers(-127, 128, (500, dim)).astype(np.int8)
-    records["payload"], records["scale"] = payload, 0.01
-    records["norm"] = np.linalg.norm(payload.astype(np.float32), axis=1) * np.float32(0.01)
-    raw = records.view(np.uint8).reshape(500, -1)
-    TWIN.seal(raw, np.arange(500, dtype=np.uint32))
     queries = rng.standard_normal((3, dim)).astype(np.float32)
+    if precision == BITS:
+        queries = (queries > 0).astype(np.float32)
     arguments = {
-        "groups": random_groups(dim, 1, seed),
-        "records": raw,
+        "groups": random_groups(dim, 1, seed) if way == "codes" else None,
+        "records": random_records(dim, precision, 500, seed),
         "metric": metric,
-        "precision": INT8,
+        "precision": precision,
         "queries": queries,
         "signs": layout.rotation_signs(dim, seed),
         "centre": rng.standard_normal(dim).astype(np.float32),
@@ -243,12 +301,37 @@ def test_whole_searches_agree_on_random_spaces(dim: int, seed: int, metric: int)
         "k": 5,
         "keep": 40,
         "threads": 2,
+        "rough": way == "rough",
     }
     _, wanted, _ = TWIN.search(**arguments)
+    size = np.abs(wanted).max() + 1
     for kernels in NATIVE:
         slots, distances, bad = kernels.search(**arguments)
         assert bad == -1 and (slots % 3 > 0).all()
-        np.testing.assert_allclose(distances, wanted, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(distances / size, wanted / size, atol=1e-3)
+
+
+@each
+def test_products_of_two_bit_levels_are_whole_numbers(kernels: Kernels) -> None:
+    for dim in DIMS:
+        raw = random_records(dim, INT2, 60, seed=dim)
+        query = np.random.default_rng(dim).standard_normal((1, dim)).astype(np.float32)
+        common = {
+            "groups": None,
+            "records": raw,
+            "metric": METRICS["ip"],
+            "precision": INT2,
+            "queries": query,
+            "signs": layout.rotation_signs(dim, 3),
+            "centre": np.zeros(0, np.float32),
+            "allowed": np.full(7, 255, np.uint8),
+            "k": 3,
+            "keep": 3,
+            "threads": 1,
+            "rough": True,
+        }
+        for found, wanted in zip(kernels.search(**common), TWIN.search(**common), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_the_environment_variable_forces_the_kernels(tmp_path: Path) -> None:

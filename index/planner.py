@@ -1,0 +1,110 @@
+"""How a search is run: which plan, why, and what it will touch.
+
+A plan follows from numbers alone: how many slots are allowed, how many blocks of codes they lie
+in, how many results and candidates are wanted, and what a block and a record cost on this machine
+(``calibration``). It reads no vector, and what it says it touches is what the search touches.
+
+    exact     every allowed record is scored, because that was asked for
+    refine    every allowed record is scored, because that is the cheapest way, and exact
+    scan      all codes are estimated, the best re-scored from their records
+    gather    the same, of those blocks only that hold an allowed row
+    records   the space has no codes: its records are estimated, the best of them checked and scored
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+from memdb.index import layout
+from memdb.index.calibration import Calibration
+from memdb.index.protocol import SpaceSpec
+from memdb.index.slots import SlotSet
+
+PlanName = Literal["exact", "refine", "scan", "gather", "records"]
+
+UNMEASURED_EFFORT: Final = 200
+"""Candidates re-scored where training measured nothing."""
+LEAST_EFFORT: Final = 100
+MOST_EFFORT: Final = 4096
+_EFFORT_PER_RESULT: Final = 4
+_MEASURED_AT: Final = 4096
+_MARGIN: Final = 1.5  # questions lie farther from their neighbours than vectors of the space do
+_GROWTH: Final = 0.25  # ranks grow with the fourth root of the size: see README, "The shortlist"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """What a search does. Counts are exact; ``estimated_us`` is for one query on one core."""
+
+    name: PlanName
+    reason: str
+    allowed: int
+    blocks: int
+    """Blocks of 32 codes, or of 32 records, that are estimated; 0 where nothing is."""
+    rescored: int
+    """Records that are checked and scored."""
+    bytes_touched: int
+    estimated_us: float
+
+    @property
+    def estimates(self) -> bool:
+        """Whether candidates are chosen by estimate, so that the answer may miss one."""
+        return self.name not in ("exact", "refine")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def default_effort(spec: SpaceSpec, count: int, k: int) -> int:
+    """Candidates to re-score among ``count`` rows so that 99 of 100 neighbours are among them.
+
+    Measured at training among 4,096 rows of the space itself, and scaled to ``count``. Profile
+    "exact" takes twice as many: its records tell apart what 8 bits do not.
+    """
+    effort = float(UNMEASURED_EFFORT)
+    if spec.shortlist:
+        effort = _MARGIN * spec.shortlist * max(1.0, count / _MEASURED_AT) ** _GROWTH
+        if spec.profile == "exact":
+            effort *= 2
+    return max(LEAST_EFFORT, _EFFORT_PER_RESULT * k, min(MOST_EFFORT, round(effort)))
+
+
+def plan_search(
+    spec: SpaceSpec,
+    allowed: SlotSet,
+    k: int,
+    *,
+    effort: int | None,
+    exact: bool,
+    codes: bool,
+    calibration: Calibration,
+) -> SearchPlan:
+    """The cheapest plan that finds the min(k, allowed) nearest; ``codes`` says if any are sound."""
+    count, blocks = allowed.count, allowed.blocks
+    keep = min(count, max(k, effort or default_effort(spec, count, k)))
+    record = layout.record_bytes(spec.dim, spec.precision)
+
+    def plan(name: PlanName, reason: str, blocks: int, rescored: int) -> SearchPlan:
+        from_records = name == "records"
+        block = layout.BLOCK_ROWS * record if from_records else layout.block_bytes(spec.dim)
+        cost = calibration.cost_of_block(spec, from_records=from_records)
+        nanoseconds = blocks * cost + rescored * calibration.cost_of_record(spec)
+        touched = blocks * block + rescored * record
+        return SearchPlan(name, reason, count, blocks, rescored, touched, nanoseconds / 1e3)
+
+    all_records = plan("refine", "", 0, count)
+    if exact:
+        return plan("exact", "exact=True scores every allowed record", 0, count)
+    if keep >= count:
+        return plan("refine", f"no more than {keep} are allowed: all are scored", 0, count)
+    if not spec.has_codes:
+        return plan("records", f"profile {spec.profile!r} has no codes", blocks, keep)
+    if not codes:
+        return plan("refine", "there are no sound codes: every allowed record is scored", 0, count)
+    whole = blocks * layout.BLOCK_ROWS <= 2 * count
+    reason = f"{count} allowed rows lie in {blocks} blocks; the best {keep} are scored"
+    estimated = plan("scan" if whole else "gather", reason, blocks, keep)
+    if all_records.estimated_us <= estimated.estimated_us:
+        return plan("refine", f"scoring {count} records costs less than their codes", 0, count)
+    return estimated

@@ -51,9 +51,11 @@ inline __m256i look_up(const uint8_t* code, __m256i low_table, __m256i high_tabl
   return _mm256_add_epi8(low, high);
 }
 
-// Sums of kBlocks blocks side by side, so that a table is loaded once for all of them.
+// Sums of kBlocks blocks side by side, so that a table is loaded once for all of them. The blocks
+// that come `next` are fetched line by line meanwhile: all at once they would wait for each other.
 template <int kBlocks>
-inline void sum_entries(const uint8_t* const* code, const QueryTables& query, Wide* sums) {
+inline void sum_entries(const uint8_t* const* code, const uint8_t* const* next,
+                        const QueryTables& query, Wide* sums) {
   for (int i = 0; i < kBlocks; ++i)
     for (__m256i& eight : sums[i].eight) eight = _mm256_setzero_si256();
   for (uint32_t first = 0; first < query.bytes; first += kNarrowBytes) {
@@ -66,7 +68,9 @@ inline void sum_entries(const uint8_t* const* code, const QueryTables& query, Wi
       const __m256i table2 = table(entries + 2 * kTableEntries);
       const __m256i table3 = table(entries + 3 * kTableEntries);
       for (int i = 0; i < kBlocks; ++i) {
-        const uint8_t* at = code[i] + static_cast<size_t>(byte) * kBlockRows;
+        const size_t offset = static_cast<size_t>(byte) * kBlockRows;
+        const uint8_t* at = code[i] + offset;
+        _mm_prefetch(reinterpret_cast<const char*>(next[i] + offset), _MM_HINT_T0);
         narrow[i].add(_mm256_add_epi8(look_up(at, table0, table1),
                                       look_up(at + kBlockRows, table2, table3)));
       }
@@ -99,16 +103,16 @@ void scan(const uint8_t* codes, const float* offsets, const float* slopes,
   const size_t stride = static_cast<size_t>(query.bytes) * kBlockRows;
   for (uint32_t i = 0; i < count; i += 2) {
     const uint32_t pair = i + 1 < count ? 2 : 1;
-    const uint8_t* code[2] = {codes + blocks[i] * stride, codes + blocks[i + pair - 1] * stride};
-    for (uint32_t ahead = i + 2; ahead < i + 2 + pair && ahead < count; ++ahead)
-      for (size_t line = 0; line < stride; line += 64)
-        _mm_prefetch(reinterpret_cast<const char*>(codes + blocks[ahead] * stride + line),
-                     _MM_HINT_T0);
+    const uint8_t *code[2], *next[2];
+    for (uint32_t j = 0; j < 2; ++j) {
+      code[j] = codes + blocks[i + j < count ? i + j : i] * stride;
+      next[j] = i + 2 + j < count ? codes + blocks[i + 2 + j] * stride : code[j];
+    }
     Wide sums[2];
     if (pair == 2)
-      sum_entries<2>(code, query, sums);
+      sum_entries<2>(code, next, query, sums);
     else
-      sum_entries<1>(code, query, sums);
+      sum_entries<1>(code, next, query, sums);
     for (uint32_t j = 0; j < pair; ++j) {
       const size_t row = static_cast<size_t>(blocks[i + j]) * kBlockRows;
       masks[i + j] = keys_of(sums[j], offsets + row, slopes + row, query, threshold,

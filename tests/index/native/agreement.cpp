@@ -1,0 +1,203 @@
+// Every kernel table of this machine against the scalar one, and whole searches on several threads:
+// a program of its own, so that sanitizers and emulators can run it. Exits 1 at the first
+// difference and says which. What the scalar kernels should give is tested from Python.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "codes.h"
+#include "kernels.h"
+#include "rotation.h"
+#include "score.h"
+#include "search.h"
+
+using namespace memdb;
+
+namespace {
+
+uint64_t state = 1;
+
+uint64_t next_number() {  // SplitMix64
+  state += 0x9E3779B97F4A7C15ULL;
+  uint64_t z = state;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
+  return z ^ (z >> 31);
+}
+
+float next_float() { return static_cast<float>(next_number() >> 40) / 8388608.0f - 1.0f; }
+
+void require(bool holds, const char* what, const char* kernels, uint32_t dim) {
+  if (holds) return;
+  std::printf("%s differs: %s, %u dimensions\n", what, kernels, dim);
+  std::exit(1);
+}
+
+bool near(float a, float b, float size) { return std::fabs(a - b) <= 1e-5f * size; }
+
+std::vector<uint8_t> random_bytes(size_t size) {
+  std::vector<uint8_t> bytes(size);
+  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(next_number());
+  return bytes;
+}
+
+std::vector<float> random_floats(size_t size) {
+  std::vector<float> floats(size);
+  for (float& number : floats) number = next_float();
+  return floats;
+}
+
+// Groups of random codes whose factors are ordinary numbers.
+std::vector<uint8_t> random_groups(uint32_t code_bytes, uint32_t count) {
+  std::vector<uint8_t> groups = random_bytes(group_bytes(code_bytes) * count);
+  for (uint32_t group = 0; group < count; ++group) {
+    uint8_t* factors = groups.data() + group_bytes(code_bytes) * (group + 1) - 8 * kGroupRows;
+    for (uint32_t i = 0; i < 2 * kGroupRows; ++i) {
+      const float factor = next_float();
+      std::memcpy(factors + 4 * static_cast<size_t>(i), &factor, 4);
+    }
+  }
+  return groups;
+}
+
+void compare_scans(const Kernels& kernels, uint32_t dim) {
+  const uint32_t bytes = (dim + 63) / 64 * 8;
+  const std::vector<uint8_t> groups = random_groups(bytes, 1);
+  const std::vector<float> query = random_floats(dim);
+  std::vector<uint8_t> entries(static_cast<size_t>(bytes) * 2 * kTableEntries);
+  const QueryTables tables = query_tables(query.data(), dim, bytes, entries.data());
+  const auto* offsets = reinterpret_cast<const float*>(groups.data() + groups.size() -
+                                                       8 * kGroupRows);
+  uint32_t allowed[kGroupBlocks];
+  for (uint32_t& mask : allowed) mask = static_cast<uint32_t>(next_number());
+  for (uint32_t count : {1u, 2u, 3u, 32u}) {
+    std::vector<uint16_t> blocks(count);
+    for (uint32_t i = 0; i < count; ++i)
+      blocks[i] = static_cast<uint16_t>((i * 5 + count) % kGroupBlocks);
+    std::vector<float> keys[2];
+    std::vector<uint32_t> masks[2];
+    const Kernels* both[2] = {&kernels, scalar_kernels()};
+    for (int i = 0; i < 2; ++i) {
+      keys[i].resize(count * kBlockRows);
+      masks[i].resize(count);
+      both[i]->scan(groups.data(), offsets, offsets + kGroupRows, allowed, blocks.data(), count,
+                    tables, 0.25f, keys[i].data(), masks[i].data());
+    }
+    require(masks[0] == masks[1], "scan's masks", kernels.name, dim);
+    require(std::memcmp(keys[0].data(), keys[1].data(), keys[0].size() * 4) == 0, "scan's keys",
+            kernels.name, dim);
+  }
+}
+
+void compare_products(const Kernels& kernels, uint32_t dim) {
+  const Kernels& scalar = *scalar_kernels();
+  const std::vector<float> query = random_floats(dim), row = random_floats(dim);
+  const std::vector<uint8_t> bytes = random_bytes(dim);
+  std::vector<uint8_t> halves = random_bytes(2 * static_cast<size_t>(dim));
+  for (size_t i = 1; i < halves.size(); i += 2) halves[i] &= 0xbf;  // no infinities
+  const auto* floats = reinterpret_cast<const uint8_t*>(row.data());
+  const float size = 128.0f * static_cast<float>(dim) + 1.0f;
+  require(near(kernels.dot8(query.data(), bytes.data(), dim),
+               scalar.dot8(query.data(), bytes.data(), dim), size),
+          "dot8", kernels.name, dim);
+  require(near(kernels.dot16(query.data(), halves.data(), dim),
+               scalar.dot16(query.data(), halves.data(), dim), size),
+          "dot16", kernels.name, dim);
+  require(near(kernels.dot32(query.data(), floats, dim), scalar.dot32(query.data(), floats, dim),
+               size),
+          "dot32", kernels.name, dim);
+  require(near(kernels.l2_8(query.data(), bytes.data(), 0.01f, dim),
+               scalar.l2_8(query.data(), bytes.data(), 0.01f, dim), size),
+          "l2_8", kernels.name, dim);
+  require(near(kernels.l2_16(query.data(), halves.data(), 0.5f, dim),
+               scalar.l2_16(query.data(), halves.data(), 0.5f, dim), size),
+          "l2_16", kernels.name, dim);
+  require(near(kernels.l2_32(query.data(), floats, 1.0f, dim),
+               scalar.l2_32(query.data(), floats, 1.0f, dim), size),
+          "l2_32", kernels.name, dim);
+  const uint32_t packed = (dim + 3) / 4;
+  std::vector<int8_t> strips(4 * static_cast<size_t>(packed));
+  for (int8_t& level : strips) level = static_cast<int8_t>(next_number() % 255 - 127);
+  require(kernels.dot2(strips.data(), bytes.data(), packed) ==
+              scalar.dot2(strips.data(), bytes.data(), packed),
+          "dot2", kernels.name, dim);
+  require(kernels.hamming(bytes.data(), halves.data(), dim) ==
+              scalar.hamming(bytes.data(), halves.data(), dim),
+          "hamming", kernels.name, dim);
+  require(kernels.crc32c(bytes.data(), dim) == scalar.crc32c(bytes.data(), dim), "crc32c",
+          kernels.name, dim);
+}
+
+std::vector<uint8_t> random_records(const Kernels& kernels, uint32_t dim, Precision precision,
+                                    uint32_t count) {
+  const uint64_t size = kRecordHead + payload_bytes(dim, precision) + kRecordTail;
+  std::vector<uint8_t> records(size * count);
+  for (uint32_t slot = 0; slot < count; ++slot) {
+    uint8_t* record = records.data() + slot * size;
+    const float factors[2] = {0.01f, 1.0f};
+    std::memcpy(record + 4, factors, 8);
+    for (uint64_t i = 0; i < size - kRecordHead - kRecordTail; ++i)
+      record[kRecordHead + i] = static_cast<uint8_t>(next_number() & 0x3f);
+    seal_record(kernels, record, size, slot);
+  }
+  return records;
+}
+
+// Searches of several threads over one space, as readers of one process make them.
+void search_together(const Kernels& kernels, uint32_t dim, Precision precision, bool with_codes) {
+  const uint32_t count = kGroupRows + 100, k = 5, queries = 6, bytes = (dim + 63) / 64 * 8;
+  const std::vector<uint8_t> groups = random_groups(bytes, 2);
+  const std::vector<uint8_t> records = random_records(kernels, dim, precision, count);
+  const std::vector<uint8_t> allowed = random_bytes(count / 8);
+  const std::vector<float> asked = random_floats(static_cast<size_t>(queries) * dim);
+  std::vector<float> signs(static_cast<size_t>(kRotationRounds) * dim), centre(dim, 0.01f);
+  for (float& sign : signs) sign = next_number() & 1 ? 1.0f : -1.0f;
+  const Records view = {records.data(), count, records.size() / count, dim,
+                        precision == Precision::kBits ? Metric::kHamming : Metric::kSquaredL2,
+                        precision};
+  const Codes codes = {groups.data(), 2, bytes};
+  std::vector<std::vector<uint32_t>> slots(3, std::vector<uint32_t>(queries * k));
+  std::vector<std::thread> threads;
+  for (std::vector<uint32_t>& found : slots)
+    threads.emplace_back([&]() {
+      std::vector<float> distances(queries * k);
+      SearchRequest request = {};
+      request.codes = with_codes ? &codes : nullptr;
+      request.records = &view;
+      request.rough = !with_codes;
+      request.queries = asked.data();
+      request.signs = signs.data();
+      request.centre = centre.data();
+      request.allowed = {allowed.data(), allowed.size()};
+      request.query_count = queries;
+      request.k = k;
+      request.keep = 50;
+      request.threads = 2;
+      request.slots = found.data();
+      request.distances = distances.data();
+      require(search(kernels, request) == kAllGood, "search", kernels.name, dim);
+    });
+  for (std::thread& thread : threads) thread.join();
+  require(slots[0] == slots[1] && slots[1] == slots[2], "search by threads", kernels.name, dim);
+}
+
+}  // namespace
+
+int main() {
+  uint32_t tables = 0;
+  for (uint32_t level = 0; const Kernels* kernels = kernels_at(level); ++level, ++tables) {
+    for (uint32_t dim : {1u, 7u, 31u, 64u, 65u, 100u, 128u, 200u, 256u, 384u, 1000u, 8192u}) {
+      compare_scans(*kernels, dim);
+      compare_products(*kernels, dim);
+    }
+    for (uint32_t precision = 0; precision < kPrecisions; ++precision)
+      for (bool with_codes : {true, false})
+        search_together(*kernels, 100, static_cast<Precision>(precision), with_codes);
+    std::printf("%s agrees\n", kernels->name);
+  }
+  std::printf("%u tables\n", tables);
+  return 0;
+}

@@ -43,12 +43,14 @@ class CodesOutdated(StoreCorrupt):
 class CodesFile:
     """An open codes.bin of one space."""
 
-    def __init__(self, directory: Path, spec: SpaceSpec, *, writable: bool) -> None:
+    def __init__(
+        self, directory: Path, spec: SpaceSpec, *, writable: bool, name: str = NAME
+    ) -> None:
         self.dim = spec.dim
         self._code_bytes = 8 * layout.words_of(spec.dim)
         self._group_bytes = layout.group_bytes(spec.dim)
         self._wanted = (spec.dim, layout.METRICS[spec.metric], spec.code_bits)
-        self.file = files.MappedFile(directory / NAME, MAGIC, writable=writable, version=VERSION)
+        self.file = files.MappedFile(directory / name, MAGIC, writable=writable, version=VERSION)
         try:
             self._load_fields()
         except BaseException:
@@ -61,10 +63,11 @@ class CodesFile:
         spec: SpaceSpec,
         centre: NDArray[np.float32],
         encoded: Iterator[tuple[NDArray[np.uint32], Encoded]],
+        name: str = NAME,
     ) -> None:
         """Write a whole file with these slots, ascending, in place of any older one."""
         size = layout.group_bytes(spec.dim)
-        with files.replacing(directory / NAME) as handle:
+        with files.replacing(directory / name) as handle:
             head = files.seal_header(MAGIC, _pack_fields(spec, centre), VERSION)
             handle.write(head)
             for slots, part in encoded:

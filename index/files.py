@@ -80,6 +80,19 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         _sync_directory(path.parent)
 
 
+def move(source: Path, target: Path) -> None:
+    """Put a synced file in another's place, durably."""
+    with typed_errors(target):
+        os.replace(source, target)
+        _sync_directory(target.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove the file where it is there; who has it mapped keeps what it holds."""
+    with typed_errors(path):
+        path.unlink(missing_ok=True)
+
+
 def _sync_directory(directory: Path) -> None:
     if os.name == "nt":
         return  # a directory cannot be opened there; NTFS journals its names
@@ -202,6 +215,11 @@ class MappedFile:
                 os.close(self._descriptor)
                 self._descriptor = -1
             self.body = np.zeros(0, np.uint8)
+
+    def __del__(self) -> None:
+        # Whoever swaps one set of files for another lets the searches that use the old one end.
+        if getattr(self, "_descriptor", -1) >= 0:
+            os.close(self._descriptor)
 
 
 def _pwrite(descriptor: int, data: memoryview, offset: int) -> int:

@@ -124,6 +124,11 @@ class FlatIndex:
         return self._codes is not None if self._spec.has_codes else self._spec.epoch > 0
 
     @property
+    def centre(self) -> NDArray[np.float32]:
+        """(dim,) rotated, about which codes are made; empty where the space has none."""
+        return self._epoch_and_centre()[1]
+
+    @property
     def codes_outdated(self) -> bool:
         """Whether an earlier memdb wrote the codes; ``rebuild_codes`` makes them again."""
         return isinstance(self.codes_problem, CodesOutdated)
@@ -412,8 +417,8 @@ class FlatIndex:
             part = chosen[first : first + _PART]
             stored = records.read(part)
             codes = self._codes
-            if codes is None:
-                continue
+            if codes is None or codes.epoch != self._spec.epoch:
+                continue  # made for a spec whose commit a crash prevented: of other records
             if int(part.max()) >= codes.capacity:
                 raise codes.corrupt(f"ends before slot {int(part.max())}")
             wanted = self._quantiser.encode(stored, codes.centre, codes.epoch)

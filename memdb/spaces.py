@@ -22,7 +22,7 @@ from memdb.storage.store import Writer
 from memdb.types import Space
 
 METRICS = ("cosine", "ip", "l2")
-PROFILES = ("exact", "standard")
+PROFILES = ("exact", "standard", "compact", "nano")
 
 
 class Spaces:
@@ -38,10 +38,11 @@ class Spaces:
         *,
         dim: int,
         metric: Literal["cosine", "ip", "l2"] = "cosine",
-        profile: Literal["exact", "standard"] = settings.DEFAULT_PROFILE,
+        profile: Literal["exact", "standard", "compact", "nano"] = settings.DEFAULT_PROFILE,
     ) -> Space:
-        """A new space of ``dim`` dimensions. ``profile``: "standard" keeps 8 bits a dimension,
-        "exact" 16. Raises ``Conflict`` when the name is taken, ``InvalidArgument``."""
+        """A new space of ``dim`` dimensions. ``profile``: "exact" keeps 16 bits a dimension,
+        "standard" 8, "compact" 5 and "nano" 2: smaller, and less sure to rank the very nearest
+        first. Raises ``Conflict`` when the name is taken, ``InvalidArgument``."""
         validate.string(name, "name")
         validate.integer(dim, "dim", 1, settings.MAX_DIM)
         if metric not in METRICS:

@@ -39,7 +39,7 @@ class SpaceRecord(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     dim: int
     metric: Literal["cosine", "ip", "l2"]
-    profile: Literal["exact", "standard"]
+    profile: Literal["exact", "standard", "compact", "nano"]
     embedder: dict[str, Any] | None = None
     index: dict[str, Any] = {}
     default: bool = False

@@ -285,7 +285,18 @@ class Draft:
         self._txn.delete_range(tables.CHANGES, _u64(0), _u64(max(0, state.sequence - _LOG_KEPT)))
         save_state(self._txn, state)
         slots, fresh = self._next_fresh(touched)
-        return Book(state, self.ids, self.states, slots, fresh, encoded_set(self.states))
+        return Book(state, self.ids, self.states, slots, fresh, self._next_encoded(blocks))
+
+    def _next_encoded(self, blocks: NDArray[np.uint32]) -> SlotSet:
+        """The encoded slots, looking only at the blocks that were touched."""
+        known = self._book.encoded.bitset
+        bits = np.zeros(len(self.states) // 8, np.uint8)
+        bits[: len(known)] = known
+        touched = self.states.reshape(-1, _BLOCK_SLOTS)[blocks] == ENCODED
+        bits.reshape(-1, _BLOCK_SLOTS // 8)[blocks] = np.packbits(
+            touched, axis=1, bitorder="little"
+        )
+        return SlotSet(bits)
 
     def _put_blocks(self, blocks: NDArray[np.uint32]) -> None:
         known = len(self._book.states) // _BLOCK_SLOTS

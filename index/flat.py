@@ -289,6 +289,14 @@ class FlatIndex:
             return np.empty((0, self._spec.dim), np.float32)
         return self._quantiser.to_vectors(self._need_records().read(chosen))
 
+    def seals(self, slots: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """(n,) checksums that records carry: another one means another vector. 0: no record."""
+        records = self._need_records().records
+        inside = slots < len(records)
+        found = np.zeros(len(slots), np.uint32)
+        found[inside] = records[slots[inside], -4:].copy().view("<u4").reshape(-1)
+        return found
+
     def search(
         self,
         queries: ArrayLike,
@@ -384,8 +392,16 @@ class FlatIndex:
         slots = allowed.array
         if not len(slots):
             return slots, np.empty(0, np.float32)
-        records, _ = self._files_for(allowed)
-        prepared = self._quantiser.queries(given)
+        self._files_for(allowed)
+        distances = self.score(given, slots)
+        near = np.flatnonzero(distances <= radius)
+        order = near[np.lexsort((slots[near], distances[near]))]
+        return slots[order], distances[order]
+
+    def score(self, query: NDArray[np.float32], slots: NDArray[np.uint32]) -> NDArray[np.float32]:
+        """(n,) distances of a (1, dim) query to the records at ``slots``, which are mapped."""
+        records = self._need_records()
+        prepared = self._quantiser.queries(query)
         if self._quantiser.precision not in (layout.FLOAT16, layout.BITS):
             prepared = self.kernels.rotate(prepared, self._quantiser.signs)
         distances, bad = self.kernels.rescore(
@@ -398,9 +414,7 @@ class FlatIndex:
         )
         if bad >= 0:
             raise records.damaged(bad)
-        near = np.flatnonzero(distances <= radius)
-        order = near[np.lexsort((slots[near], distances[near]))]
-        return slots[order], distances[order]
+        return distances
 
     # --- care ------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal, Protocol, cast, get_args
+from typing import Any, Final, Literal, Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -181,6 +181,37 @@ class Engine(Protocol):
     def stats(self) -> dict[str, int]: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Linking(Protocol):
+    """What an engine with a graph offers besides. The graph may lag: it gates no answer."""
+
+    graph_problem: Exception | None
+    """Why a saved graph was not used, or could not be saved."""
+
+    def waiting(self, allowed: SlotSet) -> SlotSet:
+        """The slots of ``allowed`` that are not in the graph."""
+        ...
+
+    def link(self, allowed: SlotSet, most: int) -> int:
+        """Do up to ``most`` slots' worth of work on the graph; how much was done."""
+        ...
+
+    def recheck(self, slots: NDArray[np.uint32] | None) -> None:
+        """Another process may have written these slots, or any: let go of those it did."""
+        ...
+
+    @property
+    def unsaved(self) -> float:
+        """The share of the graph that ``save`` would spare the next process."""
+        ...
+
+    def save(self) -> None: ...
+
+    def memory_bytes(self, slots: int) -> int:
+        """Private memory of a graph of that many slots."""
+        ...
 
 
 def as_vectors(values: ArrayLike, dim: int, *, field: str = "vectors") -> NDArray[np.float32]:

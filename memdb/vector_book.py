@@ -58,6 +58,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 0
     kind: str = "flat"
     spec: dict[str, Any]
+    params: dict[str, int] = {}
 
 
 _DECODER = msgspec.msgpack.Decoder(State)
@@ -190,6 +191,15 @@ def _blocks_since(txn: ReadTxn, known: int, wanted: int) -> list[int] | None:
         touched.update(np.frombuffer(payload, "<u4").tolist())
         entries += 1
     return sorted(touched) if entries == wanted - known else None
+
+
+def slots_since(txn: ReadTxn, known: int, wanted: int) -> Slots | None:
+    """Slots that the commits known < sequence <= wanted may have touched; None: any."""
+    blocks = _blocks_since(txn, known, wanted)
+    if blocks is None:
+        return None
+    firsts = np.array(blocks, np.int64)[:, None] * _BLOCK_SLOTS
+    return (firsts + np.arange(_BLOCK_SLOTS)).reshape(-1).astype(np.uint32)
 
 
 def _load_fresh(txn: ReadTxn, slots: Slots, dim: int) -> Floats:

@@ -25,19 +25,19 @@ from memdb.errors import (
     NotFound,
     PermissionDenied,
 )
-from memdb.index import exact
+from memdb.index import engines, exact
 from memdb.index.protocol import as_vectors
 from memdb.index.slots import SlotSet
 from memdb.sizes import parse_bytes
 from memdb.vector_book import Book, Ids
-from memdb.vector_shared import SharedIndex
+from memdb.vector_shared import SharedIndex, Wanted
 
 NO_ID = 2**64 - 1
 """Pads answers that have fewer than k results; their distance is +inf."""
 
 _BATCH_ROWS = 65_536  # one transaction; what a crash in a larger add may leave behind
-_KINDS = ("auto", "flat")
-_LATER = {"kind": ("hnsw", "ssd"), "metric": ("hamming",)}
+_KINDS = ("auto", *engines.KINDS)
+_LATER = {"kind": ("ssd",), "metric": ("hamming",)}
 
 
 class VectorIndex:
@@ -46,8 +46,11 @@ class VectorIndex:
     ``dim`` is needed to make an index; on an existing one None means as stored, and another
     value is ``DimensionMismatch`` (dim) or ``Conflict`` (metric, kind, profile). ``metric`` is
     "cosine" (1 - cos), "ip" (-ip) or "l2" (squared), "cosine" for a new index; ``profile`` is
-    "standard" (8 bits a coordinate) or "exact" (float16). ``memory_budget`` bounds what stays in
-    memory: codes and ids; beyond it ``add`` raises ``BudgetExceeded``. Thread-safe.
+    "standard" (8 bits a coordinate) or "exact" (float16). ``kind`` "auto" is as stored, "flat" for
+    a new index; "hnsw" keeps hnswlib's graph in memory (the extra ``hnsw``, else
+    ``MissingDependency``) and takes ``params`` M (16) and ef_construction (200). ``memory_budget``
+    bounds what stays in memory: codes, ids and graph; beyond it ``add`` raises ``BudgetExceeded``.
+    Thread-safe.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class VectorIndex:
         *,
         dim: int | None = None,
         metric: str | None = None,
-        kind: str = "auto",
+        kind: str | None = "auto",
         profile: str | None = None,
         params: Mapping[str, Any] | None = None,
         memory_budget: int | str = "128MiB",
@@ -66,15 +69,13 @@ class VectorIndex:
         for field, value in (("kind", kind), ("metric", metric)):
             if value in _LATER[field]:
                 raise InvalidArgument(f"{field} {value!r} is not offered yet", field=field)
-        if kind not in _KINDS:
+        if kind is not None and kind not in _KINDS:
             raise InvalidArgument(f"kind must be one of {_KINDS}", field="kind")
-        if params:
-            raise InvalidArgument("a flat index takes no params", field="params")
+        chosen = None if kind == "auto" else kind
         self._budget_bytes = parse_bytes(memory_budget, "memory_budget")
         self.path = Path(path).expanduser().resolve()
-        self._shared = SharedIndex.open(
-            self.path, dim, metric, profile, threads=threads, readonly=readonly
-        )
+        wanted = Wanted(dim, metric, chosen, profile, params)
+        self._shared = SharedIndex.open(self.path, wanted, threads=threads, readonly=readonly)
         self._readonly = readonly
         self._closed = False
 
@@ -92,8 +93,9 @@ class VectorIndex:
 
         ``queries`` is (dim,) or (q, dim); ``allowed`` an integer array or a pyroaring bitmap.
         Returns (q, k) uint64 ids padded with 2**64 - 1 and (q, k) float32 distances, ascending,
-        padded with +inf. ``effort`` is how many are re-scored: recall grows with it; ``exact``
-        re-scores all. Raises ``DimensionMismatch``, ``InvalidArgument``, ``StoreCorrupt``.
+        padded with +inf. ``effort`` is how many are examined closely (re-scored; ef of a graph):
+        recall grows with it; ``exact`` re-scores all. Raises ``DimensionMismatch``,
+        ``InvalidArgument``, ``StoreCorrupt``.
         """
         shared = self._open_shared()
         wanted = None if allowed is None else _as_ids(_unpacked(allowed), "allowed")
@@ -145,6 +147,7 @@ class VectorIndex:
                 "memory_bytes": shared.memory_bytes(len(book.states)),
                 "kernels": shared.files.kernels.name,
                 **shared.files.stats(),
+                **_graph_stats(shared, book),
             }
 
     # --- writing ---------------------------------------------------------------------------
@@ -174,10 +177,9 @@ class VectorIndex:
         return shared.remove(_as_ids(ids, "ids"))
 
     def wait(self) -> None:
-        """Return when background work has caught up: bytes of what was removed are zeroed."""
-        shared = self._open_shared()
-        if not self._readonly:
-            shared.reap()
+        """Return when background work has caught up: bytes of what was removed are zeroed, and
+        what was added is linked. Raises what has kept the graph from being built."""
+        self._open_shared().wait()
 
     # --- life ------------------------------------------------------------------------------
 
@@ -241,6 +243,18 @@ def _search(
     near = np.isfinite(fresh_distances)
     fresh_ids = _ids_at(book, fresh_slots[np.where(near, places, 0)], near)
     return exact.merge([(ids, distances), (fresh_ids, fresh_distances)], k, padding=NO_ID)
+
+
+def _graph_stats(shared: SharedIndex, book: Book) -> dict[str, Any]:
+    linking = shared.linking
+    if linking is None:
+        return {}
+    problem = linking.graph_problem
+    return {
+        "params": dict(book.state.params),
+        "waiting": linking.waiting(book.encoded).count,
+        "graph_problem": None if problem is None else str(problem),
+    }
 
 
 def _ids_at(book: Book, slots: NDArray[np.uint32], sound: NDArray[np.bool_]) -> Ids:

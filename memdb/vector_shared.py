@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
-from memdb import settings, vector_book
+from memdb import settings, vector_book, vector_linker
 from memdb.errors import (
     BudgetExceeded,
     Conflict,
@@ -26,15 +27,62 @@ from memdb.errors import (
     NotFound,
     PermissionDenied,
 )
-from memdb.index import layout
-from memdb.index.flat import FlatIndex
-from memdb.index.protocol import Encoded, Metric, Profile, SpaceSpec
+from memdb.index import engines, layout
+from memdb.index.protocol import Encoded, Linking, Metric, Profile, SpaceSpec
 from memdb.storage.environment import Environment, ReadTxn, WriteTxn
 from memdb.vector_book import Book, Draft, Floats, Ids, State
 
 _DIRECT_ROWS: Final = 512  # batches of at least this many are encoded without being fresh first
 _REAP_AT: Final = 256  # retired slots worth two syncs
 _BOOK_BYTES: Final = 9  # memory a slot takes in the book
+_LINKED_AT_ONCE: Final = 64  # searches that come meanwhile scan
+_SAVED_AT: Final = 4096  # linked slots; fewer are saved when the index is closed
+_UNSAVED_SHARE: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller asks of an index; None is "as stored", or the default for a new one."""
+
+    dim: int | None = None
+    metric: str | None = None
+    kind: str | None = None
+    profile: str | None = None
+    params: Mapping[str, Any] | None = None
+
+    def new_state(self) -> State:
+        if self.dim is None:
+            raise InvalidArgument("dim is needed to make an index", field="dim")
+        spec = SpaceSpec(
+            dim=self.dim,
+            metric=cast(Metric, self.metric or "cosine"),
+            profile=cast(Profile, self.profile or settings.DEFAULT_PROFILE),
+        )
+        kind = self.kind or "flat"
+        params = engines.complete_params(kind, self.params)
+        return State(kind=kind, params=params, spec=spec.to_dict())
+
+    def check(self, state: State) -> None:
+        """``DimensionMismatch`` or ``Conflict`` unless this is what is stored."""
+        spec = SpaceSpec.from_dict(state.spec)
+        if self.dim is not None and self.dim != spec.dim:
+            raise DimensionMismatch(
+                f"the index has {spec.dim} dimensions, not {self.dim}", field="dim"
+            )
+        for field, wanted, stored in (
+            ("metric", self.metric, spec.metric),
+            ("kind", self.kind, state.kind),
+            ("profile", self.profile, spec.profile),
+        ):
+            if wanted is not None and wanted != stored:
+                raise Conflict(f"the index has {field} {stored!r}, not {wanted!r}")
+        if self.params:
+            engines.complete_params(state.kind, self.params)
+            for name, value in self.params.items():
+                if value != state.params.get(name):
+                    raise Conflict(
+                        f"the index has {name} {state.params.get(name)!r}, not {value!r}"
+                    )
 
 
 class SharedIndex:
@@ -43,9 +91,7 @@ class SharedIndex:
     def __init__(
         self,
         path: Path,
-        dim: int | None,
-        metric: str | None,
-        profile: str | None,
+        wanted: Wanted,
         *,
         threads: int,
         readonly: bool,
@@ -63,22 +109,29 @@ class SharedIndex:
         _make_directory(path, kv)
         self._env = Environment(kv, readonly=readonly)
         try:
-            state = self._load_or_make(dim, metric, profile)
-            self._check_settings(state, dim, metric, profile)
-            spec = SpaceSpec.from_dict(state.spec)
-            self.files = FlatIndex(path, spec, writable=not readonly, threads=threads)
+            state = self._load_or_make(wanted)
+            wanted.check(state)
+            self.files = engines.open_engine(
+                state.kind,
+                path,
+                SpaceSpec.from_dict(state.spec),
+                state.params,
+                writable=not readonly,
+                threads=threads,
+            )
         except BaseException:
             self._env.close()
             raise
+        self.linking = self.files if isinstance(self.files, Linking) else None
+        self._linker = vector_linker.Linker(self._link) if self.linking else None
+        self._wake_linker()
         _all_open.add(self)
 
     @classmethod
     def open(
         cls,
         path: Path,
-        dim: int | None,
-        metric: str | None,
-        profile: str | None,
+        wanted: Wanted,
         *,
         threads: int,
         readonly: bool,
@@ -87,7 +140,7 @@ class SharedIndex:
         with _registry_guard:
             shared = _registry.get(path)
             if shared is None:
-                shared = cls(path, dim, metric, profile, threads=threads, readonly=readonly)
+                shared = cls(path, wanted, threads=threads, readonly=readonly)
                 _registry[path] = shared
                 return shared
             if shared.readonly and not readonly:
@@ -95,61 +148,48 @@ class SharedIndex:
                     "this process has the index open read-only already", field="readonly"
                 )
             with shared.snapshot() as (_, book):
-                shared._check_settings(book.state, dim, metric, profile)
+                wanted.check(book.state)
             shared._references += 1
             return shared
 
     def release(self) -> None:
+        # The guard is kept: who opens the directory meanwhile must not find LMDB open still.
         with _registry_guard:
             self._references -= 1
             if self._references or self.forked:
                 return
             _registry.pop(self.path, None)
-        self.files.close()
-        self._env.close()
+            if self._linker is not None:
+                self._linker.stop()
+            try:
+                self._save_graph()
+            finally:
+                self.files.close()
+                self._env.close()
 
-    def _load_or_make(self, dim: int | None, metric: str | None, profile: str | None) -> State:
+    def _load_or_make(self, wanted: Wanted) -> State:
         with self._env.read() as txn:
             state = vector_book.load_state(txn)
         if state is not None:
             return state
         if self.readonly:
             raise NotFound(f"there is no index at {self.path}")
-        if dim is None:
-            raise InvalidArgument("dim is needed to make an index", field="dim")
-        spec = SpaceSpec(
-            dim=dim,
-            metric=cast(Metric, metric or "cosine"),
-            profile=cast(Profile, profile or settings.DEFAULT_PROFILE),
-        )
+        new = wanted.new_state()
         with self._env.write() as txn:
             state = vector_book.load_state(txn)  # another process may have been first
             if state is None:
-                state = State(spec=spec.to_dict())
+                state = new
                 vector_book.save_state(txn, state)
         return state
-
-    @staticmethod
-    def _check_settings(
-        state: State, dim: int | None, metric: str | None, profile: str | None
-    ) -> None:
-        spec = SpaceSpec.from_dict(state.spec)
-        if dim is not None and dim != spec.dim:
-            raise DimensionMismatch(f"the index has {spec.dim} dimensions, not {dim}", field="dim")
-        for field, wanted, stored in (
-            ("metric", metric, spec.metric),
-            ("profile", profile, spec.profile),
-        ):
-            if wanted is not None and wanted != stored:
-                raise Conflict(f"the index has {field} {stored!r}, not {wanted!r}")
 
     @property
     def spec(self) -> SpaceSpec:
         return self.files.spec
 
     def memory_bytes(self, capacity: int) -> int:
-        """What ``capacity`` slots keep in memory: codes with their factors, and the book."""
-        return capacity * (8 * layout.words_of(self.spec.dim) + 8 + _BOOK_BYTES)
+        """What ``capacity`` slots keep in memory: codes, their factors, the book, and a graph."""
+        graph = self.linking.memory_bytes(capacity) if self.linking else 0
+        return capacity * (8 * layout.words_of(self.spec.dim) + 8 + _BOOK_BYTES) + graph
 
     # --- transactions ----------------------------------------------------------------------
 
@@ -171,6 +211,11 @@ class SharedIndex:
             if known is None or known.sequence < book.sequence:
                 self._book = book
                 self.files.refresh(SpaceSpec.from_dict(state.spec))
+                if self.linking is not None and known is not None:
+                    self.linking.recheck(
+                        vector_book.slots_since(txn, known.sequence, state.sequence)
+                    )
+                    self._wake_linker()
             return book
 
     def _write(self, change: Callable[[WriteTxn, Draft], None]) -> None:
@@ -183,6 +228,7 @@ class SharedIndex:
             with self._book_guard:
                 self._book = book
                 self.files.refresh(SpaceSpec.from_dict(book.state.spec))
+            self._wake_linker()
 
     # --- changes ---------------------------------------------------------------------------
 
@@ -281,6 +327,41 @@ class SharedIndex:
         if len(pending):
             self._write(clear)
 
+    # --- the graph -------------------------------------------------------------------------
+
+    def _wake_linker(self) -> None:
+        if self._linker is not None:
+            self._linker.wake()
+
+    def _link(self) -> bool:
+        """A step of the linker. The snapshot keeps the slots from being zeroed meanwhile."""
+        linking = self.linking
+        if linking is None:
+            return False
+        with self.snapshot() as (_, book):
+            if linking.link(book.encoded, _LINKED_AT_ONCE):
+                return True
+            linked = book.encoded.count
+        if linked >= _SAVED_AT and linking.unsaved >= _UNSAVED_SHARE:
+            self._save_graph()
+        return False
+
+    def _save_graph(self) -> None:
+        """Inside a write transaction, so that processes take turns and none clears slots."""
+        if self.linking is not None and not self.readonly and self.linking.unsaved:
+            with self._env.write() as txn:
+                self._current_book(txn)
+                self.linking.save()
+
+    def wait(self) -> None:
+        """Until the graph has caught up and, if this handle writes, what was removed is zeroed."""
+        if not self.readonly:
+            self.reap()
+        if self._linker is not None:
+            with self.snapshot():  # what other processes wrote is linked too
+                self._linker.wake()
+            self._linker.wait()
+
 
 def _make_directory(path: Path, kv: Path) -> None:
     if (path / "FORMAT").exists():
@@ -300,6 +381,7 @@ def _disown_after_fork() -> None:
     """A forked child must not use its parent's environments: LMDB's locks would break."""
     global _registry_guard
     _registry_guard = threading.Lock()
+    vector_linker.forget_all()
     for shared in list(_all_open):
         shared.forked = True
     _registry.clear()

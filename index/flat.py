@@ -23,11 +23,12 @@ from memdb.index.calibration import Calibration, default_calibration
 from memdb.index.codes_file import NAME as CODES_NAME
 from memdb.index.codes_file import CodesFile, CodesOutdated
 from memdb.index.kernels import Kernels, default_kernels
-from memdb.index.planner import SearchPlan, plan_search
+from memdb.index.planner import plan_search
 from memdb.index.protocol import (
     NO_SLOT,
     Change,
     Encoded,
+    SearchPlan,
     SpaceSpec,
     as_slots,
     as_vectors,

@@ -26,7 +26,15 @@ from memdb.index.flat import FlatIndex
 from memdb.index.hnsw_graph import DEAD, LINKED, Graph, GraphParams
 from memdb.index.kernels import Kernels
 from memdb.index.planner import UNMEASURED_EFFORT
-from memdb.index.protocol import NO_SLOT, Change, Encoded, SpaceSpec, as_slots, as_vectors
+from memdb.index.protocol import (
+    NO_SLOT,
+    Change,
+    Encoded,
+    SearchPlan,
+    SpaceSpec,
+    as_slots,
+    as_vectors,
+)
 from memdb.index.slots import SlotSet
 
 _EFFORT_PER_RESULT: Final = 4
@@ -38,6 +46,10 @@ Slots = NDArray[np.uint32]
 Ranked = tuple[NDArray[np.uint32], NDArray[np.float32]]
 
 
+def _breadth(k: int, effort: int | None) -> int:
+    return max(k, effort or max(UNMEASURED_EFFORT, _EFFORT_PER_RESULT * k))
+
+
 @dataclass(frozen=True, slots=True)
 class _View:
     """An allowed set as the graph divides it; kept for the searches that bring the same set."""
@@ -47,6 +59,14 @@ class _View:
     linked: int
     inside: SlotSet
     waiting: SlotSet
+
+    def walked(self, keep: int) -> bool:
+        """Whether the graph answers best: the set is about what is linked, and not small."""
+        return (
+            2 * keep <= self.linked
+            and self.inside.count >= _UNFILTERED * self.linked
+            and self.waiting.count <= self.inside.count
+        )
 
 
 class HnswIndex:
@@ -246,12 +266,24 @@ class HnswIndex:
         """
         given = as_vectors(queries, self.spec.dim, field="queries")
         if not exact and 1 <= k <= settings.MAX_K and (effort is None or effort > 0):
-            keep = max(k, effort or max(UNMEASURED_EFFORT, _EFFORT_PER_RESULT * k))
-            found = self._walk(given, k, allowed, keep)
+            found = self._walk(given, k, allowed, _breadth(k, effort))
             if found is not None:
                 self._walked += len(given)
                 return self._completed(given, k, found, allowed, effort)
         return self._flat.search(given, k, allowed=allowed, effort=effort, exact=exact)
+
+    def plan(
+        self, allowed: SlotSet, k: int, *, effort: int | None = None, exact: bool = False
+    ) -> SearchPlan:
+        """What ``search`` does while nobody changes the graph."""
+        flat = self._flat.plan(allowed, k, effort=effort, exact=exact)
+        keep, view = _breadth(k, effort), self._viewed(allowed)
+        if exact or not view.walked(keep):
+            return flat
+        rescored = min(k, view.inside.count)
+        size = self._flat.stats()["record_bytes"]
+        reason = f"{view.inside.count} of {view.linked} linked vectors are allowed: ef is {keep}"
+        return SearchPlan("graph", reason, allowed.count, 0, rescored, rescored * size, 0.0)
 
     def _walk(
         self, queries: NDArray[np.float32], k: int, allowed: SlotSet, keep: int
@@ -261,11 +293,7 @@ class HnswIndex:
             if not free:
                 return None
             view = self._viewed(allowed)
-            if (
-                2 * keep > view.linked
-                or view.inside.count < _UNFILTERED * view.linked
-                or view.waiting.count > view.inside.count
-            ):
+            if not view.walked(keep):
                 return None
             labels = self._graph.nearest(queries, keep)
             return None if labels is None else (labels, view)

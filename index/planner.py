@@ -9,19 +9,17 @@ in, how many results and candidates are wanted, and what a block and a record co
     scan      all codes are estimated, the best re-scored from their records
     gather    the same, of those blocks only that hold an allowed row
     records   the space has no codes: its records are estimated, the best of them checked and scored
+    graph     the hnsw graph is walked, what it finds is scored from the records
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Final
 
 from memdb.index import layout
 from memdb.index.calibration import Calibration
-from memdb.index.protocol import SpaceSpec
+from memdb.index.protocol import PlanName, SearchPlan, SpaceSpec
 from memdb.index.slots import SlotSet
-
-PlanName = Literal["exact", "refine", "scan", "gather", "records"]
 
 UNMEASURED_EFFORT: Final = 200
 """Candidates re-scored where training measured nothing."""
@@ -31,29 +29,6 @@ _EFFORT_PER_RESULT: Final = 4
 _MEASURED_AT: Final = 4096
 _MARGIN: Final = 1.5  # questions lie farther from their neighbours than vectors of the space do
 _GROWTH: Final = 0.25  # ranks grow with the fourth root of the size: see README, "The shortlist"
-
-
-@dataclass(frozen=True, slots=True)
-class SearchPlan:
-    """What a search does. Counts are exact; ``estimated_us`` is for one query on one core."""
-
-    name: PlanName
-    reason: str
-    allowed: int
-    blocks: int
-    """Blocks of 32 codes, or of 32 records, that are estimated; 0 where nothing is."""
-    rescored: int
-    """Records that are checked and scored."""
-    bytes_touched: int
-    estimated_us: float
-
-    @property
-    def estimates(self) -> bool:
-        """Whether candidates are chosen by estimate, so that the answer may miss one."""
-        return self.name not in ("exact", "refine")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def default_effort(spec: SpaceSpec, count: int, k: int) -> int:

@@ -33,6 +33,7 @@ from memdb.index.slots import SlotSet
 
 Metric = Literal["cosine", "ip", "l2", "hamming"]
 Profile = Literal["exact", "standard", "compact", "nano"]
+PlanName = Literal["exact", "refine", "scan", "gather", "records", "graph"]
 
 NO_SLOT: Final = 2**32 - 1
 """Pads answers that have fewer than k results; their distance is +inf."""
@@ -125,6 +126,32 @@ class Change:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class SearchPlan:
+    """What a search does: ``planner`` has the names. Counts are exact; ``estimated_us`` is for one
+    query on one core, 0 where nobody estimates it."""
+
+    name: PlanName
+    reason: str
+    allowed: int
+    blocks: int
+    """Blocks of 32 codes, or of 32 records, that are estimated; 0 where nothing is."""
+    rescored: int
+    """Records that are checked and scored."""
+    bytes_touched: int
+    estimated_us: float
+    fresh: int = 0
+    """Vectors in no file yet, which are scanned at full precision besides."""
+
+    @property
+    def estimates(self) -> bool:
+        """Whether candidates are chosen by estimate, so that the answer may miss one."""
+        return self.name not in ("exact", "refine")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 class Engine(Protocol):
     """What every engine offers. Damage raises ``StoreCorrupt`` naming the file."""
 
@@ -170,6 +197,12 @@ class Engine(Protocol):
         self, query: ArrayLike, radius: float, *, allowed: SlotSet
     ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
         """Every allowed slot at a distance of at most ``radius``, nearest first."""
+        ...
+
+    def plan(
+        self, allowed: SlotSet, k: int, *, effort: int | None = None, exact: bool = False
+    ) -> SearchPlan:
+        """What ``search`` with the same arguments does, a query."""
         ...
 
     def verify(self, slots: ArrayLike) -> None: ...

@@ -51,7 +51,9 @@ from memdb.types import (
 
 if TYPE_CHECKING:
     from memdb.database import Database
+    from memdb.index.protocol import SearchPlan
     from memdb.opening import open
+    from memdb.vector_filter import VectorFilter
     from memdb.vector_index import VectorIndex
 
 __version__ = "0.1.0"
@@ -79,11 +81,13 @@ __all__ = [
     "Page",
     "PermissionDenied",
     "Report",
+    "SearchPlan",
     "Space",
     "StoreCorrupt",
     "StoreFull",
     "SyncReport",
     "Trashed",
+    "VectorFilter",
     "VectorIndex",
     "Why",
     "Written",
@@ -93,6 +97,8 @@ __all__ = [
 
 _LOADED_ON_USE = {
     "Database": "memdb.database",
+    "SearchPlan": "memdb.index.protocol",
+    "VectorFilter": "memdb.vector_filter",
     "VectorIndex": "memdb.vector_index",
     "open": "memdb.opening",
 }

@@ -11,33 +11,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from memdb import vector_book
 from memdb.errors import (
+    DimensionMismatch,
     InvalidArgument,
     MemdbError,
     NotFound,
     PermissionDenied,
 )
 from memdb.index import engines, exact
-from memdb.index.protocol import as_vectors
-from memdb.index.slots import SlotSet
+from memdb.index.protocol import Metric, Profile, SearchPlan, SpaceSpec, as_vectors
 from memdb.sizes import parse_bytes
-from memdb.vector_book import Book, Ids
+from memdb.vector_book import Book, Floats, Ids, Slots
+from memdb.vector_filter import NO_ID, Allowed, VectorFilter, allowed_of, as_ids
 from memdb.vector_shared import SharedIndex, Wanted
-
-NO_ID = 2**64 - 1
-"""Pads answers that have fewer than k results; their distance is +inf."""
 
 _BATCH_ROWS = 65_536  # one transaction; what a crash in a larger add may leave behind
 _KINDS = ("auto", *engines.KINDS)
-_LATER = {"kind": ("ssd",), "metric": ("hamming",)}
+_METRICS = get_args(Metric)
+_PROFILES = get_args(Profile)
 
 
 class VectorIndex:
@@ -45,8 +45,9 @@ class VectorIndex:
 
     ``dim`` is needed to make an index; on an existing one None means as stored, and another
     value is ``DimensionMismatch`` (dim) or ``Conflict`` (metric, kind, profile). ``metric`` is
-    "cosine" (1 - cos), "ip" (-ip) or "l2" (squared), "cosine" for a new index; ``profile`` is
-    "standard" (8 bits a coordinate) or "exact" (float16). ``kind`` "auto" is as stored, "flat" for
+    "cosine" (1 - cos), "ip" (-ip), "l2" (squared) or "hamming" (bits that differ), "cosine" for a
+    new index; ``profile`` is what a coordinate keeps: "exact" 16 bits, "standard" 8, "compact" 5,
+    "nano" 2. Vectors of a Hamming index are packed: (n, dim / 8) uint8. ``kind`` "auto" is as stored, "flat" for
     a new index; "hnsw" keeps hnswlib's graph in memory (the extra ``hnsw``, else
     ``MissingDependency``) and takes ``params`` M (16) and ef_construction (200). ``memory_budget``
     bounds what stays in memory: codes, ids and graph; beyond it ``add`` raises ``BudgetExceeded``.
@@ -66,11 +67,15 @@ class VectorIndex:
         threads: int = 1,
         readonly: bool = False,
     ) -> None:
-        for field, value in (("kind", kind), ("metric", metric)):
-            if value in _LATER[field]:
-                raise InvalidArgument(f"{field} {value!r} is not offered yet", field=field)
-        if kind is not None and kind not in _KINDS:
-            raise InvalidArgument(f"kind must be one of {_KINDS}", field="kind")
+        if kind == "ssd":
+            raise InvalidArgument("kind 'ssd' is not offered yet", field="kind")
+        for field, value, known in (
+            ("kind", kind, _KINDS),
+            ("metric", metric, _METRICS),
+            ("profile", profile, _PROFILES),
+        ):
+            if value is not None and value not in known:
+                raise InvalidArgument(f"{field} must be one of {', '.join(known)}", field=field)
         chosen = None if kind == "auto" else kind
         self._budget_bytes = parse_bytes(memory_budget, "memory_budget")
         self.path = Path(path).expanduser().resolve()
@@ -85,27 +90,77 @@ class VectorIndex:
         self,
         queries: ArrayLike,
         k: int = 10,
-        allowed: ArrayLike | None = None,
+        allowed: ArrayLike | VectorFilter | None = None,
         effort: int | None = None,
         exact: bool = False,
     ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
         """The min(k, matches) nearest of the index, or of the ids ``allowed``.
 
-        ``queries`` is (dim,) or (q, dim); ``allowed`` an integer array or a pyroaring bitmap.
-        Returns (q, k) uint64 ids padded with 2**64 - 1 and (q, k) float32 distances, ascending,
-        padded with +inf. ``effort`` is how many are examined closely (re-scored; ef of a graph):
-        recall grows with it; ``exact`` re-scores all. Raises ``DimensionMismatch``,
-        ``InvalidArgument``, ``StoreCorrupt``.
+        ``queries`` is (dim,) or (q, dim); ``allowed`` an integer array, a pyroaring bitmap, or what
+        ``filter`` made of one. Returns (q, k) uint64 ids padded with 2**64 - 1 and (q, k) float32
+        distances, ascending, padded with +inf. ``effort`` is how many are examined closely
+        (re-scored; ef of a graph): recall grows with it; ``exact`` re-scores all. Raises
+        ``DimensionMismatch``, ``InvalidArgument``, ``StoreCorrupt``.
         """
         shared = self._open_shared()
-        wanted = None if allowed is None else _as_ids(_unpacked(allowed), "allowed")
-        with shared.snapshot() as (_, book):
-            return _search(shared, book, queries, k, wanted, effort, exact)
+        given = _vectors(shared.spec, queries, "queries")
+        with shared.snapshot() as (txn, book):
+            chosen = allowed_of(txn, book, allowed)
+            return _search(shared, book, given, k, chosen, effort, exact)
 
-    def get(self, ids: ArrayLike) -> NDArray[np.float32]:
-        """(n, dim) float32 vectors at the profile's precision; ``NotFound`` for an unknown id."""
+    def within(
+        self, query: ArrayLike, radius: float, allowed: ArrayLike | VectorFilter | None = None
+    ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+        """Every vector at a distance of at most ``radius`` from one query, nearest first.
+
+        Returns (m,) ids and (m,) distances; exact with respect to what the profile keeps. Raises
+        ``DimensionMismatch``, ``InvalidArgument``, ``StoreCorrupt``.
+        """
         shared = self._open_shared()
-        numbers = _as_ids(ids, "ids")
+        given = _vectors(shared.spec, query, "query")
+        with shared.snapshot() as (txn, book):
+            chosen = allowed_of(txn, book, allowed)
+            slots, distances = shared.files.within(given, radius, allowed=chosen.encoded)
+            fresh = _fresh_distances(shared.spec, given, chosen.fresh)[0]
+        near = fresh <= radius
+        ids = np.concatenate((book.ids[slots], book.ids[chosen.fresh_slots[near]]))
+        distances = np.concatenate((distances, fresh[near]))
+        order = np.lexsort((ids, distances))
+        return ids[order], distances[order]
+
+    def filter(self, ids: ArrayLike) -> VectorFilter:
+        """Compile a set of ids, for use as ``allowed`` in many searches.
+
+        ``ids`` is an integer array or a pyroaring bitmap. The filter stays right when the index
+        changes. Raises ``InvalidArgument``.
+        """
+        shared = self._open_shared()
+        compiled = VectorFilter(ids)
+        with shared.snapshot() as (txn, book):
+            compiled.allowed(txn, book)
+        return compiled
+
+    def plan(
+        self,
+        k: int = 10,
+        allowed: ArrayLike | VectorFilter | None = None,
+        effort: int | None = None,
+        exact: bool = False,
+    ) -> SearchPlan:
+        """What a search with these arguments does: which way, why, and what it touches a query."""
+        shared = self._open_shared()
+        with shared.snapshot() as (txn, book):
+            chosen = allowed_of(txn, book, allowed)
+            plan = shared.files.plan(chosen.encoded, k, effort=effort, exact=exact)
+            return replace(plan, fresh=len(chosen.fresh_slots))
+
+    def get(self, ids: ArrayLike) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """(n, dim) float32 vectors at the profile's precision, or (n, dim / 8) uint8 packed bits.
+
+        Raises ``NotFound`` for an unknown id.
+        """
+        shared = self._open_shared()
+        numbers = as_ids(ids, "ids")
         with shared.snapshot() as (txn, book):
             slots_by_id = vector_book.find_slots(txn, numbers)
             for number in numbers.tolist():
@@ -118,6 +173,8 @@ class VectorIndex:
             places = np.argsort(book.fresh_slots)
             at = np.searchsorted(book.fresh_slots, slots[~in_files], sorter=places)
             vectors[~in_files] = book.fresh[places[at]]
+        if shared.spec.metric == "hamming":
+            return np.packbits(vectors > 0, axis=1, bitorder="little")
         return vectors
 
     def __len__(self) -> int:
@@ -159,8 +216,8 @@ class VectorIndex:
         ``DimensionMismatch``, ``InvalidArgument``, ``BudgetExceeded``, ``StoreFull``.
         """
         shared = self._for_writing()
-        numbers = _as_ids(ids, "ids")
-        matrix = as_vectors(vectors, shared.spec.dim)
+        numbers = as_ids(ids, "ids")
+        matrix = _vectors(shared.spec, vectors, "vectors")
         if len(numbers) != len(matrix):
             raise InvalidArgument("as many ids as vectors are needed", field="ids")
         _, last = np.unique(numbers[::-1], return_index=True)
@@ -174,7 +231,7 @@ class VectorIndex:
     def remove(self, ids: ArrayLike) -> int:
         """Take ids out; how many were in. Their bytes go when no reader can see them."""
         shared = self._for_writing()
-        return shared.remove(_as_ids(ids, "ids"))
+        return shared.remove(as_ids(ids, "ids"))
 
     def wait(self) -> None:
         """Return when background work has caught up: bytes of what was removed are zeroed, and
@@ -222,27 +279,44 @@ class VectorIndex:
 def _search(
     shared: SharedIndex,
     book: Book,
-    queries: ArrayLike,
+    queries: Floats,
     k: int,
-    wanted: Ids | None,
+    allowed: Allowed,
     effort: int | None,
     exactly: bool,
 ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
     """Files and fresh vectors of one snapshot, merged."""
-    given = as_vectors(queries, shared.spec.dim, field="queries")
-    encoded, fresh_slots, fresh = book.encoded, book.fresh_slots, book.fresh
-    if wanted is not None:
-        chosen = np.isin(book.ids, wanted) & book.present()
-        encoded = encoded & SlotSet(np.packbits(chosen, bitorder="little"))
-        fresh_slots, fresh = fresh_slots[chosen[fresh_slots]], fresh[chosen[fresh_slots]]
-    slots, distances = shared.files.search(given, k, allowed=encoded, effort=effort, exact=exactly)
+    slots, distances = shared.files.search(
+        queries, k, allowed=allowed.encoded, effort=effort, exact=exactly
+    )
     ids = _ids_at(book, slots, np.isfinite(distances))
-    if not len(fresh_slots):
+    if not len(allowed.fresh_slots):
         return ids, distances
-    places, fresh_distances = exact.scan(given, fresh, k, shared.spec.metric)
+    places, fresh_distances = exact.scan(queries, allowed.fresh, k, shared.spec.metric)
     near = np.isfinite(fresh_distances)
-    fresh_ids = _ids_at(book, fresh_slots[np.where(near, places, 0)], near)
+    fresh_ids = _ids_at(book, allowed.fresh_slots[np.where(near, places, 0)], near)
     return exact.merge([(ids, distances), (fresh_ids, fresh_distances)], k, padding=NO_ID)
+
+
+def _fresh_distances(spec: SpaceSpec, query: Floats, fresh: Floats) -> Floats:
+    if not len(fresh):
+        return np.empty((1, 0), np.float32)
+    return exact.distances(query, fresh, spec.metric)
+
+
+def _vectors(spec: SpaceSpec, values: ArrayLike, field: str) -> Floats:
+    """(n, dim) float32 of what the caller gave; packed bits become zeros and ones."""
+    if spec.metric != "hamming":
+        return as_vectors(values, spec.dim, field=field)
+    given = np.asarray(values)
+    if given.dtype != np.uint8 or given.ndim not in (1, 2):
+        raise InvalidArgument(f"{field} of a hamming index are packed bits, uint8", field=field)
+    packed = given.reshape(1, -1) if given.ndim == 1 else given
+    if packed.shape[1] * 8 != spec.dim:
+        raise DimensionMismatch(
+            f"{field} have {8 * packed.shape[1]} bits, not {spec.dim}", field=field
+        )
+    return np.unpackbits(packed, axis=1, bitorder="little").astype(np.float32)
 
 
 def _graph_stats(shared: SharedIndex, book: Book) -> dict[str, Any]:
@@ -257,26 +331,7 @@ def _graph_stats(shared: SharedIndex, book: Book) -> dict[str, Any]:
     }
 
 
-def _ids_at(book: Book, slots: NDArray[np.uint32], sound: NDArray[np.bool_]) -> Ids:
+def _ids_at(book: Book, slots: Slots, sound: NDArray[np.bool_]) -> Ids:
     ids = np.full(slots.shape, NO_ID, np.uint64)
     ids[sound] = book.ids[slots[sound]]
     return ids
-
-
-def _unpacked(allowed: Any) -> ArrayLike:
-    """The array of a pyroaring bitmap, or what was given."""
-    if hasattr(allowed, "to_array"):
-        return np.array(allowed.to_array(), np.uint64)
-    return cast(ArrayLike, allowed)
-
-
-def _as_ids(values: ArrayLike, field: str) -> Ids:
-    """(n,) uint64; ``InvalidArgument`` for what is not an integer in 0 ... 2**64 - 2."""
-    given = np.asarray(values)
-    if given.ndim == 0 and given.dtype.kind in "iu":
-        given = given[None]
-    if given.ndim != 1 or (given.dtype.kind not in "iu" and len(given)):
-        raise InvalidArgument(f"{field} must be a list of integers", field=field)
-    if len(given) and (given.min() < 0 or int(given.max()) >= NO_ID):
-        raise InvalidArgument(f"{field} must be in 0 ... 2**64 - 2", field=field)
-    return given.astype(np.uint64)

@@ -59,6 +59,8 @@ class Wanted:
             profile=cast(Profile, self.profile or settings.DEFAULT_PROFILE),
         )
         kind = self.kind or "flat"
+        if kind == "hnsw" and spec.metric == "hamming":
+            raise InvalidArgument("a hamming index is flat", field="kind")
         params = engines.complete_params(kind, self.params)
         return State(kind=kind, params=params, spec=spec.to_dict())
 
@@ -189,7 +191,8 @@ class SharedIndex:
     def memory_bytes(self, capacity: int) -> int:
         """What ``capacity`` slots keep in memory: codes, their factors, the book, and a graph."""
         graph = self.linking.memory_bytes(capacity) if self.linking else 0
-        return capacity * (8 * layout.words_of(self.spec.dim) + 8 + _BOOK_BYTES) + graph
+        codes = 8 * layout.words_of(self.spec.dim) + 8 if self.spec.has_codes else 0
+        return capacity * (codes + _BOOK_BYTES) + graph
 
     # --- transactions ----------------------------------------------------------------------
 

@@ -38,7 +38,8 @@ RESULTS = [
     "Why",
     "Written",
 ]
-PUBLIC = {"Database", "VectorIndex", "__version__", "open", *RESULTS, *errors.__all__}
+INDEX = ["SearchPlan", "VectorFilter", "VectorIndex"]
+PUBLIC = {"Database", *INDEX, "__version__", "open", *RESULTS, *errors.__all__}
 
 PARAMETERS = {
     "open": "path embedder namespace source memory_budget readonly create clock",
@@ -90,6 +91,9 @@ PARAMETERS = {
     "VectorIndex.remove": "ids",
     "VectorIndex.get": "ids",
     "VectorIndex.search": "queries k allowed effort exact",
+    "VectorIndex.within": "query radius allowed",
+    "VectorIndex.filter": "ids",
+    "VectorIndex.plan": "k allowed effort exact",
     "VectorIndex.wait": "",
     "VectorIndex.stats": "",
     "VectorIndex.close": "",

@@ -178,7 +178,6 @@ def test_bad_input_is_typed_and_changes_nothing(tmp_path: Path) -> None:
         {},
         {"dim": 0},
         {"dim": 8, "metric": "taxi"},
-        {"dim": 8, "metric": "hamming"},
         {"dim": 8, "kind": "ssd"},
         {"dim": 8, "kind": "ivf"},
         {"dim": 8, "profile": "tiny"},

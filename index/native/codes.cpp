@@ -95,12 +95,20 @@ uint64_t spread(uint64_t word) {
 
 template <uint32_t kBits>
 void unpack_levels(const uint8_t* payload, uint32_t dim, int8_t* numbers) {
-  for (uint32_t first = 0; first < dim; first += 8, payload += kBits) {
-    const uint32_t left = dim - first < 8 ? dim - first : 8;
-    uint64_t word = 0;
-    std::memcpy(&word, payload, left == 8 ? kBits : (left * kBits + 7) / 8);
+  const auto put = [&](uint32_t first, uint64_t word) {
     word = spread<kBits>(word);
     std::memcpy(numbers + first, &word, 8);
+  };
+  uint32_t first = 0;
+  for (; first + 8 <= dim; first += 8, payload += kBits) {
+    uint64_t word = 0;
+    std::memcpy(&word, payload, kBits);
+    put(first, word);
+  }
+  if (first < dim) {
+    uint64_t word = 0;
+    std::memcpy(&word, payload, ((dim - first) * kBits + 7) / 8);
+    put(first, word);
   }
   const uint32_t whole = (dim + 7) / 8 * 8;
   for (uint32_t i = 0; i < whole; ++i)

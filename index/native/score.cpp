@@ -72,8 +72,8 @@ int64_t rescore(const Kernels& kernels, const Records& records, Scorer& scorer,
     if (slots[i] >= records.count) return slots[i];
     const uint8_t* record = records.first + slots[i] * records.size;
 #if defined(__GNUC__)
-    if (i + 2 < count && slots[i + 2] < records.count) {
-      const uint8_t* ahead = records.first + slots[i + 2] * records.size;
+    if (i + 4 < count && slots[i + 4] < records.count) {
+      const uint8_t* ahead = records.first + slots[i + 4] * records.size;
       for (uint64_t line = 0; line < records.size; line += 64) __builtin_prefetch(ahead + line);
     }
 #endif

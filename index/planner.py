@@ -27,7 +27,7 @@ LEAST_EFFORT: Final = 100
 MOST_EFFORT: Final = 4096
 _EFFORT_PER_RESULT: Final = 4
 _MEASURED_AT: Final = 4096
-_MARGIN: Final = 1.5  # questions lie farther from their neighbours than vectors of the space do
+_MARGIN: Final = 2.0  # questions lie farther from their neighbours than vectors of the space do
 _GROWTH: Final = 0.25  # ranks grow with the fourth root of the size: see README, "The shortlist"
 
 
@@ -35,13 +35,13 @@ def default_effort(spec: SpaceSpec, count: int, k: int) -> int:
     """Candidates to re-score among ``count`` rows so that 99 of 100 neighbours are among them.
 
     Measured at training among 4,096 rows of the space itself, and scaled to ``count``. Profile
-    "exact" takes twice as many: its records tell apart what 8 bits do not.
+    "exact" takes half as many again: its records tell apart what 8 bits do not.
     """
     effort = float(UNMEASURED_EFFORT)
     if spec.shortlist:
         effort = _MARGIN * spec.shortlist * max(1.0, count / _MEASURED_AT) ** _GROWTH
         if spec.profile == "exact":
-            effort *= 2
+            effort *= 1.5
     return max(LEAST_EFFORT, _EFFORT_PER_RESULT * k, min(MOST_EFFORT, round(effort)))
 
 

@@ -135,9 +135,9 @@ class Quantiser:
         return Encoded(epoch, records, codes, offsets.astype(np.float32), slopes.astype(np.float32))
 
     def shortlist(self, records: Bytes, centre: Floats) -> int:
-        """How many estimates hold 99 of 100 true neighbours among these records.
+        """How many estimates hold 995 of 1,000 true neighbours among these records.
 
-        Up to 256 of them, evenly spread, ask for their ten nearest; the answer is the 99th
+        Up to 256 of them, evenly spread, ask for their ten nearest; the answer is the 99.5th
         percentile of the ranks at which the estimate puts those.
         """
         vectors = self.rotated(records)
@@ -163,7 +163,7 @@ class Quantiser:
         nearest = np.argpartition(true, _NEAREST - 1, axis=1)[:, :_NEAREST]
         ranks = keys.argsort(axis=1).argsort(axis=1)
         found = np.take_along_axis(ranks, nearest, axis=1)
-        return int(np.quantile(found, 0.99)) + 1
+        return int(np.quantile(found, 0.995)) + 1
 
     def queries(self, queries: Floats) -> Floats:
         """(q, dim) as the kernels score them: of unit length for cosine."""

@@ -207,7 +207,7 @@ class HnswIndex:
         self._graph.bury()
         try:
             hnsw_file.save(self._flat.directory, self.spec, self._graph)
-        except (StoreFull, PermissionDenied) as problem:
+        except (StoreFull, StoreCorrupt, PermissionDenied) as problem:
             self.graph_problem = problem
         else:
             self._changed, self.graph_problem = 0, None

@@ -25,6 +25,7 @@ from memdb.index.slots import SlotSet
 pytest.importorskip("hnswlib")
 
 ROOT = Path(__file__).parents[2]
+VECTORS = ROOT.parent / "shared" / "data" / "vectors"
 DIM = 24
 
 
@@ -225,6 +226,37 @@ def test_short_and_empty_vectors_have_directions_or_none(tmp_path: Path) -> None
     np.testing.assert_allclose(distances, 0, atol=1e-4)
     short, _ = index.search(vectors[20:60], 1, allowed=SlotSet.all(2000))
     assert short[:, 0].tolist() == list(range(20, 60)) and index.stats()["walked"] == 90
+
+
+@pytest.mark.skipif(
+    not VECTORS.is_dir(), reason="../shared/data/vectors is not there: recall is not measured"
+)
+@pytest.mark.parametrize("metric", ["cosine", "ip"])
+def test_embeddings_of_sentences_are_found(tmp_path: Path, metric: Metric) -> None:
+    """With inner products the vectors get lengths that are log-normal."""
+    rng = np.random.default_rng(0)
+    base = np.load(VECTORS / "minilm384-100k-base.f16.npy")[:4000].astype(np.float32)
+    queries = np.load(VECTORS / "minilm384-100k-queries.f16.npy")[:200].astype(np.float32)
+    if metric == "ip":
+        base *= rng.lognormal(0, 1, (len(base), 1)).astype(np.float32)
+    spec = SpaceSpec(dim=384, metric=metric)
+    index = HnswIndex(tmp_path, spec, writable=True, threads=2)
+    index.train(base)
+    enter(index, np.arange(4000), base)
+    link_all(index, SlotSet.all(4000))
+    found, _ = index.search(queries, 10, allowed=SlotSet.all(4000))
+    assert index.stats()["walked"] == 200
+    truth = np.argsort(-(queries @ base.T), axis=1)[:, :10]
+    assert recall(found, truth) >= 0.95
+    chosen = np.sort(rng.permutation(4000)[:400])  # a tenth are replaced by each other
+    index.clear(chosen)
+    base[chosen] = base[rng.permutation(chosen)]
+    enter(index, chosen, base[chosen])
+    link_all(index, SlotSet.all(4000))
+    found, _ = index.search(queries, 10, allowed=SlotSet.all(4000))
+    assert index.stats()["walked"] == 400
+    truth = np.argsort(-(queries @ base.T), axis=1)[:, :10]
+    assert recall(found, truth) >= 0.95
 
 
 def test_searches_go_on_while_the_graph_changes(tmp_path: Path) -> None:

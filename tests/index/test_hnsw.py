@@ -92,7 +92,7 @@ def test_a_walk_finds_the_nearest_on_the_scale_of_the_records(
     assert index.stats()["walked"] == 50
     assert recall(found, truth) >= 0.98
     same = found == truth
-    np.testing.assert_array_equal(distances[same], right[same])
+    np.testing.assert_allclose(distances[same], right[same], rtol=1e-4, atol=1e-5)
     model = np.sort(keys(queries, index.fetch(everything.array), metric), axis=1)[:, :10]
     np.testing.assert_allclose(right, model, rtol=1e-3, atol=1e-3)
     one, _ = index.search(queries[7], 10, allowed=everything)
@@ -284,6 +284,21 @@ def test_searches_go_on_while_the_graph_changes(tmp_path: Path) -> None:
         done.set()
         assert all(count.result() > 0 for count in counts)
     assert index.stats()["walked"] > 0
+
+
+def test_a_change_that_fails_leaves_an_empty_graph_that_is_built_again(tmp_path: Path) -> None:
+    index = make(tmp_path)
+    everything = SlotSet.all(2000)
+    enter(index, np.arange(2000), clustered(2000))
+    link_all(index, everything)
+    with pytest.raises(RuntimeError):  # as when memory ends half-way
+        index._graph.link(np.array([3], np.uint32), np.zeros((1, DIM + 1), "f4"), np.zeros(1, "u4"))
+    assert index.waiting(everything).count == 2000
+    found, _ = index.search(clustered(2000)[5], 1, allowed=everything)
+    assert found.tolist() == [[5]] and index.stats()["walked"] == 0
+    link_all(index, everything)
+    assert index.search(clustered(2000)[5], 1, allowed=everything)[0].tolist() == [[5]]
+    assert index.stats()["walked"] == 1
 
 
 # --- saving ----------------------------------------------------------------------------------

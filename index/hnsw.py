@@ -59,6 +59,7 @@ class _View:
     linked: int
     inside: SlotSet
     waiting: SlotSet
+    all_found_is_inside: bool
 
     def walked(self, keep: int) -> bool:
         """Whether the graph answers best: the set is about what is linked, and not small."""
@@ -228,7 +229,7 @@ class HnswIndex:
         self._graph.bury()
         try:
             hnsw_file.save(self._flat.directory, self.spec, self._graph)
-        except (StoreFull, PermissionDenied) as problem:
+        except (StoreFull, StoreCorrupt, PermissionDenied) as problem:
             self.graph_problem = problem
         else:
             self._changed, self.graph_problem = 0, None
@@ -303,7 +304,8 @@ class HnswIndex:
         if view is None or view.allowed is not allowed or view.version != version:
             linked = self._graph.linked
             inside = allowed & linked
-            view = _View(allowed, version, linked.count, inside, allowed - inside)
+            whole = inside.count == linked.count and not self._graph.count(DEAD)
+            view = _View(allowed, version, linked.count, inside, allowed - inside, whole)
             self._view = view
         return view
 
@@ -322,9 +324,10 @@ class HnswIndex:
         distances = np.full((len(queries), k), np.inf, np.float32)
         short = []
         numbers = labels.astype(np.uint32)
-        sound = view.inside.contains(numbers)
+        sound = None if view.all_found_is_inside else view.inside.contains(numbers)
         for at, query in enumerate(queries):
-            best = numbers[at][sound[at]][:needed]
+            row = numbers[at] if sound is None else numbers[at][sound[at]]
+            best = row[:needed]
             if len(best) < needed:
                 short.append(at)
                 continue

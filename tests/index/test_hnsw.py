@@ -25,6 +25,7 @@ from memdb.index.slots import SlotSet
 pytest.importorskip("hnswlib")
 
 ROOT = Path(__file__).parents[2]
+VECTORS = ROOT.parent / "shared" / "data" / "vectors"
 DIM = 24
 
 
@@ -91,7 +92,7 @@ def test_a_walk_finds_the_nearest_on_the_scale_of_the_records(
     assert index.stats()["walked"] == 50
     assert recall(found, truth) >= 0.98
     same = found == truth
-    np.testing.assert_array_equal(distances[same], right[same])
+    np.testing.assert_allclose(distances[same], right[same], rtol=1e-4, atol=1e-5)
     model = np.sort(keys(queries, index.fetch(everything.array), metric), axis=1)[:, :10]
     np.testing.assert_allclose(right, model, rtol=1e-3, atol=1e-3)
     one, _ = index.search(queries[7], 10, allowed=everything)
@@ -227,6 +228,37 @@ def test_short_and_empty_vectors_have_directions_or_none(tmp_path: Path) -> None
     assert short[:, 0].tolist() == list(range(20, 60)) and index.stats()["walked"] == 90
 
 
+@pytest.mark.skipif(
+    not VECTORS.is_dir(), reason="../shared/data/vectors is not there: recall is not measured"
+)
+@pytest.mark.parametrize("metric", ["cosine", "ip"])
+def test_embeddings_of_sentences_are_found(tmp_path: Path, metric: Metric) -> None:
+    """With inner products the vectors get lengths that are log-normal."""
+    rng = np.random.default_rng(0)
+    base = np.load(VECTORS / "minilm384-100k-base.f16.npy")[:4000].astype(np.float32)
+    queries = np.load(VECTORS / "minilm384-100k-queries.f16.npy")[:200].astype(np.float32)
+    if metric == "ip":
+        base *= rng.lognormal(0, 1, (len(base), 1)).astype(np.float32)
+    spec = SpaceSpec(dim=384, metric=metric)
+    index = HnswIndex(tmp_path, spec, writable=True, threads=2)
+    index.train(base)
+    enter(index, np.arange(4000), base)
+    link_all(index, SlotSet.all(4000))
+    found, _ = index.search(queries, 10, allowed=SlotSet.all(4000))
+    assert index.stats()["walked"] == 200
+    truth = np.argsort(-(queries @ base.T), axis=1)[:, :10]
+    assert recall(found, truth) >= 0.95
+    chosen = np.sort(rng.permutation(4000)[:400])  # a tenth are replaced by each other
+    index.clear(chosen)
+    base[chosen] = base[rng.permutation(chosen)]
+    enter(index, chosen, base[chosen])
+    link_all(index, SlotSet.all(4000))
+    found, _ = index.search(queries, 10, allowed=SlotSet.all(4000))
+    assert index.stats()["walked"] == 400
+    truth = np.argsort(-(queries @ base.T), axis=1)[:, :10]
+    assert recall(found, truth) >= 0.95
+
+
 def test_searches_go_on_while_the_graph_changes(tmp_path: Path) -> None:
     vectors = clustered(6000)
     index = make(tmp_path)
@@ -252,6 +284,21 @@ def test_searches_go_on_while_the_graph_changes(tmp_path: Path) -> None:
         done.set()
         assert all(count.result() > 0 for count in counts)
     assert index.stats()["walked"] > 0
+
+
+def test_a_change_that_fails_leaves_an_empty_graph_that_is_built_again(tmp_path: Path) -> None:
+    index = make(tmp_path)
+    everything = SlotSet.all(2000)
+    enter(index, np.arange(2000), clustered(2000))
+    link_all(index, everything)
+    with pytest.raises(RuntimeError):  # as when memory ends half-way
+        index._graph.link(np.array([3], np.uint32), np.zeros((1, DIM + 1), "f4"), np.zeros(1, "u4"))
+    assert index.waiting(everything).count == 2000
+    found, _ = index.search(clustered(2000)[5], 1, allowed=everything)
+    assert found.tolist() == [[5]] and index.stats()["walked"] == 0
+    link_all(index, everything)
+    assert index.search(clustered(2000)[5], 1, allowed=everything)[0].tolist() == [[5]]
+    assert index.stats()["walked"] == 1
 
 
 # --- saving ----------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
     codes.bin := header | group...
     fields    := dim u32 | metric u8 | code bits u8 | 0 u16 | epoch u32 | 0 u32 | seed u64
                  | centre f32[dim], rotated
-    group     := block[128] | offset f32[4096] | slope f32[4096]
+    group     := block[128] | factor[4096]
+    factor    := offset u16 | slope u16: the upper halves of floats
     block     := u8[8 words][32]: byte b of each of 32 rows
 
 The body holds whole groups. All of it is derived from the records: losing this file costs speed,
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from memdb.errors import StoreCorrupt
 from memdb.index import files, layout
-from memdb.index.layout import BLOCK_ROWS, GROUP_BLOCKS, GROUP_ROWS
+from memdb.index.layout import BLOCK_ROWS, FACTOR_BYTES, GROUP_BLOCKS, GROUP_ROWS
 from memdb.index.protocol import Encoded, SpaceSpec
 
 NAME = "codes.bin"
@@ -141,10 +142,11 @@ class CodesFile:
         lowest, highest = int(rows[0]) // BLOCK_ROWS, int(rows[-1]) // BLOCK_ROWS + 1
         block_bytes = BLOCK_ROWS * self._code_bytes
         factors = GROUP_BLOCKS * block_bytes
-        ranges = [(lowest * block_bytes, highest * block_bytes)]
-        for array in range(2):
-            base = factors + array * 4 * GROUP_ROWS
-            ranges.append((base + 4 * BLOCK_ROWS * lowest, base + 4 * BLOCK_ROWS * highest))
+        row_bytes = BLOCK_ROWS * FACTOR_BYTES
+        ranges = (
+            (lowest * block_bytes, highest * block_bytes),
+            (factors + row_bytes * lowest, factors + row_bytes * highest),
+        )
         body = np.zeros(self._group_bytes, np.uint8)
         for low, high in ranges:
             body[low:high] = self.file.body[start + low : start + high]
@@ -152,20 +154,18 @@ class CodesFile:
         for low, high in ranges:
             self.file.write(start + low, body[low:high].data)
 
-    def read(
-        self, slots: NDArray[np.uint32]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-        """Codes (n, bytes), offsets and slopes (n,) of slots within the capacity."""
+    def read(self, slots: NDArray[np.uint32]) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+        """Codes (n, bytes) and factors (n,) of slots within the capacity."""
         codes = np.empty((len(slots), self._code_bytes), np.uint8)
-        factors = np.empty((2, len(slots)), np.float32)
+        factors = np.empty(len(slots), np.uint32)
         groups = self.groups
         for number in np.unique(slots // GROUP_ROWS):
             at = np.flatnonzero(slots // GROUP_ROWS == number)
             rows = slots[at] % GROUP_ROWS
             group = layout.group_at(groups, self.dim, int(number))
             codes[at] = group.codes[rows // BLOCK_ROWS, :, rows % BLOCK_ROWS]
-            factors[0, at], factors[1, at] = group.offsets[rows], group.slopes[rows]
-        return codes, factors[0], factors[1]
+            factors[at] = group.factors[rows]
+        return codes, factors
 
     def close(self) -> None:
         self.file.close()
@@ -182,5 +182,4 @@ def _place(
     group = layout.group_at(body, dim, 0)
     at = (rows // BLOCK_ROWS, slice(None), rows % BLOCK_ROWS)
     group.codes[at] = 0 if encoded is None else encoded.codes[chosen]
-    group.offsets[rows] = 0 if encoded is None else encoded.offsets[chosen]
-    group.slopes[rows] = 0 if encoded is None else encoded.slopes[chosen]
+    group.factors[rows] = 0 if encoded is None else encoded.factors[chosen]

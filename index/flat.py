@@ -227,8 +227,7 @@ class FlatIndex:
             epoch,
             np.concatenate([part.records for part in parts]),
             np.concatenate([part.codes for part in parts]),
-            np.concatenate([part.offsets for part in parts]),
-            np.concatenate([part.slopes for part in parts]),
+            np.concatenate([part.factors for part in parts]),
         )
 
     def _epoch_and_centre(self) -> tuple[int, NDArray[np.float32]]:
@@ -259,8 +258,7 @@ class FlatIndex:
                     epoch,
                     sorted_records,
                     encoded.codes[order],
-                    encoded.offsets[order],
-                    encoded.slopes[order],
+                    encoded.factors[order],
                 ),
             )
         return Change(ordered, epoch)
@@ -437,7 +435,7 @@ class FlatIndex:
             if int(part.max()) >= codes.capacity:
                 raise codes.corrupt(f"ends before slot {int(part.max())}")
             wanted = self._quantiser.encode(stored, codes.centre, codes.epoch)
-            found, offsets, slopes = codes.read(part)
+            found, factors = codes.read(part)
             # Kernels of another machine sum in another order: the sign of next to nothing may
             # differ, and the last bits of factors.
             residuals = np.abs(self._quantiser.residuals(stored, codes.centre))
@@ -445,8 +443,10 @@ class FlatIndex:
             sure[:, : self._spec.dim] = residuals > 1e-4 * residuals.max(axis=1, keepdims=True)
             flipped = np.unpackbits(found ^ wanted.codes, axis=1, bitorder="little")
             same = ~(sure & (flipped > 0)).any(axis=1)
-            same &= np.isclose(offsets, wanted.offsets, rtol=1e-3, atol=1e-6)
-            same &= np.isclose(slopes, wanted.slopes, rtol=1e-3, atol=1e-6)
+            for here, there in zip(
+                layout.unpack_factors(factors), layout.unpack_factors(wanted.factors), strict=True
+            ):
+                same &= np.isclose(here, there, rtol=2**-7, atol=1e-6)
             if not same.all():
                 raise codes.corrupt(f"has a damaged code at slot {int(part[~same][0])}")
 

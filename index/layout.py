@@ -17,6 +17,8 @@ GROUP_ROWS: Final = 4096
 GROUP_BLOCKS: Final = GROUP_ROWS // BLOCK_ROWS
 GROUP_ALLOWED: Final = GROUP_ROWS // 8
 """Bytes of a bitset over the rows of a group."""
+FACTOR_BYTES: Final = 4
+"""A row's offset and slope, each the upper half of a float."""
 TABLE_MAX: Final = 63
 """The greatest entry of a query's tables."""
 ROTATION_ROUNDS: Final = 4
@@ -44,12 +46,12 @@ def words_of(dim: int) -> int:
 
 def group_bytes(dim: int) -> int:
     """Bytes of 4,096 codes and their factors; a multiple of 4,096."""
-    return GROUP_ROWS * (8 * words_of(dim) + 8)
+    return GROUP_ROWS * (8 * words_of(dim) + FACTOR_BYTES)
 
 
 def block_bytes(dim: int) -> int:
     """Bytes of 32 codes and their factors."""
-    return BLOCK_ROWS * (8 * words_of(dim) + 8)
+    return BLOCK_ROWS * (8 * words_of(dim) + FACTOR_BYTES)
 
 
 def payload_bytes(dim: int, precision: int) -> int:
@@ -79,11 +81,10 @@ def record_type(dim: int, precision: int) -> np.dtype[np.void]:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Views into one group: codes (128, bytes, 32) uint8, offsets and slopes (4096,) float32."""
+    """Views into one group: codes (128, bytes, 32) uint8, factors (4096,) uint32."""
 
     codes: NDArray[np.uint8]
-    offsets: NDArray[np.float32]
-    slopes: NDArray[np.float32]
+    factors: NDArray[np.uint32]
 
 
 def group_at(groups: NDArray[np.uint8], dim: int, number: int) -> Group:
@@ -91,12 +92,28 @@ def group_at(groups: NDArray[np.uint8], dim: int, number: int) -> Group:
     size = group_bytes(dim)
     code = 8 * words_of(dim)
     body = groups[number * size : (number + 1) * size]
-    factors = body[GROUP_ROWS * code :].view("<f4")
     return Group(
         body[: GROUP_ROWS * code].reshape(GROUP_BLOCKS, code, BLOCK_ROWS),
-        factors[:GROUP_ROWS],
-        factors[GROUP_ROWS:],
+        body[GROUP_ROWS * code :].view("<u4"),
     )
+
+
+def pack_factors(offsets: NDArray[np.float32], slopes: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """(n,) words: offset in the low half, slope in the high one, rounded to nearest, even."""
+    return _upper_half(offsets) | _upper_half(slopes) << np.uint32(16)
+
+
+def _upper_half(numbers: NDArray[np.float32]) -> NDArray[np.uint32]:
+    words = numbers.astype(np.float32).view(np.uint32)
+    return words + np.uint32(0x7FFF) + (words >> np.uint32(16) & np.uint32(1)) >> np.uint32(16)
+
+
+def unpack_factors(
+    words: NDArray[np.uint32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(n,) offsets and (n,) slopes."""
+    offsets = (words << np.uint32(16)).view(np.float32)
+    return offsets, (words & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def rotation_signs(dim: int, seed: int) -> NDArray[np.float32]:

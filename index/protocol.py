@@ -104,15 +104,14 @@ class SpaceSpec:
 class Encoded:
     """Vectors in the form of the files, not yet at a slot. Made by ``encode``.
 
-    records (n, record bytes) uint8, codes (n, code bytes) uint8, offsets and slopes (n,) float32;
-    codes and factors have no rows where the space has no codes.
+    records (n, record bytes) uint8, codes (n, code bytes) uint8, factors (n,) uint32; codes and
+    factors have no rows where the space has no codes.
     """
 
     epoch: int
     records: NDArray[np.uint8]
     codes: NDArray[np.uint8]
-    offsets: NDArray[np.float32]
-    slopes: NDArray[np.float32]
+    factors: NDArray[np.uint32]
 
     def __len__(self) -> int:
         return len(self.records)

@@ -121,8 +121,7 @@ class Quantiser:
         |r|^2 - 2 <r, q> for l2 and -<c, r> - <r, q> for inner products.
         """
         if not self.spec.has_codes:
-            nothing = np.zeros(0, np.float32)
-            return Encoded(epoch, records, np.zeros((0, 0), np.uint8), nothing, nothing)
+            return Encoded(epoch, records, np.zeros((0, 0), np.uint8), np.zeros(0, np.uint32))
         residuals = self.residuals(records, centre)
         squares = np.einsum("ij,ij->i", residuals, residuals)
         sums = np.abs(residuals).sum(axis=1)
@@ -132,7 +131,7 @@ class Quantiser:
         else:
             offsets, slopes = -(residuals @ centre), -factors
         codes = self.kernels.sign_codes(residuals).view(np.uint8)
-        return Encoded(epoch, records, codes, offsets.astype(np.float32), slopes.astype(np.float32))
+        return Encoded(epoch, records, codes, layout.pack_factors(offsets, slopes))
 
     def shortlist(self, records: Bytes, centre: Floats) -> int:
         """How many estimates hold 995 of 1,000 true neighbours among these records.

@@ -141,9 +141,8 @@ class NumpyKernels:
             sums = entries[tables, halves].sum(axis=1, dtype=np.int64)
             # Damaged factors may be anything; the records decide in the end.
             with np.errstate(all="ignore"):
-                found = group.offsets[rows] + group.slopes[rows] * (
-                    F32(base) + F32(step) * sums.astype(F32)
-                )
+                offsets, slopes = layout.unpack_factors(group.factors[rows])
+                found = offsets + slopes * (F32(base) + F32(step) * sums.astype(F32))
             keys = np.concatenate((keys, np.where(np.isnan(found), F32(-np.inf), found)))
             slots = np.concatenate((slots, (rows + number * layout.GROUP_ROWS).astype(np.uint32)))
             best = np.lexsort((slots, keys))[:keep]

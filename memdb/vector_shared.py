@@ -191,8 +191,8 @@ class SharedIndex:
     def memory_bytes(self, capacity: int) -> int:
         """What ``capacity`` slots keep in memory: codes, their factors, the book, and a graph."""
         graph = self.linking.memory_bytes(capacity) if self.linking else 0
-        codes = 8 * layout.words_of(self.spec.dim) + 8 if self.spec.has_codes else 0
-        return capacity * (codes + _BOOK_BYTES) + graph
+        codes = layout.block_bytes(self.spec.dim) // layout.BLOCK_ROWS
+        return capacity * (codes * self.spec.has_codes + _BOOK_BYTES) + graph
 
     # --- transactions ----------------------------------------------------------------------
 

@@ -6,7 +6,8 @@
 //
 // Layouts (little-endian):
 //   block    32 rows' sign codes, byte-major: byte b of row r is at u8[b * 32 + r]
-//   factors  per row offset f32 and slope f32; the key of a row is offset + slope * <sign, query>
+//   factors  per row a word u32: offset in its low and slope in its high half, both the upper halves
+//            of floats (bfloat16); the key of a row is offset + slope * <sign, query>
 //   record   slot u32 | scale f32 | norm f32 | payload | crc32c u32 of all before it
 #pragma once
 #include <cstddef>
@@ -39,9 +40,8 @@ struct Kernels {
   // Estimates the keys of `count` blocks of one group. keys[32 i + r] is the key of row r of
   // block blocks[i]; bit r of masks[i] is set where the row is allowed and not (key >= threshold),
   // so that a NaN key passes and a NaN threshold lets everything pass.
-  void (*scan)(const uint8_t* codes, const float* offsets, const float* slopes,
-               const uint32_t* allowed, const uint16_t* blocks, uint32_t count,
-               const QueryTables& query, float threshold, float* keys, uint32_t* masks);
+  void (*scan)(const uint8_t* codes, const uint32_t* factors, const uint32_t* allowed,
+               const uint16_t* blocks, uint32_t count, const QueryTables& query, float threshold, float* keys, uint32_t* masks);
 
   // Inner product of a float query with a payload of int8 / float16 / float32 numbers, unscaled.
   float (*dot8)(const float* query, const uint8_t* payload, uint32_t dim);

@@ -80,16 +80,19 @@ inline void sum_entries(const uint8_t* const* code, const uint8_t* const* next,
 }
 
 // Keys of one block; returns the rows that are below the threshold.
-inline uint32_t keys_of(const Wide& sums, const float* offsets, const float* slopes,
-                        const QueryTables& query, float threshold, float* keys) {
+inline uint32_t keys_of(const Wide& sums, const uint32_t* factors, const QueryTables& query,
+                        float threshold, float* keys) {
   const __m256 base = _mm256_set1_ps(query.base), step = _mm256_set1_ps(query.step);
   const __m256 limit = _mm256_set1_ps(threshold);
+  const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
   uint32_t mask = 0;
   for (int i = 0; i < 4; ++i) {
     const __m256 dot =
         _mm256_add_ps(base, _mm256_mul_ps(step, _mm256_cvtepi32_ps(sums.eight[i])));
-    const __m256 key = _mm256_add_ps(_mm256_loadu_ps(offsets + 8 * i),
-                                     _mm256_mul_ps(_mm256_loadu_ps(slopes + 8 * i), dot));
+    const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(factors + 8 * i));
+    const __m256 offset = _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+    const __m256 slope = _mm256_castsi256_ps(_mm256_and_si256(words, upper));
+    const __m256 key = _mm256_add_ps(offset, _mm256_mul_ps(slope, dot));
     _mm256_storeu_ps(keys + 8 * i, key);
     const int below = _mm256_movemask_ps(_mm256_cmp_ps(key, limit, _CMP_NGE_UQ));
     mask |= static_cast<uint32_t>(below) << (8 * i);
@@ -97,9 +100,9 @@ inline uint32_t keys_of(const Wide& sums, const float* offsets, const float* slo
   return mask;
 }
 
-void scan(const uint8_t* codes, const float* offsets, const float* slopes,
-          const uint32_t* allowed, const uint16_t* blocks, uint32_t count,
-          const QueryTables& query, float threshold, float* keys, uint32_t* masks) {
+void scan(const uint8_t* codes, const uint32_t* factors, const uint32_t* allowed,
+          const uint16_t* blocks, uint32_t count, const QueryTables& query, float threshold,
+          float* keys, uint32_t* masks) {
   const size_t stride = static_cast<size_t>(query.bytes) * kBlockRows;
   for (uint32_t i = 0; i < count; i += 2) {
     const uint32_t pair = i + 1 < count ? 2 : 1;
@@ -115,9 +118,9 @@ void scan(const uint8_t* codes, const float* offsets, const float* slopes,
       sum_entries<1>(code, next, query, sums);
     for (uint32_t j = 0; j < pair; ++j) {
       const size_t row = static_cast<size_t>(blocks[i + j]) * kBlockRows;
-      masks[i + j] = keys_of(sums[j], offsets + row, slopes + row, query, threshold,
-                             keys + (i + j) * kBlockRows) &
-                     allowed[blocks[i + j]];
+      const uint32_t below =
+          keys_of(sums[j], factors + row, query, threshold, keys + (i + j) * kBlockRows);
+      masks[i + j] = below & allowed[blocks[i + j]];
     }
   }
 }

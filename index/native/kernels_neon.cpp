@@ -39,9 +39,17 @@ inline void sum_entries(const uint8_t* code, const QueryTables& query, uint32_t*
   for (int four = 0; four < 8; ++four) vst1q_u32(sums + 4 * four, wide[four]);
 }
 
-void scan(const uint8_t* codes, const float* offsets, const float* slopes,
-          const uint32_t* allowed, const uint16_t* blocks, uint32_t count,
-          const QueryTables& query, float threshold, float* keys, uint32_t* masks) {
+// The float of a word's upper half.
+float upper_half(uint32_t word) {
+  word &= 0xffff0000u;
+  float value;
+  std::memcpy(&value, &word, 4);
+  return value;
+}
+
+void scan(const uint8_t* codes, const uint32_t* factors, const uint32_t* allowed,
+          const uint16_t* blocks, uint32_t count, const QueryTables& query, float threshold,
+          float* keys, uint32_t* masks) {
   const size_t stride = static_cast<size_t>(query.bytes) * kBlockRows;
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t block = blocks[i];
@@ -49,9 +57,9 @@ void scan(const uint8_t* codes, const float* offsets, const float* slopes,
     sum_entries(codes + block * stride, query, sums);
     uint32_t mask = 0;
     for (uint32_t row = 0; row < kBlockRows; ++row) {
-      const uint32_t at = block * kBlockRows + row;
+      const uint32_t factor = factors[block * kBlockRows + row];
       const float dot = query.base + query.step * static_cast<float>(sums[row]);
-      const float key = offsets[at] + slopes[at] * dot;
+      const float key = upper_half(factor << 16) + upper_half(factor) * dot;
       keys[i * kBlockRows + row] = key;
       mask |= static_cast<uint32_t>(!(key >= threshold)) << row;
     }

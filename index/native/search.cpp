@@ -81,7 +81,7 @@ int64_t for_each_chunk(const Allowed& allowed, const Visit& visit) {
 }  // namespace
 
 uint64_t group_bytes(uint32_t code_bytes) {
-  return static_cast<uint64_t>(kGroupRows) * (static_cast<uint64_t>(code_bytes) + 8);
+  return static_cast<uint64_t>(kGroupRows) * (static_cast<uint64_t>(code_bytes) + 4);
 }
 
 uint64_t shortlist(const Kernels& kernels, const Codes& codes, const QueryTables& query,
@@ -99,8 +99,7 @@ uint64_t shortlist(const Kernels& kernels, const Codes& codes, const QueryTables
     std::memset(permitted, 0, sizeof(permitted));
     std::memcpy(permitted, allowed.bits + first_byte, here);
     const uint8_t* base = codes.groups + group * bytes;
-    const auto* offsets = reinterpret_cast<const float*>(base + bytes - 8 * kGroupRows);
-    const float* slopes = offsets + kGroupRows;
+    const auto* factors = reinterpret_cast<const uint32_t*>(base + bytes - 4 * kGroupRows);
     for (uint32_t block = 0; block < kGroupBlocks;) {
       uint32_t count = 0;
       for (; count < kChunkBlocks && block < kGroupBlocks; ++block) {
@@ -109,8 +108,7 @@ uint64_t shortlist(const Kernels& kernels, const Codes& codes, const QueryTables
       }
       if (count == 0) continue;
       looked_at += count;
-      kernels.scan(base, offsets, slopes, permitted, blocks, count, query, best.threshold(), keys,
-                   masks);
+      kernels.scan(base, factors, permitted, blocks, count, query, best.threshold(), keys, masks);
       for (uint32_t i = 0; i < count; ++i) {
         const uint64_t first_slot = group * kGroupRows + blocks[i] * kBlockRows;
         for (uint32_t mask = masks[i]; mask; mask &= mask - 1) {

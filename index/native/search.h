@@ -19,7 +19,7 @@ inline bool operator<(const Candidate& a, const Candidate& b) {
 }
 
 struct Codes {
-  const uint8_t* groups;  // each: kGroupBlocks blocks, kGroupRows offsets, kGroupRows slopes
+  const uint8_t* groups;  // each: kGroupBlocks blocks, kGroupRows factors
   uint64_t group_count;
   uint32_t bytes;  // of one code
 };

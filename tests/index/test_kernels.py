@@ -118,9 +118,21 @@ def random_groups(dim: int, groups: int, seed: int) -> np.ndarray:
     for number in range(groups):
         group = layout.group_at(body, dim, number)
         group.codes[:] = rng.integers(0, 256, group.codes.shape, dtype=np.uint8)
-        group.offsets[:] = rng.standard_normal(GROUP_ROWS)
-        group.slopes[:] = rng.standard_normal(GROUP_ROWS)
+        factors = rng.standard_normal((2, GROUP_ROWS)).astype(np.float32)
+        group.factors[:] = layout.pack_factors(*factors)
     return body
+
+
+def test_factors_are_rounded_to_nearest() -> None:
+    numbers = adversarial(50, seed=8).reshape(-1)
+    offsets, slopes = layout.unpack_factors(layout.pack_factors(numbers, -numbers))
+    np.testing.assert_array_equal(slopes, -offsets)
+    assert (np.abs(offsets - numbers) <= np.abs(numbers) * 2**-8).all()
+    halfway = np.array([1 + 2**-8, 1 + 3 * 2**-8], np.float32)  # between two: to the even one
+    assert layout.unpack_factors(layout.pack_factors(halfway, halfway))[0].tolist() == [
+        1,
+        1 + 2**-6,
+    ]
 
 
 @each
@@ -130,9 +142,11 @@ def test_scans_find_the_same_slots_and_keys(kernels: Kernels, dim: int, density:
     rng = np.random.default_rng(5)
     body = random_groups(dim, 2, seed=dim)
     group = layout.group_at(body, dim, 0)
-    group.offsets[:64] = group.offsets[64]  # ties are settled by slot
-    group.slopes[:64] = 0
-    group.offsets[100], group.offsets[101], group.slopes[102] = np.nan, np.inf, -np.inf
+    offsets, slopes = (half.copy() for half in layout.unpack_factors(group.factors))
+    offsets[:64], slopes[:64] = offsets[64], 0  # ties are settled by slot
+    offsets[100], offsets[101], slopes[102] = np.inf, -np.inf, -np.inf
+    group.factors[:] = layout.pack_factors(offsets, slopes)
+    group.factors[103] = 0x7FC07FC0  # not a number, twice
     allowed = np.packbits(rng.random(GROUP_ROWS + 1000) < density, bitorder="little")
     entries, bases, steps = TWIN.query_tables(rng.standard_normal((1, dim)).astype(np.float32))
     for keep in (1, 50, 5000):

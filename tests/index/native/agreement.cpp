@@ -54,10 +54,13 @@ std::vector<float> random_floats(size_t size) {
 std::vector<uint8_t> random_groups(uint32_t code_bytes, uint32_t count) {
   std::vector<uint8_t> groups = random_bytes(group_bytes(code_bytes) * count);
   for (uint32_t group = 0; group < count; ++group) {
-    uint8_t* factors = groups.data() + group_bytes(code_bytes) * (group + 1) - 8 * kGroupRows;
+    uint8_t* factors = groups.data() + group_bytes(code_bytes) * (group + 1) - 4 * kGroupRows;
     for (uint32_t i = 0; i < 2 * kGroupRows; ++i) {
       const float factor = next_float();
-      std::memcpy(factors + 4 * static_cast<size_t>(i), &factor, 4);
+      uint32_t word;
+      std::memcpy(&word, &factor, 4);
+      const uint16_t upper = static_cast<uint16_t>(word >> 16);
+      std::memcpy(factors + 2 * static_cast<size_t>(i), &upper, 2);
     }
   }
   return groups;
@@ -69,8 +72,8 @@ void compare_scans(const Kernels& kernels, uint32_t dim) {
   const std::vector<float> query = random_floats(dim);
   std::vector<uint8_t> entries(static_cast<size_t>(bytes) * 2 * kTableEntries);
   const QueryTables tables = query_tables(query.data(), dim, bytes, entries.data());
-  const auto* offsets = reinterpret_cast<const float*>(groups.data() + groups.size() -
-                                                       8 * kGroupRows);
+  const auto* factors =
+      reinterpret_cast<const uint32_t*>(groups.data() + groups.size() - 4 * kGroupRows);
   uint32_t allowed[kGroupBlocks];
   for (uint32_t& mask : allowed) mask = static_cast<uint32_t>(next_number());
   for (uint32_t count : {1u, 2u, 3u, 32u}) {
@@ -83,8 +86,7 @@ void compare_scans(const Kernels& kernels, uint32_t dim) {
     for (int i = 0; i < 2; ++i) {
       keys[i].resize(count * kBlockRows);
       masks[i].resize(count);
-      both[i]->scan(groups.data(), offsets, offsets + kGroupRows, allowed, blocks.data(), count,
-                    tables, 0.25f, keys[i].data(), masks[i].data());
+      both[i]->scan(groups.data(), factors, allowed, blocks.data(), count, tables, 0.25f, keys[i].data(), masks[i].data());
     }
     require(masks[0] == masks[1], "scan's masks", kernels.name, dim);
     require(std::memcmp(keys[0].data(), keys[1].data(), keys[0].size() * 4) == 0, "scan's keys",

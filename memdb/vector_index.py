@@ -47,8 +47,8 @@ class VectorIndex:
     value is ``DimensionMismatch`` (dim) or ``Conflict`` (metric, kind, profile). ``metric`` is
     "cosine" (1 - cos), "ip" (-ip), "l2" (squared) or "hamming" (bits that differ), "cosine" for a
     new index; ``profile`` is what a coordinate keeps: "exact" 16 bits, "standard" 8, "compact" 5,
-    "nano" 2. Vectors of a Hamming index are packed: (n, dim / 8) uint8. ``kind`` "auto" is as stored, "flat" for
-    a new index; "hnsw" keeps hnswlib's graph in memory (the extra ``hnsw``, else
+    "nano" 2. Vectors of a Hamming index are packed: (n, dim / 8) uint8. ``kind`` "auto" is as
+    stored, "flat" for a new index; "hnsw" keeps hnswlib's graph in memory (the extra ``hnsw``, else
     ``MissingDependency``) and takes ``params`` M (16) and ef_construction (200). ``memory_budget``
     bounds what stays in memory: codes, ids and graph; beyond it ``add`` raises ``BudgetExceeded``.
     Thread-safe.

@@ -6,8 +6,8 @@
 //
 // Layouts (little-endian):
 //   block    32 rows' sign codes, byte-major: byte b of row r is at u8[b * 32 + r]
-//   factors  per row a word u32: offset in its low and slope in its high half, both the upper halves
-//            of floats (bfloat16); the key of a row is offset + slope * <sign, query>
+//   factors  per row a word u32: offset in its low and slope in its high half, both the upper
+//            halves of floats (bfloat16); the key of a row is offset + slope * <sign, query>
 //   record   slot u32 | scale f32 | norm f32 | payload | crc32c u32 of all before it
 #pragma once
 #include <cstddef>
@@ -41,7 +41,8 @@ struct Kernels {
   // block blocks[i]; bit r of masks[i] is set where the row is allowed and not (key >= threshold),
   // so that a NaN key passes and a NaN threshold lets everything pass.
   void (*scan)(const uint8_t* codes, const uint32_t* factors, const uint32_t* allowed,
-               const uint16_t* blocks, uint32_t count, const QueryTables& query, float threshold, float* keys, uint32_t* masks);
+               const uint16_t* blocks, uint32_t count, const QueryTables& query,
+               float threshold, float* keys, uint32_t* masks);
 
   // Inner product of a float query with a payload of int8 / float16 / float32 numbers, unscaled.
   float (*dot8)(const float* query, const uint8_t* payload, uint32_t dim);

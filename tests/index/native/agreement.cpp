@@ -86,7 +86,8 @@ void compare_scans(const Kernels& kernels, uint32_t dim) {
     for (int i = 0; i < 2; ++i) {
       keys[i].resize(count * kBlockRows);
       masks[i].resize(count);
-      both[i]->scan(groups.data(), factors, allowed, blocks.data(), count, tables, 0.25f, keys[i].data(), masks[i].data());
+      both[i]->scan(groups.data(), factors, allowed, blocks.data(), count, tables, 0.25f,
+                    keys[i].data(), masks[i].data());
     }
     require(masks[0] == masks[1], "scan's masks", kernels.name, dim);
     require(std::memcmp(keys[0].data(), keys[1].data(), keys[0].size() * 4) == 0, "scan's keys",

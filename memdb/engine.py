@@ -181,12 +181,16 @@ class Engine:
     @property
     def zone(self) -> tzinfo:
         """The database's time zone, in which naive times are read; the system's by default."""
-        cached = self._zone
         with self.store.read() as txn:
-            if cached is None or cached[0] != txn.state.layout_seq:
-                name = self.stored_settings(txn).get("time_zone")
-                found = local_zone() if name is None else load_zone(name)
-                cached = self._zone = (txn.state.layout_seq, found)
+            return self.zone_in(txn)
+
+    def zone_in(self, txn: Reader | Writer) -> tzinfo:
+        """``zone`` as a snapshot has it."""
+        cached = self._zone
+        if cached is None or cached[0] != txn.state.layout_seq:
+            name = self.stored_settings(txn).get("time_zone")
+            found = local_zone() if name is None else load_zone(name)
+            cached = self._zone = (txn.state.layout_seq, found)
         return cached[1]
 
     def close(self) -> None:

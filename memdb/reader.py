@@ -37,11 +37,14 @@ class MemoryReader:
 
     # --- selection ----------------------------------------------------------------------
 
-    def compile(self, where: Mapping[str, Any] | None) -> filters.Filter | None:
-        """The filter of a ``where``; None selects everything."""
+    def compile(
+        self, where: Mapping[str, Any] | None, txn: Reader | None = None
+    ) -> filters.Filter | None:
+        """The filter of a ``where``; None selects everything. With ``txn`` it opens none."""
         if where is None:
             return None
-        compiled = filters.parse(where, zone=self._engine.zone)
+        zone = self._engine.zone if txn is None else self._engine.zone_in(txn)
+        compiled = filters.parse(where, zone=zone)
         return None if compiled == filters.EVERYTHING else compiled
 
     def select(
@@ -133,9 +136,8 @@ class MemoryReader:
     # --- by filter ----------------------------------------------------------------------
 
     def count(self, namespace: str, where: Mapping[str, Any] | None) -> int:
-        condition = self.compile(where)
         with self._engine.store.read() as txn:
-            return len(self.select(txn, namespace, condition))
+            return len(self.select(txn, namespace, self.compile(where, txn)))
 
     def iterate(self, namespace: str, where: Mapping[str, Any] | None) -> Iterator[Memory]:
         """Every selected memory, in the order written; the filter is checked at once."""

@@ -1,8 +1,14 @@
-"""The change log: which rows each ``content_seq`` made visible or invisible.
+"""The change log: which rows each ``content_seq`` made visible or invisible, and what it moved.
 
-Caches in this and other processes (live slots, fresh vectors) catch up by replaying it instead of
-reading the store again. It is derived data: a cache further behind than the log reaches is
-rebuilt. Rows only; it knows neither records nor vectors.
+Caches in this and other processes (live slots, fresh vectors, runs of strings) catch up by
+replaying it instead of reading the store again. It is derived data: a cache further behind than the
+log reaches is rebuilt. It knows neither records nor vectors.
+
+    change := added's size u32 LE | added | removed [ "B" | key of a block of strings 10 x n ]
+            | "*"                               too large to keep
+
+``added`` and ``removed`` are roaring. Without the "B" it is not known which blocks were written:
+there were too many, or an earlier version wrote the change.
 """
 
 from __future__ import annotations
@@ -20,16 +26,20 @@ if TYPE_CHECKING:
 
 KEPT = 4_096
 _TOO_LARGE = b"*"
+_BLOCKS = b"B"
+_BLOCK_KEY_BYTES = 10
 
 
 class Change:
-    """Rows that appeared and rows that went, within one operation."""
+    """Rows that appeared and rows that went, and blocks of strings written, in one operation."""
 
-    __slots__ = ("added", "removed", "samples")
+    __slots__ = ("added", "blocks", "blocks_known", "removed", "samples")
 
     def __init__(self) -> None:
         self.added = BitMap()
         self.removed = BitMap()
+        self.blocks: set[bytes] = set()
+        self.blocks_known = True
         self.samples = False  # samples have no rows: nothing that a cache of rows must know
 
     def note(self, added: Iterable[int], removed: Iterable[int]) -> None:
@@ -38,12 +48,16 @@ class Change:
         self.removed = (self.removed | removed) - added
 
     def __bool__(self) -> bool:
-        return bool(self.added) or bool(self.removed) or self.samples
+        return bool(self.added) or bool(self.removed) or bool(self.blocks) or self.samples
 
     def pack(self) -> bytes:
         added, removed = (_pack(rows) for rows in (self.added, self.removed))
         packed = len(added).to_bytes(4, "little") + added + removed
-        return packed if len(packed) <= SMALL_PAYLOAD_MAX_BYTES else _TOO_LARGE
+        if len(packed) > SMALL_PAYLOAD_MAX_BYTES:
+            return _TOO_LARGE
+        if len(packed) + 1 + _BLOCK_KEY_BYTES * len(self.blocks) > SMALL_PAYLOAD_MAX_BYTES:
+            return packed
+        return packed + _BLOCKS + b"".join(self.blocks)
 
     @classmethod
     def unpack(cls, payload: bytes) -> Change | None:
@@ -54,6 +68,10 @@ class Change:
         change = cls()
         change.added = BitMap.deserialize(payload[4:cut])
         change.removed = BitMap.deserialize(payload[cut:])
+        keys = payload[cut + len(change.removed.serialize()) :]
+        change.blocks_known = keys[:1] == _BLOCKS
+        size = _BLOCK_KEY_BYTES
+        change.blocks = {keys[at : at + size] for at in range(1, len(keys), size)}
         return change
 
 
@@ -82,5 +100,7 @@ def changes_since(txn: ReadTxn, after: int, until: int) -> Change | None:
         if change is None:
             return None
         merged.note(change.added - change.removed, change.removed)
+        merged.blocks |= change.blocks
+        merged.blocks_known = merged.blocks_known and change.blocks_known
         expected += 1
     return merged if expected == until + 1 else None

@@ -21,7 +21,7 @@ import lmdb
 from memdb import settings
 from memdb.errors import MemdbError, PermissionDenied, StoreCorrupt, StoreFull
 from memdb.storage import pages, tables
-from memdb.storage.values import seal, seal_many, unseal
+from memdb.storage.values import seal, seal_many, unseal, unseal_until
 
 _HASH_KEY = b"hash_key"
 _WALKED_AT_OPEN_BYTES = 16 << 20  # some 20 ms; a larger file is walked by ``check``
@@ -100,6 +100,34 @@ class ReadTxn:
         with self._txn.cursor(self._dbs[table]) as cursor:
             for key, value in self._range(cursor, start, stop, reverse=reverse, values=True):
                 yield key, unseal(key, value) if value else b""
+
+    def entries(
+        self, table: str, start: bytes, stop: bytes, limit: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        """All of ``scan`` at once, or the first ``limit``: half its cost an entry."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            found = cursor.iternext() if cursor.set_range(start) else ()
+            return unseal_until(found if limit is None else islice(found, limit), stop)
+
+    def keys(self, table: str, start: bytes, stop: bytes, limit: int | None = None) -> list[bytes]:
+        """All of ``scan_keys`` at once, or the first ``limit``."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            return list(
+                islice(self._range(cursor, start, stop, reverse=False, values=False), limit)
+            )
+
+    def first_key(self, table: str, start: bytes, stop: bytes) -> bytes | None:
+        """The first key with start <= key < stop, or None."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            found = cursor.key() if cursor.set_range(start) else stop
+            return found if found < stop else None
+
+    def last_key(self, table: str, start: bytes, stop: bytes) -> bytes | None:
+        """The last key with start <= key < stop, or None."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            more = cursor.prev() if cursor.set_range(stop) else cursor.last()
+            found = cursor.key() if more else b""
+            return found if found >= start and more else None
 
     def scan_keys(
         self, table: str, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
@@ -206,6 +234,12 @@ class WriteTxn(ReadTxn):
         """Enter many keys that need no value."""
         with self._txn.cursor(self._dbs[table]) as cursor:
             cursor.putmulti([(key, b"") for key in keys])
+
+    def moved_block(self, key: bytes) -> None:
+        """Note that a block of strings was written or deleted, for caches that hold its rows.
+
+        Nobody shares what this class leaves; the store's own transactions log it.
+        """
 
     def delete(self, table: str, key: bytes) -> bool:
         """Whether there was an entry to delete."""

@@ -43,6 +43,9 @@ class Writer(WriteTxn):
         """Note that samples came or went; they have no rows, and ``content_seq`` counts them."""
         self._change.samples = True
 
+    def moved_block(self, key: bytes) -> None:
+        self._change.blocks.add(key)
+
     def layout_moved(self) -> None:
         """Note that maintenance moved bytes that caches of other readers may point at."""
         self._layout_moved = True

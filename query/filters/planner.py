@@ -85,7 +85,7 @@ def explain(
 ) -> Evaluation:
     """``evaluate`` with its plan: estimated and actual counts, and what was checked by row."""
     sure, maybe, plan = _Planner(txn, index, len(universe)).solve(condition, universe)
-    unknown = maybe - sure
+    unknown = BitMap() if maybe is sure else maybe - sure
     if unknown:
         sure = sure | BitMap([row for row, memory in fetch(unknown) if matches(condition, memory)])
     return Evaluation(sure.copy() if sure is universe else sure, plan, len(unknown))
@@ -100,52 +100,77 @@ class _Planner:
     index: FilterIndex
     total: int
     loaded: dict[Filter, tuple[BitMap, BitMap]] = field(default_factory=dict)
+    estimates: dict[Filter, int] = field(default_factory=dict)
+    undecided: dict[tuple[str, bool], BitMap] = field(default_factory=dict)
 
     def solve(self, node: Filter, scope: BitMap) -> Solved:
-        """(surely, possibly, plan) within ``scope``."""
+        """(surely, possibly, plan) within ``scope``; the very same set twice where both are equal.
+
+        Sets that come from here are shared: nobody changes them.
+        """
         if isinstance(node, And):
             return self._and(node, scope)
         if isinstance(node, Or):
             return self._or(node, scope)
         if isinstance(node, Not):
             sure, maybe, plan = self.solve(node.part, scope)
-            sure, maybe = scope - maybe, scope - sure
+            if maybe is sure:
+                sure = maybe = scope - sure
+            else:
+                sure, maybe = scope - maybe, scope - sure
             estimated = max(0, self.total - plan.estimated)
             how = "complement"
             return sure, maybe, _plan(node, estimated, sure, maybe, how, (plan,))
-        estimated = self.estimate(node)
         if node not in self.loaded and len(scope) <= CHECK_AT_MOST and _is_costly(node):
-            return BitMap(), scope, _plan(node, estimated, BitMap(), scope, "left to row checks")
+            left = _plan(node, self.estimate(node), BitMap(), scope, "left to row checks")
+            return BitMap(), scope, left
         sure, maybe = self._leaf(node)
-        sure, maybe = sure & scope, maybe & scope
+        estimated = self.estimate(node)  # of what was read by now, unless its order was in question
+        if maybe is sure:
+            sure = maybe = sure & scope
+        else:
+            sure, maybe = sure & scope, maybe & scope
         how = "index" if len(sure) == len(maybe) else "index, then row checks"
         return sure, maybe, _plan(node, estimated, sure, maybe, how)
 
     def _and(self, node: And, scope: BitMap) -> Solved:
         sure = maybe = scope
         plans = []
-        parts = sorted(self._paired(node.parts), key=self.estimate)
-        estimated = min((self.estimate(part) for part in parts), default=self.total)
+        parts = self._paired(node.parts)
+        if len(parts) > 1:
+            parts = sorted(parts, key=self.estimate)
         for part in parts:
             if not maybe:
                 break
             part_sure, part_maybe, plan = self.solve(part, maybe)
-            sure, maybe = sure & part_sure, part_maybe
+            sure, maybe = part_sure if maybe is sure else sure & part_sure, part_maybe
             plans.append(plan)
+        estimated = min((plan.estimated for plan in plans), default=self.total)
         return sure, maybe, _plan(node, estimated, sure, maybe, "intersection", tuple(plans))
 
     def _or(self, node: Or, scope: BitMap) -> Solved:
-        sure, maybe = BitMap(), BitMap()
+        sure = maybe = BitMap()
         plans = []
         for part in node.parts:
-            part_sure, part_maybe, plan = self.solve(part, scope - sure)
-            sure, maybe = sure | part_sure, maybe | part_maybe
+            part_sure, part_maybe, plan = self.solve(part, scope - sure if sure else scope)
+            if maybe is sure and part_maybe is part_sure:
+                sure = maybe = sure | part_sure if sure else part_sure
+            else:
+                sure, maybe = sure | part_sure, maybe | part_maybe
             plans.append(plan)
+        if maybe is not sure:
+            maybe = maybe | sure
         estimated = min(sum(plan.estimated for plan in plans), self.total)
-        return sure, maybe | sure, _plan(node, estimated, sure, maybe | sure, "union", tuple(plans))
+        return sure, maybe, _plan(node, estimated, sure, maybe, "union", tuple(plans))
 
     def estimate(self, node: Filter) -> int:
         """Rows a node is likely to have, before costly ones are read."""
+        found = self.estimates.get(node)
+        if found is None:
+            found = self.estimates[node] = self._estimate(node)
+        return found
+
+    def _estimate(self, node: Filter) -> int:
         if isinstance(node, And):
             return min((self.estimate(part) for part in node.parts), default=self.total)
         if isinstance(node, Or):
@@ -209,7 +234,15 @@ class _Planner:
             )
         else:
             raise TypeError(f"not a filter: {type(node).__name__}")
-        return sure, sure | index.undecided(txn, name, ordered=ordered)
+        undecided = self._undecided(name, ordered=ordered)
+        return sure, sure | undecided if undecided else sure
+
+    def _undecided(self, name: str, *, ordered: bool) -> BitMap:
+        asked = (name, ordered)
+        found = self.undecided.get(asked)
+        if found is None:
+            found = self.undecided[asked] = self.index.undecided(self.txn, name, ordered=ordered)
+        return found
 
     def _paired(self, parts: tuple[Filter, ...]) -> list[Filter]:
         """A lower and an upper bound of one field read as one range, where that is the same.
@@ -236,9 +269,7 @@ class _Planner:
     def _is_single(self, name: str) -> bool:
         if not name.startswith(METADATA):
             return not self.index.has_many(name)
-        return not self.index.several(self.txn, name) and not self.index.undecided(
-            self.txn, name, ordered=False
-        )
+        return not self.index.several(self.txn, name) and not self._undecided(name, ordered=False)
 
 
 def _is_costly(node: Filter) -> bool:

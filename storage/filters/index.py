@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 from pyroaring import BitMap
 
 from memdb.errors import InvalidArgument
+from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
-from memdb.storage.filters import bitmaps, strings
+from memdb.storage.filters import bitmaps, strings, text_ranges
 from memdb.storage.filters.fields import (
     FIELDS,
     METADATA,
@@ -45,7 +45,7 @@ from memdb.storage.filters.ordered import (
 )
 from memdb.storage.filters.paths import PathNumbers, bucket, forget_path, path_number
 from memdb.storage.filters.terms import (
-    EMPTY,
+    AFTER_SPECIAL,
     FALSE,
     LONG,
     NULL,
@@ -232,9 +232,9 @@ class FilterIndex:
             return BitMap()
         start = prefix.encode()
         if self.has_part(field, prefix):
-            return bitmaps.load(txn, part_prefix(txn, number, start)) | bitmaps.load(
-                txn, text_prefix(txn, number, start)
-            )
+            rows = bitmaps.load(txn, part_prefix(txn, number, start))
+            rows |= bitmaps.load(txn, text_prefix(txn, number, start))
+            return rows
         return self._strings_between(txn, field, number, start, start + b"\xff")
 
     @staticmethod
@@ -252,29 +252,19 @@ class FilterIndex:
         """Rows of a namespace and of everything under it; ``""`` is every row."""
         if not namespace:
             return self.present(txn, "namespace")
-        return self.equals(txn, "namespace", namespace) | self.prefix(
-            txn, "namespace", namespace + "/"
-        )
+        rows = self.equals(txn, "namespace", namespace)
+        rows |= self.prefix(txn, "namespace", namespace + "/")
+        return rows
 
     def _strings_between(
         self, txn: ReadTxn, field: str, number: int, start: bytes, stop: bytes | None
     ) -> BitMap:
         exact = self._has_one_string_each(txn, field, number)
-        found = strings.find(txn, number, start, stop, unless_most=exact)
-        if found is None:  # most of the field: what lies outside is less to read
-            outside = self._found(txn, number, strings.find(txn, number, b"", start))
-            if stop is not None:
-                outside |= self._found(txn, number, strings.find(txn, number, stop, None))
-            return self.present(txn, field) - outside
-        return self._found(txn, number, found)
-
-    @staticmethod
-    def _found(txn: ReadTxn, number: int, found: tuple[bytes, list[bytes]] | None) -> BitMap:
-        packed, many = found or (b"", [])
-        few = bitmaps.bitmap_of(np.frombuffer(packed, "<u4"))
-        if not many:
-            return few
-        return few | bitmaps.load_many(txn, [text_prefix(txn, number, text) for text in many])
+        found = text_ranges.find(txn, number, start, stop, or_outside=exact)
+        rows = found.rows
+        if found.many:
+            rows |= bitmaps.load_many(txn, [text_prefix(txn, number, t) for t in found.many])
+        return self.present(txn, field) - rows if found.outside else rows
 
     @staticmethod
     def _has_one_string_each(txn: ReadTxn, field: str, number: int) -> bool:
@@ -282,10 +272,11 @@ class FilterIndex:
         known = FIELDS.get(field)
         if known is not None:
             return not known.many and not bitmaps.exists(txn, code_prefix(number, LONG))
-        others = (LONG, SEVERAL, EMPTY, TRUE, FALSE, NULL)
-        if any(bitmaps.exists(txn, code_prefix(number, code)) for code in others):
+        # What else a row may have under it has a set of its own, next to the others' in one place.
+        first, stop = code_prefix(number, TRUE), code_prefix(number, AFTER_SPECIAL)
+        if txn.first_key(tables.BITMAPS, first, stop) is not None:
             return False
-        return NUMBERS.bounds(txn, number) is None
+        return NUMBERS.is_empty(txn, number)
 
     # --- values and order ------------------------------------------------------------------
 

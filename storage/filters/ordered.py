@@ -19,7 +19,6 @@ import sys
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import islice
 
 import numpy as np
 from pyroaring import BitMap
@@ -167,49 +166,62 @@ class OrderedIndex:
         if low >= high:
             return BitMap()
         start, stop = self._start(txn, field, low), _bound(field, high)
-        probe = list(islice(txn.scan_keys(self._table, start, stop), _DIRECT_BLOCKS + 1))
-        if len(probe) <= _DIRECT_BLOCKS:
-            return self._rows_from_blocks(txn, field, low, high)
-        found: list[BitMap] = []
+        near = txn.keys(self._table, start, stop, _DIRECT_BLOCKS + 1)
+        if not near:
+            return BitMap()
+        packed: list[bytes] = []
+        sets: list[tuple[bytes, bytes]] = []
         level = -1
-        for shift in self._shifts:
+        for shift in self._shifts if len(near) > _DIRECT_BLOCKS else ():
             inner_low, inner_high = -(-low >> shift) << shift, high >> shift << shift
             if inner_low >= inner_high:
                 break
-            found.append(self._cover(txn, field, level, low, inner_low))
-            found.append(self._cover(txn, field, level, inner_high, high))
+            for first, last in ((low, inner_low), (inner_high, high)):
+                if level < 0:
+                    packed += self._edge(txn, field, first, last, start if first == low else None)
+                else:
+                    sets += self._sets(txn, field, level, first, last)
             low, high = inner_low, inner_high
             level += 1
-        found.append(self._cover(txn, field, level, low, high))
-        found = [rows for rows in found if rows]
-        return BitMap.union(*found) if found else BitMap()
-
-    def _cover(self, txn: ReadTxn, field: int, level: int, low: int, high: int) -> BitMap:
-        if low >= high:
-            return BitMap()
         if level < 0:
-            return self._rows_from_blocks(txn, field, low, high)
+            packed += self._edge(txn, field, low, high, start)
+        else:
+            sets += self._sets(txn, field, level, low, high)
+        found = bitmaps.union_of_blocks(sets)
+        found |= bitmaps.bitmap_of(np.frombuffer(b"".join(packed), "<u4"))
+        return found
+
+    def _sets(
+        self, txn: ReadTxn, field: int, level: int, low: int, high: int
+    ) -> list[tuple[bytes, bytes]]:
+        """The blocks of the radix sets that make up low <= key < high."""
+        if low >= high:
+            return []
         shift = self._shifts[level]
         head = field.to_bytes(2, "big") + bytes((_FIRST_LEVEL + level,))
-        return bitmaps.load_range(
-            txn,
-            head + (low >> shift).to_bytes(7, "big"),
-            head + (high >> shift).to_bytes(7, "big"),
-        )
+        start, stop = ((key >> shift).to_bytes(7, "big") for key in (low, high))
+        return bitmaps.blocks_between(txn, head + start, head + stop)
 
-    def _rows_from_blocks(self, txn: ReadTxn, field: int, low: int, high: int) -> BitMap:
-        start = self._start(txn, field, low)
-        blocks = [payload for _, payload in txn.scan(self._table, start, _bound(field, high))]
+    def _edge(
+        self, txn: ReadTxn, field: int, low: int, high: int, start: bytes | None
+    ) -> list[bytes]:
+        """Packed rows with low <= key < high, read from the entries themselves."""
+        if low >= high:
+            return []
+        if start is None:
+            start = self._start(txn, field, low)
+        blocks = txn.entries(self._table, start, _bound(field, high))
         # Every block but the last ends before the last begins, hence below ``high``.
         parts = []
-        for number, payload in enumerate(blocks):
+        for number, (_, payload) in enumerate(blocks):
             count = len(payload) // 12
-            first, last = 0, count
             if number in (0, len(blocks) - 1):
                 keys, _ = _unpack(payload)
                 first, last = bisect_left(keys, low), bisect_left(keys, high)
-            parts.append(payload[8 * count + 4 * first : 8 * count + 4 * last])
-        return bitmaps.bitmap_of(np.frombuffer(b"".join(parts), "<u4"))
+                parts.append(payload[8 * count + 4 * first : 8 * count + 4 * last])
+            else:
+                parts.append(payload[8 * count :])
+        return parts
 
     def scan(
         self, txn: ReadTxn, field: int, low: int, high: int, *, reverse: bool = False
@@ -228,16 +240,19 @@ class OrderedIndex:
     def bounds(self, txn: ReadTxn, field: int) -> tuple[int, int] | None:
         """Two keys near the least and the greatest of a field; for estimates."""
         start, stop = _bound(field, 0), _bound(field + 1, 0)
-        first = next(txn.scan_keys(self._table, start, stop), None)
-        last = next(txn.scan_keys(self._table, start, stop, reverse=True), None)
+        first = txn.first_key(self._table, start, stop)
+        last = txn.last_key(self._table, start, stop)
         if first is None or last is None:
             return None
         return int.from_bytes(first[2:10], "big"), int.from_bytes(last[2:10], "big")
 
+    def is_empty(self, txn: ReadTxn, field: int) -> bool:
+        return txn.first_key(self._table, _bound(field, 0), _bound(field + 1, 0)) is None
+
     def _start(self, txn: ReadTxn, field: int, low: int) -> bytes:
         """The key of the block that holds the first entry >= ``low``, or a bound before it."""
         start = _bound(field, low)
-        before = next(txn.scan_keys(self._table, _bound(field, 0), start, reverse=True), None)
+        before = txn.last_key(self._table, _bound(field, 0), start)
         return start if before is None else before
 
     def _block_of(self, txn: ReadTxn, field: int, key: int, row: int) -> tuple[bytes, bytes] | None:
@@ -248,7 +263,7 @@ class OrderedIndex:
         return next(txn.scan(self._table, _bound(field, 0), _bound(field + 1, 0)), None)
 
     def _key_after(self, txn: ReadTxn, field: int, block: bytes) -> Entry | None:
-        after = next(txn.scan_keys(self._table, block + b"\0", _bound(field + 1, 0)), None)
+        after = txn.first_key(self._table, block + b"\0", _bound(field + 1, 0))
         if after is None:
             return None
         return int.from_bytes(after[2:10], "big"), int.from_bytes(after[10:], "big")

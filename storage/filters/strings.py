@@ -29,20 +29,22 @@ TEXT_MAX_BYTES = 512
 _FIRST_LABEL = 1 << 63
 _STEP = 1 << 40
 _LABEL_END = 1 << 64
-_MANY_BLOCKS = 128  # reading so many costs more than finding out whether the rest is less
 _BATCH = 8  # from so many entries on, listing a field's labels is cheaper than bisecting each
 
 Entry = tuple[bytes, int]
+from_bytes = int.from_bytes
 
 
-class _Labels:
+class Labels:
     """The labels of one field in order, and the first entries read so far. Lives for one call."""
 
     def __init__(self, txn: ReadTxn, field: int, *, listed: bool) -> None:
         self._txn = txn
         self._field = field
         self._firsts: dict[int, Entry] = {}
-        self._list = list(_labels(txn, field)) if listed else None
+        self._list = list(labels_of(txn, field)) if listed else None
+        self._ends: tuple[int, int] | None = None
+        self._steps: dict[int, int | None] = {}
 
     def locate(self, entry: Entry) -> int | None:
         """The last block that begins at or before ``entry``; the first one if none does."""
@@ -55,32 +57,45 @@ class _Labels:
 
     def _bisect(self, entry: Entry) -> int | None:
         txn, field = self._txn, self._field
-        start, stop = _key(field, 0), _key(field + 1, 0)
-        last = next(txn.scan_keys(tables.NAMES, start, stop, reverse=True), None)
-        if last is None:
-            return None
-        low = int.from_bytes(next(txn.scan_keys(tables.NAMES, start, stop))[2:], "big")
-        high = int.from_bytes(last[2:], "big") + 1
+        if self._ends is None:
+            start, stop = block_key(field, 0), block_key(field + 1, 0)
+            first, last = (
+                find(tables.NAMES, start, stop) for find in (txn.first_key, txn.last_key)
+            )
+            if first is None or last is None:
+                return None
+            self._ends = from_bytes(first[2:], "big"), from_bytes(last[2:], "big") + 1
+        low, high = self._ends
         while high - low > 1:
             middle = (low + high) // 2
-            found = txn.floor(tables.NAMES, _key(field, middle))
-            label = low if found is None else int.from_bytes(found[0][2:], "big")
-            if label == low:  # the lower half is empty
-                found = next(txn.scan(tables.NAMES, _key(field, middle), _key(field, high)), None)
-                if found is None or _first(found[1]) > entry:
+            label = self._at_or_before(middle)
+            if label is None or label <= low:  # the lower half is empty
+                after = self.after(middle)
+                if after is None or after >= high or self.first(after) > entry:
                     return low
-                low = int.from_bytes(found[0][2:], "big")
-            elif found is not None and _first(found[1]) <= entry:
+                low = after
+            elif self.first(label) <= entry:
                 low = label
             else:
                 high = label
         return low
 
+    def _at_or_before(self, label: int) -> int | None:
+        """The field's last label up to ``label``; remembered, since bisections begin alike."""
+        if label not in self._steps:
+            found = self._txn.floor(tables.NAMES, block_key(self._field, label))
+            if found is None or found[0][:2] != self._field.to_bytes(2, "big"):
+                self._steps[label] = None
+            else:
+                at = self._steps[label] = from_bytes(found[0][2:], "big")
+                self._firsts[at] = first_entry(found[1])
+        return self._steps[label]
+
     def first(self, label: int) -> Entry:
         entry = self._firsts.get(label)
         if entry is None:
-            payload = self._txn.get(tables.NAMES, _key(self._field, label)) or b""
-            entry = self._firsts[label] = _first(payload)
+            payload = self._txn.get(tables.NAMES, block_key(self._field, label)) or b""
+            entry = self._firsts[label] = first_entry(payload)
         return entry
 
     def after(self, label: int) -> int | None:
@@ -88,11 +103,16 @@ class _Labels:
         if self._list is not None:
             at = bisect_right(self._list, label)
             return self._list[at] if at < len(self._list) else None
-        return next(_labels(self._txn, self._field, label + 1), None)
+        found = self._txn.first_key(
+            tables.NAMES, block_key(self._field, label + 1), block_key(self._field + 1, 0)
+        )
+        return None if found is None else from_bytes(found[2:], "big")
 
     def wrote(self, label: int, first: Entry) -> None:
         """A block was written under ``label``."""
         self._firsts[label] = first
+        self._steps.clear()
+        self._ends = None
         if self._list is not None:
             at = bisect_left(self._list, label)
             if at == len(self._list) or self._list[at] != label:
@@ -103,7 +123,7 @@ def insert(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
     """Enter (text, row) pairs, in any order; those already there stay once."""
     ordered = sorted(set(entries))
     listed = len(ordered) >= _BATCH
-    labels = _Labels(txn, field, listed=listed)
+    labels = Labels(txn, field, listed=listed)
     at = 0
     while at < len(ordered):
         label = labels.locate(ordered[at])
@@ -115,7 +135,7 @@ def insert(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
             following = labels.after(label)
             if following is not None and stop - at > 1:
                 stop = max(bisect_left(ordered, labels.first(following), at), at + 1)
-            block = _decode(txn.get(tables.NAMES, _key(field, label)) or b"")
+            block = decode_block(txn.get(tables.NAMES, block_key(field, label)) or b"")
         appended = not block or ordered[at] > block[-1]
         for entry in ordered[at:stop]:
             place = bisect_left(block, entry)
@@ -125,10 +145,10 @@ def insert(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
         places = _places(label, following, len(pieces))
         if places is None:
             _make_room(txn, field, label)
-            labels = _Labels(txn, field, listed=listed)
+            labels = Labels(txn, field, listed=listed)
             continue
         for place, (first, payload) in zip(places, pieces, strict=True):
-            txn.put(tables.NAMES, _key(field, place), payload)
+            _put(txn, field, place, payload)
             labels.wrote(place, first)
         at = stop
 
@@ -136,70 +156,38 @@ def insert(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
 def remove(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
     """Take (text, row) pairs out; those not there are passed over."""
     for entry in sorted(set(entries)):
-        label = _Labels(txn, field, listed=False).locate(entry)
+        label = Labels(txn, field, listed=False).locate(entry)
         if label is None:
             return
-        block = _decode(txn.get(tables.NAMES, _key(field, label)) or b"")
+        block = decode_block(txn.get(tables.NAMES, block_key(field, label)) or b"")
         at = bisect_left(block, entry)
         if at == len(block) or block[at] != entry:
             continue
         del block[at]
         if block:
-            txn.put(tables.NAMES, _key(field, label), _encode(block))
+            _put(txn, field, label, _encode(block))
         else:
-            txn.delete(tables.NAMES, _key(field, label))
+            txn.delete(tables.NAMES, block_key(field, label))
+            txn.moved_block(block_key(field, label))
 
 
-def find(
-    txn: ReadTxn, field: int, low: bytes, high: bytes | None, *, unless_most: bool = False
-) -> tuple[bytes, list[bytes]] | None:
-    """What lies at low <= text < high (None: no upper bound).
-
-    The rows of strings with few rows, as packed u32, and the texts of strings with many. With
-    ``unless_most`` None if that is most of many blocks: the caller then asks for the rest.
-    """
-    labels = _Labels(txn, field, listed=False)
-    start = labels.locate((low, 0))
-    end = start if high is None else labels.locate((high, 0))
-    if start is None or end is None:
-        return b"", []
-    stop = _key(field + 1, 0) if high is None else _key(field, end + 1)
-    if unless_most and _is_most(txn, field, _key(field, start), stop):
-        return None
-    blocks = [payload for _, payload in txn.scan(tables.NAMES, _key(field, start), stop)]
-    packed: list[bytes] = []
-    many: list[bytes] = []
-    for number, payload in enumerate(blocks):
-        rows = payload[2 : 2 + 4 * int.from_bytes(payload[:2], "little")]
-        # Blocks between the first and the last lie wholly inside. MANY is four bytes FF: cheap to
-        # rule out, and only where it cannot be are texts decoded.
-        if 0 < number < len(blocks) - 1 and b"\xff\xff\xff\xff" not in rows:
-            packed.append(rows)
-            continue
-        block = _decode(payload)
-        inside = block[bisect_left(block, (low, 0)) :]
-        if high is not None:
-            inside = inside[: bisect_left(inside, (high, 0))]
-        packed.append(row_bytes(row for _, row in inside if row != MANY))
-        many += [text for text, row in inside if row == MANY]
-    return b"".join(packed), many
-
-
-def _is_most(txn: ReadTxn, field: int, start: bytes, stop: bytes) -> bool:
-    inside = len(list(txn.scan_keys(tables.NAMES, start, stop)))
-    if inside < _MANY_BLOCKS:
-        return False
-    return 2 * inside > len(list(txn.scan_keys(tables.NAMES, _key(field, 0), _key(field + 1, 0))))
+def count_below(payload: bytes, bound: bytes) -> int:
+    """How many of a block's texts lie below ``bound``."""
+    count = from_bytes(payload[:2], "little")
+    prefix, *suffixes = payload[2 + 4 * count :].split(b"\xff")
+    if bound <= prefix:
+        return 0
+    return bisect_left(suffixes, bound[len(prefix) :]) if bound.startswith(prefix) else count
 
 
 def scan(txn: ReadTxn, field: int) -> Iterator[Entry]:
     """Every (text, row) of a field in order."""
-    for _, payload in txn.scan(tables.NAMES, _key(field, 0), _key(field + 1, 0)):
-        yield from _decode(payload)
+    for _, payload in txn.scan(tables.NAMES, block_key(field, 0), block_key(field + 1, 0)):
+        yield from decode_block(payload)
 
 
-def _labels(txn: ReadTxn, field: int, start: int = 0) -> Iterator[int]:
-    for key in txn.scan_keys(tables.NAMES, _key(field, start), _key(field + 1, 0)):
+def labels_of(txn: ReadTxn, field: int, start: int = 0) -> Iterator[int]:
+    for key in txn.scan_keys(tables.NAMES, block_key(field, start), block_key(field + 1, 0)):
         yield int.from_bytes(key[2:], "big")
 
 
@@ -214,7 +202,7 @@ def _places(label: int, following: int | None, count: int) -> list[int] | None:
 
 def _make_room(txn: WriteTxn, field: int, label: int) -> None:
     """Relabel a neighbourhood evenly: the smallest around ``label`` that is thin enough."""
-    labels = list(_labels(txn, field))
+    labels = list(labels_of(txn, field))
     at = bisect_left(labels, label)
     width = 16
     while True:
@@ -225,15 +213,25 @@ def _make_room(txn: WriteTxn, field: int, label: int) -> None:
         if gap >= 1 << 20 or (start == 0 and stop == len(labels)):
             break
         width *= 2
-    payloads = [txn.get(tables.NAMES, _key(field, old)) or b"" for old in labels[start:stop]]
-    txn.delete_range(tables.NAMES, _key(field, labels[start]), _key(field, labels[stop - 1] + 1))
+    payloads = [txn.get(tables.NAMES, block_key(field, old)) or b"" for old in labels[start:stop]]
+    txn.delete_range(
+        tables.NAMES, block_key(field, labels[start]), block_key(field, labels[stop - 1] + 1)
+    )
+    for old in labels[start:stop]:
+        txn.moved_block(block_key(field, old))
     for i, payload in enumerate(payloads, 1):
-        txn.put(tables.NAMES, _key(field, low + gap * i), payload)
+        _put(txn, field, low + gap * i, payload)
 
 
-def _key(field: int, label: int) -> bytes:
+def _put(txn: WriteTxn, field: int, label: int, payload: bytes) -> None:
+    key = block_key(field, label)
+    txn.put(tables.NAMES, key, payload)
+    txn.moved_block(key)
+
+
+def block_key(field: int, label: int) -> bytes:
     if label >= _LABEL_END:
-        return _key(field + 1, 0)
+        return block_key(field + 1, 0)
     return field.to_bytes(2, "big") + label.to_bytes(8, "big") if field <= 0xFFFF else b"\xff" * 11
 
 
@@ -247,14 +245,14 @@ def _encode(block: Sequence[Entry]) -> bytes:
     return len(block).to_bytes(2, "little") + rows + prefix + texts
 
 
-def _decode(payload: bytes) -> list[Entry]:
+def decode_block(payload: bytes) -> list[Entry]:
     count = int.from_bytes(payload[:2], "little")
     prefix, *suffixes = payload[2 + 4 * count :].split(b"\xff")
     rows = row_array(payload[2 : 2 + 4 * count])
     return list(zip([prefix + suffix for suffix in suffixes], rows, strict=True))
 
 
-def _first(payload: bytes) -> Entry:
+def first_entry(payload: bytes) -> Entry:
     at = 2 + 4 * int.from_bytes(payload[:2], "little")
     prefix, suffix = payload[at : at + 2 * TEXT_MAX_BYTES + 2].split(b"\xff", 2)[:2]
     return prefix + suffix, int.from_bytes(payload[2:6], "little")

@@ -29,6 +29,7 @@ NULL: Final = bytes((0, 0, 0, 0, 0, 0, 0, 4))
 LONG: Final = bytes((0, 0, 0, 0, 0, 0, 0, 5))  # rows with a string too long to keep in order
 SEVERAL: Final = bytes((0, 0, 0, 0, 0, 0, 0, 6))  # rows with more than one value (metadata)
 EMPTY: Final = bytes((0, 0, 0, 0, 0, 0, 0, 7))  # rows with an object or an empty list (metadata)
+AFTER_SPECIAL: Final = bytes((0, 0, 0, 0, 0, 0, 0, 8))  # TRUE to EMPTY: not a string, or not alone
 
 PathNumber = Callable[[str, str], int | None]
 

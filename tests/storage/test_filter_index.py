@@ -256,7 +256,7 @@ def test_strings_too_long_for_order_are_equal_but_undecided_in_ranges(txn: Write
 def test_most_of_many_strings_is_found_by_what_lies_outside(
     odd: Any, txn: WriteTxn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memdb.storage.filters.strings._MANY_BLOCKS", 2)
+    monkeypatch.setattr("memdb.storage.filters.text_ranges.MANY_BLOCKS", 2)
     texts = {row: f"{'s-' if row % 4 else 't-'}{row % 1_500}" for row in range(2_000)}
     INDEX.add(txn, [(row, memory(row, metadata={"s": text})) for row, text in texts.items()])
     for has_odd in (False, True):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from memdb.storage import tables
 from memdb.storage.environment import Environment, WriteTxn
-from memdb.storage.filters import bitmaps, strings
+from memdb.storage.filters import strings, text_ranges
 from memdb.storage.filters.ordered import (
     KEY_END,
     NUMBERS,
@@ -121,19 +121,19 @@ def test_an_entry_added_again_is_there_once(txn: WriteTxn) -> None:
 # --- strings ---------------------------------------------------------------------------------
 
 
-def _between(txn: WriteTxn, low: bytes, high: bytes | None) -> tuple[set[int], set[bytes]]:
-    packed, many = strings.find(txn, FIELD, low, high)
-    return set(bitmaps.row_array(packed)), set(many)
-
-
-def _expected(
-    model: set[strings.Entry], low: bytes, high: bytes | None
-) -> tuple[set[int], set[bytes]]:
-    inside = [(t, r) for t, r in model if low <= t and (high is None or t < high)]
-    return (
-        {r for _, r in inside if r != strings.MANY},
-        {t for t, r in inside if r == strings.MANY},
-    )
+def _agrees(
+    txn: WriteTxn, model: set[strings.Entry], low: bytes, high: bytes | None, *, or_outside: bool
+) -> bool:
+    """Whether what is found is right; returns whether it is what lies outside."""
+    found = text_ranges.find(txn, FIELD, low, high, or_outside=or_outside)
+    wanted = {
+        (text, row)
+        for text, row in model
+        if (low <= text and (high is None or text < high)) is not found.outside
+    }
+    assert set(found.rows) == {row for _, row in wanted if row != strings.MANY}
+    assert set(found.many) == {text for text, row in wanted if row == strings.MANY}
+    return found.outside
 
 
 SOURCES = {
@@ -147,7 +147,10 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("kind", SOURCES)
-def test_strings_in_order_equal_a_sorted_list(kind: str, txn: WriteTxn) -> None:
+def test_strings_in_order_equal_a_sorted_list(
+    kind: str, txn: WriteTxn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_ranges, "MANY_BLOCKS", 2)
     rng = random.Random(kind)
     model: set[strings.Entry] = set()
     strings.insert(txn, FIELD - 1, [(b"before", 1)])
@@ -168,10 +171,13 @@ def test_strings_in_order_equal_a_sorted_list(kind: str, txn: WriteTxn) -> None:
             model -= set(gone)
     assert list(strings.scan(txn, FIELD)) == sorted(model)
     texts = sorted({text for text, _ in model})
+    outside = 0
     for _ in range(150):
         low = rng.choice(texts)[: rng.randrange(8)]
         high = rng.choice([None, low + b"\xff", rng.choice(texts)])
-        assert _between(txn, low, high) == _expected(model, low, high)
+        assert not _agrees(txn, model, low, high, or_outside=False)
+        outside += _agrees(txn, model, low, high, or_outside=True)
+    assert outside > 10
     assert all(len(p) <= SMALL_PAYLOAD_MAX_BYTES for _, p in txn.scan(tables.NAMES))
     assert not any(t in key for key in txn.scan_keys(tables.NAMES) for t in texts if len(t) > 3)
     strings.remove(txn, FIELD, list(model))
@@ -209,5 +215,5 @@ def test_any_sequence_of_insertions_and_removals_equals_a_set(
             model = model | set(entries) if adds else model - set(entries)
         start = prefix.encode("utf-8", "replace")
         assert list(strings.scan(txn, FIELD)) == sorted(model)
-        assert _between(txn, start, start + b"\xff") == _expected(model, start, start + b"\xff")
+        assert not _agrees(txn, model, start, start + b"\xff", or_outside=True)
     environment.close()

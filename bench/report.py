@@ -17,6 +17,12 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
+_VECTOR_SETS = (
+    *("sse4_2", "avx", "avx2", "fma", "f16c"),
+    *("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vpopcntdq", "avx512_vnni"),
+    *("asimd", "asimddp", "sve"),
+)
+
 
 def progress(text: str) -> None:
     """Show where the work is, on a terminal only."""
@@ -77,6 +83,7 @@ def machine() -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),
         "processor": _processor(),
+        "instruction_sets": _instruction_sets(),
         "python": platform.python_version(),
         "system": platform.system(),
         "versions": versions,
@@ -84,9 +91,21 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _instruction_sets() -> list[str]:
+    """Of those that vector kernels use, the ones this processor has; empty where it is not said."""
+    flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    return [name for name in _VECTOR_SETS if name in flags]
+
+
+def _cpuinfo(field: str) -> str:
+    """What Linux says about the first processor."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+            name, _, value = line.partition(":")
+            if name.strip() == field:
+                return value.strip()
+    return ""

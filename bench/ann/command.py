@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from bench import makers, report
-from bench.ann import data, engines, peers, results
+from bench.ann import data, engines, filtering, inserting, peers, results
 from bench.ann.measuring import Contestant, Run, measure
 
 ABOUT = "memdb's index beside its peers: recall, speed, memory, disk, on the same vectors"
 EXAMPLES = """\
 parts:
   compare   every engine on one data set (the default)
-  filter    allowed sets of 100 % to 0.01 %: random, near the query, far from it
+  filter    allowed sets of 100 % to 0.01 %, related to the query or not
   scale     compare at several numbers of vectors
   insert    durable inserts a second, and the time to open
 
@@ -172,6 +172,8 @@ def contestants_of(
     report.progress("")
     for name, reason in left_out.items():
         print(f"  {name} is left out: {reason}")
+    if not found:
+        raise ValueError("no engine is left to measure")
     return found, left_out
 
 
@@ -269,36 +271,95 @@ def _compared(
     options: argparse.Namespace, cache: Path, arguments: list[str], sizes: Sequence[int | None]
 ) -> int:
     chosen, left_out = contestants_of(options, cache, (engines.OURS, "hnswlib", "turbovec"))
-    if not chosen:
-        raise ValueError("no engine is left to measure")
-    kept: results.Results | None = None
-    stopped = False
-    for size in sizes:
-        found = loaded(options, size)
-        if kept is None:
-            kept = results.Results(options.json, arguments, context_of(options, found))
-            kept.context.update(left_out=left_out, sizes=[])
-        kept.context["sizes"].append(context_of(options, found)["data"])
-        try:
+    with kept_results(options, arguments, left_out) as kept:
+        for size in sizes:
+            found = loaded(options, size)
+            kept.about(found, options)
             with run_of(options, cache, found) as run:
                 measure(run, chosen, kept.hear)
-        except KeyboardInterrupt:
-            stopped = True
-            break
-    assert kept is not None
+    return kept.status
+
+
+def filtered(options: argparse.Namespace, cache: Path, arguments: list[str]) -> int:
+    """Allowed sets of every size."""
+    options.asked, options.rounds = options.asked or 100, options.rounds or 5
+    wanted = set(options.engines or ()) - set(filtering.ADAPTERS)
+    if wanted:
+        raise ValueError(
+            f"filter asks {', '.join(filtering.ADAPTERS)}; not {', '.join(sorted(wanted))}"
+        )
+    chosen, left_out = contestants_of(options, cache, (engines.OURS,))
+    with kept_results(options, arguments, left_out) as kept:
+        found = loaded(options, options.count)
+        kept.about(found, options)
+        with run_of(options, cache, found) as run:
+            filtering.measure(run, chosen, options.seed, kept.hear)
+    return kept.status
+
+
+def insert(options: argparse.Namespace, cache: Path, arguments: list[str]) -> int:
+    """Durable inserts a second, then opening at the given sizes. memdb only."""
+    options.engines, options.asked = [engines.OURS], options.asked or 100
+    options.rounds, options.efforts = options.rounds or 1, options.efforts or [200]
+    chosen, left_out = contestants_of(options, cache, (engines.OURS,))
+    sizes = options.sizes or ([QUICK["count"]] if options.quick else [10_000, 100_000, 1_000_000])
+    with kept_results(options, arguments, left_out) as kept:
+        for number, size in enumerate(sizes):
+            found = loaded(options, size)
+            kept.about(found, options)
+            with run_of(options, cache, found) as run:
+                if number == len(sizes) - 1 or size >= 100_000 > max(sizes[:number], default=0):
+                    variants = [variant for one in chosen for variant in one.variants]
+                    limit_s = 3.0 if options.quick else 15.0
+                    inserting.measure(found, variants, run.folder, limit_s, kept.hear)
+                measure(run, chosen, kept.hear)
+    return kept.status
+
+
+class Kept(results.Results):
+    """The results of one call, told at its end."""
+
+    status = 1
+
+    def about(self, found: data.DataSet, options: argparse.Namespace) -> None:
+        """Rows that follow are of this data set."""
+        self.context.update(context_of(options, found))
+        self.context.setdefault("sizes", []).append(self.context["data"])
+
+
+@contextlib.contextmanager
+def kept_results(
+    options: argparse.Namespace, arguments: list[str], left_out: dict[str, str]
+) -> Iterator[Kept]:
+    """Results that are on disk whatever happens; Ctrl-C ends measuring, and what there is is told."""
+    kept = Kept(options.json, arguments, {"left_out": left_out})
+    stopped = ""
+    try:
+        yield kept
+    except KeyboardInterrupt:
+        stopped = " (stopped early)"
+    if not kept.rows:
+        return
     kept.save()
     tell(kept.rows, kept.context, options.plots)
-    print(f"\n{kept.path}" + (" (stopped early)" if stopped else ""))
-    measured = any("error" not in row for row in kept.rows)
-    return 130 if stopped else 0 if measured else 1
+    print(f"\n{kept.path}{stopped}")
+    if stopped:
+        kept.status = 130
+    elif any("error" not in row for row in kept.rows):
+        kept.status = 0
 
 
 def tell(rows: Sequence[results.Row], context: results.Row, plots: Path | None) -> None:
     """Tables, failures and, where a folder is given, plots."""
-    print()
-    shown = results.comparison(rows)
-    if shown:
-        report.table(shown)
+    measured = [row for row in rows if "error" not in row]
+    compared = [row for row in measured if "part" not in row]
+    shown = results.comparison(compared)
+    if context.get("part") == "insert":
+        shown = inserting.openings(compared)
+    for lines in (filtering.table(measured), inserting.table(measured), shown):
+        if lines:
+            print()
+            report.table(lines)
     for line in results.failures(rows):
         print(f"failed: {line}")
     if plots is not None:
@@ -315,4 +376,4 @@ def again(options: argparse.Namespace) -> int:
     return 0
 
 
-PARTS = {"compare": compare, "scale": scale}
+PARTS = {"compare": compare, "filter": filtered, "scale": scale, "insert": insert}

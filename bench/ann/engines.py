@@ -24,7 +24,7 @@ Parameters = dict[str, Any]
 class Variant:
     """One index to build, and the sets of parameters it is asked with.
 
-    ``speed`` is the search parameter that trades speed for recall, the one a plot joins points by.
+    ``environment`` goes to the child process; ``fixed`` where a person chose the parameters.
     """
 
     engine: str
@@ -32,6 +32,7 @@ class Variant:
     build: Parameters
     searches: tuple[Parameters, ...]
     environment: dict[str, str] = field(default_factory=dict)
+    fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,6 @@ def ours(
                 label = " ".join(filter(None, (OURS, kind, profile, name)))
                 build = {"kind": kind, "profile": profile}
                 environment = {"MEMDB_KERNELS": name} if name else {}
-                variants.append(Variant(OURS, label, build, asked, environment))
+                variants.append(Variant(OURS, label, build, asked, environment, bool(efforts)))
     about = "this library"
     return Engine(OURS, ("personal-memdb", "numpy"), tuple(variants), about), refused

@@ -97,7 +97,7 @@ def measure(run: Run, contestants: list[Contestant], hear: Callable[[Row], None]
                 one = Built(variant, contestant, Path(), name, facts)
                 built.append(one)
                 with _failures_of(one, hear):
-                    _build(run, one)
+                    build_index(run, one)
                     _ask_cold(run, one)
                     _ask(run, one, 0, hear)
         for turn in range(1, run.rounds):
@@ -159,7 +159,7 @@ def job_of(run: Run, one: Built, step: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def _build(run: Run, one: Built) -> None:
+def build_index(run: Run, one: Built) -> None:
     """Build, or find what an earlier call with ``reuse`` built of the same vectors.
 
     Ours is always built: its code changes while its version does not.

@@ -31,7 +31,6 @@ import json
 import os
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +52,9 @@ def main(job_path: str) -> int:
         engine = load(job)
         STEPS[job["step"]](engine, job, say)
         say("done", packages=packages(job))
-    except (Exception, KeyboardInterrupt) as error:  # told to the parent, whatever it is
-        traceback.print_exc()
+    except BaseException as error:  # told to the parent, whatever it is
         say("failed", error=f"{type(error).__name__}: {error}".split("\n")[0][:300])
-        return 1
+        raise
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def kept(
         try:
             with np.load(path) as stored:
                 ids, distances = stored["ids"], stored["distances"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             print(f"{path} is damaged ({error}); it is made again")
         else:
             if ids.shape == distances.shape == shape:

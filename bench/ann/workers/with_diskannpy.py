@@ -39,7 +39,7 @@ class Engine:
     def open(self) -> None:
         self._index = diskannpy.StaticDiskIndex(
             index_directory=str(self._folder),
-            num_threads=1,
+            num_threads=2,  # with 1 this version never returns from opening
             num_nodes_to_cache=0,
             distance_metric=self._metric,
         )

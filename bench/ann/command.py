@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import memdb
 from bench import makers, report
 from bench.ann import data, engines, filtering, inserting, peers, results
 from bench.ann.measuring import Contestant, Run, measure
@@ -41,7 +42,7 @@ examples:
 Peers get an environment each under the cache folder when first asked for (--engines NAME), with
 pinned versions. One query is asked at a time, by a process that is kept on one core.
 """
-QUICK = {"count": 10_000, "asked": 200, "rounds": 1, "engines": [engines.OURS, "hnswlib"]}
+QUICK = {"count": 10_000, "asked": 200, "rounds": 1}
 
 
 def count_of(text: str) -> int:
@@ -69,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"{', '.join((*data.NAMED, data.MADE))}, or a file *{', *'.join(data.SUFFIXES)}",
     )
     group.add_argument("--vectors", type=Path, default=makers.VECTORS, help="folder of named sets")
-    group.add_argument("--queries", type=Path, help="file of queries, where --data has none")
+    group.add_argument("--queries", type=Path, help="file of queries, as --data or --texts")
     group.add_argument("--metric", choices=data.METRICS)
     group.add_argument("--count", type=count_of, help="use, or make, so many vectors: 100k, 1M")
     group.add_argument("--asked", type=count_of, help="how many queries")
@@ -119,7 +120,7 @@ def main(arguments: list[str]) -> int:
         if options.install:
             return install(options, cache)
         return PARTS[options.part](options, cache, arguments)
-    except (data.DataError, ValueError, OSError) as error:
+    except (data.DataError, memdb.MemdbError, ValueError, OSError) as error:
         report.progress("")
         print(f"bench ann: {error}", file=sys.stderr)
         return 1
@@ -207,16 +208,13 @@ def run_of(options: argparse.Namespace, cache: Path, found: data.DataSet) -> Ite
 def loaded(options: argparse.Namespace, count: int | None) -> data.DataSet:
     """The data set the options name, at ``count`` vectors."""
     report.progress("loading vectors")
-    name = options.data
-    found = data.load(
-        name,
-        folder=options.vectors,
-        queries=options.queries,
-        metric=options.metric,
-        count=count,
-        asked=options.asked,
-        seed=options.seed,
-    )
+    more = {"queries": options.queries, "count": count, "asked": options.asked}
+    if options.texts is not None:
+        found = data.embedded(options.texts, options.embedder, seed=options.seed, **more)
+    else:
+        found = data.load(
+            options.data, folder=options.vectors, metric=options.metric, seed=options.seed, **more
+        )
     report.progress("")
     print(
         f"{found.name}: {len(found.base):,} vectors of {found.dim} dimensions, "

@@ -8,12 +8,14 @@ engine and computes no truth.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+import memdb
 from bench import makers, report
 from bench.ann import scaling
 from bench.ann.truth import Floats, Ids
@@ -39,6 +41,7 @@ METRICS = ("cosine", "ip", "l2")
 _HDF5_METRICS = {"angular": "cosine", "euclidean": "l2", "dot": "ip"}
 _HELD_OUT = 1000
 _MADE = 20_000
+_TEXTS = 1024
 
 
 class DataError(Exception):
@@ -99,6 +102,64 @@ def load(
         base, truth = scaling.extended(base, count, metric, seed), None
         notes = (*notes, scaling.CAVEAT)
     return DataSet(name, metric, base, given, _hash(base, given), truth, notes)
+
+
+def embedded(
+    path: Path,
+    embedder: str,
+    *,
+    queries: Path | None = None,
+    count: int | None = None,
+    asked: int | None = None,
+    seed: int = 1,
+) -> DataSet:
+    """The lines of a text file, embedded here and now by an embedder of memdb.
+
+    Without a file of queries the last 1,000 lines (at most a tenth) are. Raises ``DataError``, and
+    memdb's errors for an embedder that cannot be had.
+    """
+    lines = _lines(path)
+    if queries is None:
+        held = max(1, min(_HELD_OUT, len(lines) // 10))
+        lines, wanted = lines[:-held], lines[-held:]
+    else:
+        wanted = _lines(queries)
+    if not lines:
+        raise DataError(f"{path}: needs two lines or more")
+    with tempfile.TemporaryDirectory() as folder, memdb.open(folder, embedder=embedder) as db:
+        base = _embed(db, lines[:count], "document")
+        given = _embed(db, wanted[:asked], "query")
+    made = prepared(base, "cosine", str(path)), prepared(given, "cosine", "queries")
+    notes = (f"{len(base):,} lines embedded by {embedder}",)
+    if count is not None and count > len(base):
+        made = scaling.extended(made[0], count, "cosine", seed), made[1]
+        notes = (*notes, scaling.CAVEAT)
+    return DataSet(f"{path.name} ({embedder})", "cosine", *made, _hash(*made), None, notes)
+
+
+def _embed(db: memdb.Database, lines: list[str], role: str) -> Floats:
+    """(n, dim) vectors of the database's own embedder, which has no public door of its own."""
+    parts = []
+    for first in range(0, len(lines), _TEXTS):
+        report.progress(f"embedding: {first:,}/{len(lines):,}")
+        found = db._engine.embedding.embed(lines[first : first + _TEXTS], role)
+        if found is None:
+            raise DataError("this embedder makes no vectors")
+        parts.append(found)
+    return np.concatenate(parts)
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    try:
+        content = path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise DataError(f"{path}: not a text in UTF-8 ({error})") from error
+    lines = [line.strip() for line in content.splitlines() if line.strip()]
+    if not lines:
+        raise DataError(f"{path}: holds no text")
+    return lines
 
 
 def prepared(vectors: NDArray[np.generic], metric: str, name: str) -> Floats:

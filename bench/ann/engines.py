@@ -148,7 +148,12 @@ PEERS = {
             (
                 "LanceDB IVF-RQ",
                 {"index_type": "IVF_RQ", "num_bits": 1},
-                _asked("nprobes", (8, 16, 32), refine_factor=10),
+                _asked("nprobes", (4, 16), refine_factor=10),
+            ),
+            (
+                "LanceDB IVF-RQ sqrt(n)",
+                {"index_type": "IVF_RQ", "num_bits": 1, "num_partitions": "sqrt"},
+                _asked("nprobes", (16, 32, 64), refine_factor=10),
             ),
         ),
     )

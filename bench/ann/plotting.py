@@ -29,7 +29,7 @@ COLOURS = {
 }
 MARKERS = "osD^vPX*"
 INK, FAINT = "#222222", "#DDDDDD"
-RECALLS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0)
+RECALLS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0)
 _NEAREST_ONE = (
     5e-4  # recall 1 is drawn where 0.9995 + this would be: a log axis has no place for it
 )
@@ -40,7 +40,7 @@ def draw(rows: Sequence[Row], context: Row, folder: Path) -> list[Path]:
     try:
         import matplotlib
     except ImportError:
-        raise ValueError("plots need matplotlib: pip install --group bench") from None
+        raise ValueError("plots need matplotlib: pip install matplotlib") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -105,13 +105,13 @@ def _by_label(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _figure(pyplot: Any, title: str, context: Row, count: int) -> tuple[Any, Any]:
-    figure, axes = pyplot.subplots(figsize=(9.5, 6.2))
-    figure.subplots_adjust(left=0.09, right=0.8, top=0.86, bottom=0.12)
+    figure, axes = pyplot.subplots(figsize=(11, 7))
+    figure.subplots_adjust(left=0.075, right=0.79, top=0.88, bottom=0.1)
     data = context.get("data", {})
-    figure.text(0.09, 0.945, title, fontsize=14, weight="bold")
+    figure.text(0.075, 0.95, title, fontsize=14, weight="bold")
     figure.text(
-        0.09,
-        0.905,
+        0.075,
+        0.915,
         f"{data.get('name', '')}, {count:,} vectors of {data.get('dim', '?')} dimensions, "
         f"{data.get('metric', '')}; one query at a time on one core; up and right is better",
         color="#555555",
@@ -144,18 +144,23 @@ def _styles(labels: Sequence[str], rows: dict[str, list[Row]]) -> dict[str, Row]
 def _speed(pyplot: Any, rows: Sequence[Row], context: Row, count: int) -> Any:
     figure, axes = _figure(pyplot, "Recall against speed", context, count)
     by_label = _by_label(rows)
+    ends: dict[str, tuple[float, float]] = {}
     styles = _styles(list(by_label), by_label)
     for label, some in by_label.items():
-        x = nines([row["recall"] for row in some])
-        axes.plot(x, [row["qps"] for row in some], **styles[label])
+        best = front([(row["recall"], row["qps"]) for row in some])
+        shown = [some[number] for number in best]
+        x = nines([row["recall"] for row in shown])
+        axes.plot(x, [row["qps"] for row in shown], **styles[label])
+        beaten = [row for row in some if row not in shown]
+        look = {**styles[label], "linestyle": "none", "markersize": 4, "markerfacecolor": "white"}
+        axes.plot(nines([row["recall"] for row in beaten]), [row["qps"] for row in beaten], **look)
+        ends[label] = (float(x[-1]), shown[-1]["qps"])
     axes.set_yscale("log")
     _plain_log_ticks(axes.yaxis, "{:,.0f}")
     _recall_axis(axes, [row["recall"] for row in rows], "x")
     k = context.get("k", 10)
-    axes.set_xlabel(f"recall@{k} against exact search (each nine takes the same room)")
+    axes.set_xlabel(f"recall@{k} against exact search; hollow: beaten by the same index")
     axes.set_ylabel("queries a second")
-    ends = {label: (float(nines(some[-1]["recall"])), some[-1]["qps"]) for label, some in
-            by_label.items()}  # fmt: skip
     _label_right(axes, ends, styles)
     return figure
 
@@ -165,7 +170,13 @@ def _memory(pyplot: Any, rows: Sequence[Row], context: Row, count: int) -> Any:
     if not known:
         return None
     figure, axes = _figure(pyplot, "Recall against memory", context, count)
-    figure.texts[1].set_text(figure.texts[1].get_text().replace("up and right", "up and left"))
+    figure.texts[1].set_text(
+        figure.texts[1]
+        .get_text()
+        .replace(
+            "up and right is better; hollow: beaten by the same index", "up and left is better"
+        )
+    )
     by_label = _by_label(known)
     styles = _styles(list(by_label), by_label)
     for label, some in by_label.items():
@@ -203,17 +214,7 @@ def _label_right(axes: Any, ends: dict[str, tuple[float, float]], styles: dict[s
         label: float(to_axes(axes.transData.transform(point))[1]) for label, point in ends.items()
     }
     order = sorted(heights, key=lambda label: heights[label])
-    step = min(0.05, 1 / max(1, len(order)))
-    places = {}
-    lowest = -0.02
-    for label in order:
-        places[label] = max(heights[label], lowest)
-        lowest = places[label] + step
-    over = max(0.0, (lowest - step) - 1.0)
-    for label in reversed(order):  # what was pushed above the top moves the ones below down
-        if not over:
-            break
-        places[label] = min(places[label], 1.0 - step * (len(order) - 1 - order.index(label)))
+    places = dict(zip(order, spread([heights[label] for label in order]), strict=True))
     for label in order:
         axes.annotate(
             label,
@@ -227,6 +228,7 @@ def _label_right(axes: Any, ends: dict[str, tuple[float, float]], styles: dict[s
             annotation_clip=False,
             arrowprops={
                 "arrowstyle": "-",
+                "relpos": (0, 0.5),
                 "color": styles[label]["color"],
                 "linewidth": 0.6,
                 "alpha": 0.5,
@@ -234,6 +236,30 @@ def _label_right(axes: Any, ends: dict[str, tuple[float, float]], styles: dict[s
                 "shrinkB": 4,
             },
         )
+
+
+def spread(heights: Sequence[float], step: float = 0.045) -> list[float]:
+    """Ascending heights moved as little as can be (least squares) to be ``step`` apart in 0 ... 1."""
+    step = min(step, 1 / max(1, len(heights) - 1))
+    groups: list[tuple[float, int]] = []  # means of what must move together, and how many
+    for number, height in enumerate(heights):
+        groups.append((height - number * step, 1))
+        while len(groups) > 1 and groups[-2][0] >= groups[-1][0]:
+            (one, m), (other, n) = groups[-2:]
+            groups[-2:] = [((one * m + other * n) / (m + n), m + n)]
+    highest = 1 - step * (len(heights) - 1)
+    starts = [min(max(mean, 0.0), highest) for mean, size in groups for _ in range(size)]
+    return [start + number * step for number, start in enumerate(starts)]
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Which of (recall, speed) no other point beats in both, by ascending recall."""
+    best, kept = -np.inf, []
+    for number in sorted(range(len(points)), key=lambda i: points[i], reverse=True):
+        if points[number][1] > best:
+            best = points[number][1]
+            kept.append(number)
+    return kept[::-1]
 
 
 def _filters(pyplot: Any, rows: Sequence[Row], context: Row) -> Any:
@@ -270,7 +296,9 @@ def _filters(pyplot: Any, rows: Sequence[Row], context: Row) -> Any:
     _recall_axis(below, [row["recall"] for row in rows], "y")
     below.set_xscale("log")
     below.invert_xaxis()
-    _plain_log_ticks(below.xaxis, "{:g} %")
+    ticks = sorted({row["share"] * 100 for row in rows})
+    below.set_xticks(ticks, [f"{tick:g} %" for tick in ticks])
+    below.minorticks_off()
     below.set_xlabel("vectors allowed")
     for axes, points in zip((above, below), ends, strict=True):
         _label_right(axes, points, styles)

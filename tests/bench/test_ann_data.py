@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.ann import scaling
-from bench.ann.data import DataError, DataSet, load, read
+from bench.ann.data import DataError, DataSet, embedded, load, read
 
 
 def load_file(path: Path, **more: object) -> DataSet:
@@ -109,3 +109,26 @@ def test_more_vectors_than_there_are_begin_with_the_real_ones_and_say_so(tmp_pat
     assert len(np.unique(found.base, axis=0)) == 100
     assert np.allclose(np.linalg.norm(found.base, axis=1), 1)
     assert found.sha256 == again.sha256
+
+
+def test_lines_of_a_text_are_embedded_by_an_embedder_of_memdb(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_text("".join(f"the {word} is on the table\n\n" for word in "abcdefghijklmno"))
+    (tmp_path / "asked.txt").write_text("the b is on the table\n")
+    found = embedded(path, "static", queries=tmp_path / "asked.txt")
+    assert len(found.base) == 15 and found.metric == "cosine"
+    assert np.allclose(np.linalg.norm(found.base, axis=1), 1)
+    assert (found.base @ found.queries[0]).argmax() == 1
+    assert len(embedded(path, "static").base) == 14
+
+
+def test_texts_that_cannot_be_used_are_errors_that_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    for content, said in ((b"\n \n", "holds no text"), (b"\xff\xfe\x00", "UTF-8"), (b"a", "two")):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=said) as caught:
+            embedded(path, "static")
+        assert "lines.txt" in str(caught.value)
+    path.write_text("one\ntwo\n")
+    with pytest.raises(DataError, match="no vectors"):
+        embedded(path, "none")

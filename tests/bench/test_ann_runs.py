@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.ann import children, data, engines, filtering, main, peers, plotting, results, truth
 from bench.ann.engines import Engine, Variant
@@ -86,7 +89,7 @@ def test_ours_is_measured_with_its_mapped_files_apart(tmp_path: Path) -> None:
 
 
 def test_kernels_are_a_parameter_of_ours(tmp_path: Path) -> None:
-    rows = heard(run_of(tmp_path, small()), [ours(kernels=("scalar", "numpy"))])
+    rows = heard(run_of(tmp_path, small(4200, asked=3)), [ours(kernels=("scalar", "numpy"))])
     assert [row["about"]["kernels"] for row in rows] == ["scalar", "scalar", "numpy", "numpy"]
     assert rows[0]["label"] == "memdb flat standard scalar"
 
@@ -300,6 +303,25 @@ def test_plots_are_drawn_from_rows(tmp_path: Path) -> None:
         "filter-memdb-flat.png",
     ]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in made)
+
+
+@given(st.lists(st.floats(-0.2, 1.2), min_size=1, max_size=30))
+def test_labels_keep_their_order_and_their_distance(heights: list[float]) -> None:
+    placed = plotting.spread(sorted(heights))
+    step = min(0.045, 1 / max(1, len(heights) - 1))
+    assert all(b - a >= step - 1e-9 for a, b in pairwise(placed))
+    assert placed[0] >= -1e-9 and placed[-1] <= 1 + 1e-9
+    if len(heights) == 1:
+        assert placed == [min(max(heights[0], 0.0), 1.0)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_the_front_is_what_no_other_point_beats(points: list[tuple[int, int]]) -> None:
+    kept_points = [points[number] for number in plotting.front(points)]
+    assert kept_points == sorted(set(kept_points))
+    for one in points:
+        beaten = any(a >= one[0] and b >= one[1] and (a, b) != one for a, b in points)
+        assert (one in kept_points) != beaten
 
 
 def test_a_later_row_about_the_same_takes_the_place_of_the_earlier(tmp_path: Path) -> None:

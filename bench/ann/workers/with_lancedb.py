@@ -16,7 +16,7 @@ _METRICS = {"cosine": "cosine", "ip": "dot", "l2": "l2"}
 
 
 class Engine:
-    """build: index_type and what ``create_index`` takes. asked: nprobes, refine_factor."""
+    """build: what ``create_index`` takes; num_partitions may be "sqrt". asked: nprobes, refine_factor."""
 
     def __init__(self, folder: Path, metric: str, dim: int, build: dict[str, Any]) -> None:
         self._folder, self._dim, self._build = str(folder), dim, build
@@ -37,7 +37,10 @@ class Engine:
                 yield pa.RecordBatch.from_arrays([ids, vectors], schema=schema)
 
         table = lancedb.connect(self._folder).create_table("bench", batches(), schema=schema)
-        table.create_index(metric=self._metric, **self._build)
+        asked = dict(self._build)
+        if asked.get("num_partitions") == "sqrt":
+            asked["num_partitions"] = max(1, int(len(base) ** 0.5))
+        table.create_index(metric=self._metric, **asked)
         table.wait_for_index(["vector_idx"], timeout=timedelta(hours=1))
 
     def open(self) -> None:

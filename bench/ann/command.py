@@ -329,7 +329,7 @@ class Kept(results.Results):
 def kept_results(
     options: argparse.Namespace, arguments: list[str], left_out: dict[str, str]
 ) -> Iterator[Kept]:
-    """Results that are on disk whatever happens; Ctrl-C ends measuring, and what there is is told."""
+    """Results that are on disk whatever happens; Ctrl-C ends measuring, what there is is told."""
     kept = Kept(options.json, arguments, {"left_out": left_out})
     stopped = ""
     try:

@@ -1,8 +1,8 @@
 """The vectors that are asked about: named sets, files of the usual formats, or texts.
 
-A ``DataSet`` is complete: base, queries, metric, and a hash of what was loaded. Vectors of the cosine
-metric are given unit length once, here, so that every engine gets the same. This file knows no
-engine and computes no truth.
+A ``DataSet`` is complete: base, queries, metric, and a hash of what was loaded. Vectors of the
+cosine metric are given unit length once, here, so that every engine gets the same. This file knows
+no engine and computes no truth.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
     farthest   drawn from the 1.25 m farthest: the true ten lie at its edge, where the most vectors
                have nearly the same distance
 
-Topic and off-topic are how filters are correlated and anti-correlated with queries in life: cells are
-those of random vectors, and vectors belong to the nearest. Nearest and farthest are the extremes.
+Topic and off-topic are how filters are correlated and anti-correlated with queries in life: cells
+are those of random vectors, and vectors belong to the nearest. Nearest and farthest are extremes.
 Each query is asked in turn with and without its set, ``rounds`` times, and the fastest of each
 counts, so that p99 speaks of the query and not of who else is at work. Filters are compiled before,
 and the time for that stands beside.

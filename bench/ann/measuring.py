@@ -47,7 +47,7 @@ class Run:
     true_distances: Any = None
 
     def prepare(self) -> list[str]:
-        """Write the arrays that children read, and find the truth; returns what to tell a person."""
+        """Write the arrays that children read, find the truth; returns what to tell a person."""
         np.save(self.folder / "base.npy", self.data.base)
         np.save(self.folder / "queries.npy", self.data.queries)
         depth = min(len(self.data.base), max(_TRUE, self.k))

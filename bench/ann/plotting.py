@@ -239,7 +239,7 @@ def _label_right(axes: Any, ends: dict[str, tuple[float, float]], styles: dict[s
 
 
 def spread(heights: Sequence[float], step: float = 0.045) -> list[float]:
-    """Ascending heights moved as little as can be (least squares) to be ``step`` apart in 0 ... 1."""
+    """Ascending heights, moved as little as can be (least squares) to be ``step`` apart."""
     step = min(step, 1 / max(1, len(heights) - 1))
     groups: list[tuple[float, int]] = []  # means of what must move together, and how many
     for number, height in enumerate(heights):

@@ -13,7 +13,7 @@ _TRAINING = 100_000
 
 
 class Engine:
-    """build: factory; ``{nlist}`` and ``{half}`` stand for 4 sqrt(n), dim / 2. asked: parameters."""
+    """build: factory; ``{nlist}``, ``{half}`` stand for 4 sqrt(n), dim / 2. asked: parameters."""
 
     def __init__(self, folder: Path, metric: str, dim: int, build: dict[str, Any]) -> None:
         self._path, self._dim, self._factory = folder / "index.faiss", dim, build["factory"]

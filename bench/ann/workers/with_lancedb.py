@@ -16,7 +16,7 @@ _METRICS = {"cosine": "cosine", "ip": "dot", "l2": "l2"}
 
 
 class Engine:
-    """build: what ``create_index`` takes; num_partitions may be "sqrt". asked: nprobes, refine_factor."""
+    """build: as ``create_index``; num_partitions may be "sqrt". asked: nprobes, refine_factor."""
 
     def __init__(self, folder: Path, metric: str, dim: int, build: dict[str, Any]) -> None:
         self._folder, self._dim, self._build = str(folder), dim, build

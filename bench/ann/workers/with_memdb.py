@@ -1,4 +1,4 @@
-"""memdb itself, through ``memdb.VectorIndex`` as a caller has it. ``effort`` None is the default."""
+"""memdb itself, through ``memdb.VectorIndex`` as a caller has it; effort None is the default."""
 
 from __future__ import annotations
 

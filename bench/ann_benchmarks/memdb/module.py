@@ -1,8 +1,8 @@
 """memdb as an algorithm of ann-benchmarks: ``MemdbIndex``, driven by its runner.
 
-Copy this folder to ``ann_benchmarks/algorithms/memdb`` of a checkout of ann-benchmarks; README.md of
-``bench`` says how. The runner calls ``fit`` once, ``set_query_arguments`` for each set of arguments
-and ``query`` for each vector. It uses public names of memdb, and nothing else of this project.
+Copy this folder to ``ann_benchmarks/algorithms/memdb`` of a checkout of ann-benchmarks; the README
+of ``bench`` says how. The runner calls ``fit`` once, ``set_query_arguments`` for each set of
+arguments and ``query`` for each vector. It uses public names of memdb, and nothing else of this project.
 """
 
 from __future__ import annotations

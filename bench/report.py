@@ -9,13 +9,17 @@ import json
 import os
 import platform
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+
+_BAR = 24  # characters
 
 _VECTOR_SETS = (
     *("sse4_2", "avx", "avx2", "fma", "f16c"),
@@ -29,6 +33,33 @@ def progress(text: str) -> None:
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
+
+
+@contextmanager
+def ticking(text: str, done: int, total: int) -> Iterator[None]:
+    """A bar, what is being done and for how long, renewed every second; on a terminal only."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    filled = round(_BAR * done / max(1, total))
+    bar = "█" * filled + "░" * (_BAR - filled)
+    started, over = time.monotonic(), threading.Event()
+
+    def renew() -> None:
+        while True:
+            elapsed = time.monotonic() - started
+            progress(f"{bar} {done}/{total}  {text}, {elapsed:,.0f} s")
+            if over.wait(1.0):
+                return
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        progress("")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:

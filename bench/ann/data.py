@@ -50,12 +50,16 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class DataSet:
-    """base (n, dim) and queries (q, dim) float32, both of unit length where metric is cosine."""
+    """base (n, dim) and queries (q, dim) float32, both of unit length where metric is cosine.
+
+    ``base_sha256`` is of the base alone, ``sha256`` of base and queries.
+    """
 
     name: str
     metric: str
     base: Floats
     queries: Floats
+    base_sha256: str
     sha256: str
     given_truth: Ids | None = None
     notes: tuple[str, ...] = field(default=())
@@ -101,7 +105,7 @@ def load(
     elif count is not None and count > len(base):
         base, truth = scaling.extended(base, count, metric, seed), None
         notes = (*notes, scaling.CAVEAT)
-    return DataSet(name, metric, base, given, _hash(base, given), truth, notes)
+    return DataSet(name, metric, base, given, *_hashes(base, given), truth, notes)
 
 
 def embedded(
@@ -134,7 +138,7 @@ def embedded(
     if count is not None and count > len(base):
         made = scaling.extended(made[0], count, "cosine", seed), made[1]
         notes = (*notes, scaling.CAVEAT)
-    return DataSet(f"{path.name} ({embedder})", "cosine", *made, _hash(*made), None, notes)
+    return DataSet(f"{path.name} ({embedder})", "cosine", *made, *_hashes(*made), None, notes)
 
 
 def _embed(db: memdb.Database, lines: list[str], role: str) -> Floats:
@@ -259,9 +263,12 @@ def _read_hdf5(path: Path) -> _Source:
         raise DataError(f"{path}: not a file of ann-benchmarks ({error})") from error
 
 
-def _hash(base: Floats, queries: Floats) -> str:
+def _hashes(base: Floats, queries: Floats) -> tuple[str, str]:
+    """sha256 of the base alone, and of base and queries."""
     report.progress("hashing the vectors")
-    digest = hashlib.sha256(f"{base.shape} {queries.shape}".encode())
+    digest = hashlib.sha256(str(base.shape).encode())
     digest.update(memoryview(base).cast("B"))
-    digest.update(memoryview(queries).cast("B"))
-    return digest.hexdigest()
+    both = digest.copy()
+    both.update(str(queries.shape).encode())
+    both.update(memoryview(queries).cast("B"))
+    return digest.hexdigest(), both.hexdigest()

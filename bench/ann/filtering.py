@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from bench import report
 from bench.ann import children, truth
 from bench.ann.data import DataSet
-from bench.ann.measuring import Built, Contestant, Row, Run, build_index, job_of
+from bench.ann.measuring import Built, Contestant, Row, Run, build_index, child_of
 from bench.measure import load, percentile
 
 SHARES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.01, 0.001, 0.0001)
@@ -44,7 +44,7 @@ _CELLS = (8, 400)
 _ASKED = {"memdb": {"effort": None}, "hnswlib": {"ef": 160}, "turbovec": {"rerank": 50}}
 
 Distances = NDArray[np.float64]
-Sets = NDArray[np.int64]
+Sets = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def judged(case: Case, distances: Distances, ids: NDArray[np.int64], k: int) -> 
     """Recall, and whether each query got exactly min(k, m) distinct rows of its set."""
     hits = wanted = exact = outside = 0
     for number, found in enumerate(ids):
-        allowed = case.sets[number % len(case.sets)]
+        allowed = np.asarray(case.sets[number % len(case.sets)])
         due = min(k, len(allowed))
         given = np.unique(found[found >= 0])
         inside = given[np.isin(given, allowed)]
@@ -167,8 +167,10 @@ def measure(
     for number, case in enumerate(cases(run.data, distances, seed)):
         report.progress(f"allowed sets: {case.name}")
         path = run.folder / f"sets-{number}.npy"
-        np.save(path, case.sets)
-        files.append((case, path))
+        np.save(path, case.sets.astype(np.uint32))
+        # Mapped from here on: all sets of a million vectors are gigabytes.
+        files.append((replace(case, sets=np.load(path, mmap_mode="r")), path))
+    run.steps = 2 * sum(len(contestant.variants) for contestant in contestants)
     for contestant in contestants:
         for variant in contestant.variants:
             name = f"filter-{contestant.engine.name}-{os.getpid()}"
@@ -199,7 +201,6 @@ def _ask(
             found = {name: results[name] for name in results.files}
         path.unlink()
         hear(_row(run, one, case, asked, found, distances))
-        report.progress(f"{one.variant.label}: {case.name} done")
 
     listed = [
         {"name": name, "queries": str(run.folder / "queries.npy"), "sets": str(path),
@@ -207,14 +208,7 @@ def _ask(
         for name, (_, path) in zip(by_name, files, strict=True)
     ]  # fmt: skip
     with tempfile.TemporaryDirectory(dir=run.folder) as results:
-        children.run(
-            one.contestant.python,
-            job_of(run, one, "filter", cases=listed, rounds=run.rounds, results=results),
-            run.folder,
-            limit_s=run.limit_s,
-            environment=one.variant.environment,
-            hear=filtered,
-        )
+        child_of(run, one, "filter", filtered, cases=listed, rounds=run.rounds, results=results)
 
 
 def _row(

@@ -45,6 +45,8 @@ class Run:
     reuse: bool = False
 
     true_distances: Any = None
+    steps_done: int = 0
+    steps: int = 0
 
     def prepare(self) -> list[str]:
         """Write the arrays that children read, find the truth; returns what to tell a person."""
@@ -89,6 +91,8 @@ def measure(run: Run, contestants: list[Contestant], hear: Callable[[Row], None]
     that a slow minute of the machine touches all alike; the best round of each is its row.
     """
     built: list[Built] = []
+    variants = sum(len(contestant.variants) for contestant in contestants)
+    run.steps, run.steps_done = variants * (1 + bool(run.cold_queries) + run.rounds), 0
     try:
         for contestant in contestants:
             for variant in contestant.variants:
@@ -167,7 +171,7 @@ def build_index(run: Run, one: Built) -> None:
     kept = run.reuse and one.contestant.engine.name != OURS
     if kept:
         what = [
-            run.data.sha256,
+            run.data.base_sha256,
             run.data.metric,
             one.contestant.engine.packages,
             one.variant.build,
@@ -183,7 +187,7 @@ def build_index(run: Run, one: Built) -> None:
         one.folder.mkdir(parents=True)
     else:
         one.folder = Path(tempfile.mkdtemp(dir=run.folder, prefix="index-"))
-    events = _child(run, one, "build")
+    events = child_of(run, one, "build")
     told = next(event for event in events if event["event"] == "built")
     found = {
         "build_s": told["seconds"],
@@ -202,7 +206,7 @@ def _ask_cold(run: Run, one: Built) -> None:
     if not run.cold_queries or not children.evict(one.folder):
         return
     middle = one.variant.searches[len(one.variant.searches) // 2]
-    told = _child(run, one, "cold", searches=[middle])[0]
+    told = child_of(run, one, "cold", searches=[middle])[0]
     millis = [second * 1e3 for second in told["seconds"]]
     one.facts["cold"] = {
         "asked": middle,
@@ -230,10 +234,10 @@ def _ask(run: Run, one: Built, turn: int, hear: Callable[[Row], None]) -> None:
         one.best[number] = row
         hear(row)
 
-    _child(run, one, "search", hear=searched)
+    child_of(run, one, "search", hear=searched)
 
 
-def _child(
+def child_of(
     run: Run,
     one: Built,
     step: str,
@@ -241,15 +245,17 @@ def _child(
     **more: Any,
 ) -> list[children.Event]:
     """One step of one variant in a process of its own."""
-    report.progress(f"{one.variant.label}, {len(run.data.base):,} vectors: {step}")
-    return children.run(
-        one.contestant.python,
-        job_of(run, one, step, **more),
-        run.folder,
-        limit_s=run.limit_s,
-        environment=one.variant.environment,
-        hear=hear,
-    )
+    text = f"{one.variant.label}, {len(run.data.base):,} vectors: {step}"
+    with report.ticking(text, run.steps_done, run.steps):
+        run.steps_done = min(run.steps, run.steps_done + 1)
+        return children.run(
+            one.contestant.python,
+            job_of(run, one, step, **more),
+            run.folder,
+            limit_s=run.limit_s,
+            environment=one.variant.environment,
+            hear=hear,
+        )
 
 
 def _row(run: Run, one: Built, asked: dict[str, Any], event: children.Event) -> Row:

@@ -41,12 +41,12 @@ def distances_to(base: Floats, query: Floats, metric: str) -> Doubles:
 
 
 def _keys(block: Floats, queries: Floats, metric: str) -> Floats:
-    """(n, q) float32 numbers that rank like the distances, up to rounding."""
-    products = block @ queries.T
+    """(q, n) float32 numbers that rank like the distances, up to rounding."""
+    products = queries @ block.T
     if metric == "l2":
-        return np.asarray((block**2).sum(axis=1)[:, None] - 2 * products)
+        return np.asarray((block**2).sum(axis=1) - 2 * products)
     if metric == "cosine":
-        products /= np.maximum(np.linalg.norm(block, axis=1), 1e-30)[:, None]
+        products /= np.maximum(np.linalg.norm(block, axis=1), 1e-30)
     return np.asarray(-products)
 
 
@@ -57,25 +57,23 @@ def exact(base: Floats, queries: Floats, metric: str, k: int) -> tuple[Ids, Doub
     distances, equal ones by id.
     """
     keep = min(k + _SPARE, len(base))
-    best_keys = np.full((keep, len(queries)), np.inf, np.float32)
-    best_ids = np.full((keep, len(queries)), -1, np.int64)
+    best_keys = np.full((len(queries), keep), np.inf, np.float32)
+    best_ids = np.full((len(queries), keep), -1, np.int64)
     for first in range(0, len(base), _BLOCK):
         report.progress(f"exact neighbours: {first:,}/{len(base):,}")
         keys = _keys(np.asarray(base[first : first + _BLOCK], np.float32), queries, metric)
-        rows = np.arange(first, first + len(keys))
-        if len(keys) > keep:
-            chosen = np.argpartition(keys, keep - 1, axis=0)[:keep]
-            keys, ids = np.take_along_axis(keys, chosen, axis=0), rows[chosen]
-        else:
-            ids = np.broadcast_to(rows[:, None], keys.shape)
-        all_keys, all_ids = np.concatenate([best_keys, keys]), np.concatenate([best_ids, ids])
-        chosen = np.argpartition(all_keys, keep - 1, axis=0)[:keep]
-        best_keys = np.take_along_axis(all_keys, chosen, axis=0)
-        best_ids = np.take_along_axis(all_ids, chosen, axis=0)
+        ids = np.broadcast_to(np.arange(first, first + keys.shape[1]), keys.shape)
+        if keys.shape[1] > keep:
+            chosen = np.argpartition(keys, keep - 1, axis=1)[:, :keep]
+            keys, ids = np.take_along_axis(keys, chosen, 1), np.take_along_axis(ids, chosen, 1)
+        all_keys = np.concatenate([best_keys, keys], axis=1)
+        chosen = np.argpartition(all_keys, keep - 1, axis=1)[:, :keep]
+        best_keys = np.take_along_axis(all_keys, chosen, 1)
+        best_ids = np.take_along_axis(np.concatenate([best_ids, ids], axis=1), chosen, 1)
     found = np.full((len(queries), k), -1, np.int64)
     distances = np.full((len(queries), k), np.inf)
     for number, query in enumerate(queries):
-        ids = best_ids[:, number]
+        ids = best_ids[number]
         exactly = distances_to(np.asarray(base[ids]), query, metric)
         order = np.lexsort((ids, exactly))[: min(k, len(base))]
         found[number, : len(order)] = ids[order]

@@ -2,7 +2,7 @@
 
 Copy this folder to ``ann_benchmarks/algorithms/memdb`` of a checkout of ann-benchmarks; the README
 of ``bench`` says how. The runner calls ``fit`` once, ``set_query_arguments`` for each set of
-arguments and ``query`` for each vector. It uses public names of memdb, and nothing else of this project.
+arguments and ``query`` for each vector. It uses public names of memdb and nothing else of it.
 """
 
 from __future__ import annotations

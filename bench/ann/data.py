@@ -197,6 +197,11 @@ def _source(name: str, folder: Path, queries: Path | None, count: int | None, se
         return drawn[:-_HELD_OUT], drawn[-_HELD_OUT:], None, "cosine", ("made-up vectors",)
     if name in NAMED:
         base_file, queries_file, truth_file, metric = NAMED[name]
+        if not (folder / base_file).exists():
+            raise DataError(
+                f"{folder / base_file}: no such file (--vectors names its folder; --data {MADE} "
+                "needs none)"
+            )
         base = read(folder / base_file)
         truth = None
         if (folder / truth_file).exists():

@@ -10,9 +10,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import memdb
+from memdb.index.protocol import Profile
 
 WORKERS = Path(__file__).parent / "workers"
 OURS = "memdb"
@@ -161,8 +162,8 @@ PEERS = {
 
 NAMES = (OURS, *PEERS)
 
-KINDS = ("flat", "hnsw", "ssd")
-PROFILES = ("exact", "standard", "compact", "nano")
+KINDS = ("flat", "hnsw", "ssd")  # of the public contract; the library says which it has
+PROFILES: tuple[str, ...] = get_args(Profile)
 _EFFORTS = {"flat": (50, 100, 200, 400, 800)}
 _GRAPH_EFFORTS = (40, 80, 160, 320, 640)
 

@@ -297,16 +297,18 @@ def filtered(options: argparse.Namespace, cache: Path, arguments: list[str]) -> 
 
 def insert(options: argparse.Namespace, cache: Path, arguments: list[str]) -> int:
     """Durable inserts a second, then opening at the given sizes. memdb only."""
+    if options.kernels:
+        raise ValueError("insert runs in this process: set MEMDB_KERNELS instead of --kernels")
     options.engines, options.asked = [engines.OURS], options.asked or 100
     options.rounds, options.efforts = options.rounds or 1, options.efforts or [200]
     chosen, left_out = contestants_of(options, cache, (engines.OURS,))
     sizes = options.sizes or ([QUICK["count"]] if options.quick else [10_000, 100_000, 1_000_000])
     with kept_results(options, arguments, left_out) as kept:
-        for number, size in enumerate(sizes):
+        for size in sizes:
             found = loaded(options, size)
             kept.about(found, options)
             with run_of(options, cache, found) as run:
-                if number == len(sizes) - 1 or size >= 100_000 > max(sizes[:number], default=0):
+                if size == max(sizes):
                     variants = [variant for one in chosen for variant in one.variants]
                     limit_s = 3.0 if options.quick else 15.0
                     inserting.measure(found, variants, run.folder, limit_s, kept.hear)

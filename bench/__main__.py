@@ -9,6 +9,7 @@ BENCHMARKS = {
     "recall": "evidence recall of each mode and embedder on question-answer conversations",
     "write": "durable single writes and batches, beside the bare disk",
     "open": "cold open and import times",
+    "ann": "the index beside hnswlib, turbovec, faiss and others: recall, speed, memory, disk",
     "filter": "filter evaluation times and agreement with brute force",
     "faults": "SIGKILL under load: acknowledged writes lost, failed opens",
 }

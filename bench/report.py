@@ -9,13 +9,23 @@ import json
 import os
 import platform
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+
+_BAR = 24  # characters
+
+_VECTOR_SETS = (
+    *("sse4_2", "avx", "avx2", "fma", "f16c"),
+    *("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vpopcntdq", "avx512_vnni"),
+    *("asimd", "asimddp", "sve"),
+)
 
 
 def progress(text: str) -> None:
@@ -23,6 +33,33 @@ def progress(text: str) -> None:
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
+
+
+@contextmanager
+def ticking(text: str, done: int, total: int) -> Iterator[None]:
+    """A bar, what is being done and for how long, renewed every second; on a terminal only."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    filled = round(_BAR * done / max(1, total))
+    bar = "█" * filled + "░" * (_BAR - filled)
+    started, over = time.monotonic(), threading.Event()
+
+    def renew() -> None:
+        while True:
+            elapsed = time.monotonic() - started
+            progress(f"{bar} {done}/{total}  {text}, {elapsed:,.0f} s")
+            if over.wait(1.0):
+                return
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        progress("")
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
@@ -77,6 +114,7 @@ def machine() -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),
         "processor": _processor(),
+        "instruction_sets": _instruction_sets(),
         "python": platform.python_version(),
         "system": platform.system(),
         "versions": versions,
@@ -84,9 +122,21 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _instruction_sets() -> list[str]:
+    """Of those that vector kernels use, the ones this processor has; empty where it is not said."""
+    flags = set((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    return [name for name in _VECTOR_SETS if name in flags]
+
+
+def _cpuinfo(field: str) -> str:
+    """What Linux says about the first processor."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+            name, _, value = line.partition(":")
+            if name.strip() == field:
+                return value.strip()
+    return ""

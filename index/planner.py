@@ -57,7 +57,8 @@ def plan_search(
 ) -> SearchPlan:
     """The cheapest plan that finds the min(k, allowed) nearest; ``codes`` says if any are sound."""
     count, blocks = allowed.count, allowed.blocks
-    keep = min(count, max(k, effort or default_effort(spec, count, k)))
+    wanted = max(k, effort or default_effort(spec, count, k))
+    keep = min(count, wanted)
     record = layout.record_bytes(spec.dim, spec.precision)
 
     def plan(name: PlanName, reason: str, blocks: int, rescored: int) -> SearchPlan:
@@ -71,8 +72,10 @@ def plan_search(
     all_records = plan("refine", "", 0, count)
     if exact:
         return plan("exact", "exact=True scores every allowed record", 0, count)
+    if not count:
+        return plan("refine", "no vector in the files is allowed", 0, 0)
     if keep >= count:
-        return plan("refine", f"no more than {keep} are allowed: all are scored", 0, count)
+        return plan("refine", f"no more than {wanted} are allowed: all are scored", 0, count)
     if not spec.has_codes:
         return plan("records", f"profile {spec.profile!r} has no codes", blocks, keep)
     if not codes:

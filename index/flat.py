@@ -66,6 +66,7 @@ class FlatIndex:
         self.kernels = kernels or default_kernels()
         self._spec = spec
         self._calibration = calibration
+        self._planned: tuple[SlotSet, tuple[object, ...], SearchPlan] | None = None
         self._writable = writable
         self._threads = threads
         self._quantiser = Quantiser(spec, self.kernels)
@@ -352,7 +353,11 @@ class FlatIndex:
     ) -> SearchPlan:
         if self._calibration is None:
             self._calibration = default_calibration()
-        return plan_search(
+        asked = (self._spec, k, effort, exact, codes is None)
+        known = self._planned
+        if known is not None and known[0] is allowed and known[1] == asked:
+            return known[2]
+        plan = plan_search(
             self._spec,
             allowed,
             k,
@@ -361,6 +366,8 @@ class FlatIndex:
             codes=codes is not None,
             calibration=self._calibration,
         )
+        self._planned = (allowed, asked, plan)  # most searches repeat the one before
+        return plan
 
     def _files_for(self, allowed: SlotSet) -> tuple[RecordsFile, CodesFile | None]:
         """The open files, both long enough for ``allowed``."""

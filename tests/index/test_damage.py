@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from memdb.errors import FormatTooNew, MemdbError, PermissionDenied, StoreCorrupt, StoreFull
-from memdb.index import files
+from memdb.index import files, records_file
 from memdb.index.flat import FlatIndex
 from memdb.index.kernels import available
 from memdb.index.protocol import SpaceSpec
@@ -167,3 +169,60 @@ def test_a_forbidden_file_is_permission_denied(directory: Path) -> None:
     (directory / "refine.8").chmod(0)
     with pytest.raises(PermissionDenied):
         FlatIndex(directory, SPEC, writable=False)
+
+
+SMALL = [
+    SpaceSpec(dim=DIM, profile="exact", epoch=1),
+    SpaceSpec(dim=DIM, profile="compact", epoch=1),
+    SpaceSpec(dim=DIM, profile="nano", epoch=1),
+    SpaceSpec(dim=DIM, metric="hamming", epoch=1),
+]
+
+
+@pytest.mark.parametrize("spec", SMALL, ids=lambda spec: f"{spec.profile}-{spec.metric}")
+def test_damaged_records_of_every_precision_are_found(tmp_path: Path, spec: SpaceSpec) -> None:
+    name = records_file.NAMES[spec.precision]
+    vectors = (VECTORS > 0).astype(np.float32) if spec.metric == "hamming" else VECTORS
+    writer = FlatIndex(tmp_path, replace(spec, epoch=0), writable=True)
+    writer.train(vectors)
+    writer.publish(writer.prepare(np.arange(COUNT), writer.encode(vectors)))
+    size = writer.stats()["record_bytes"]
+    writer.close()
+    path = tmp_path / name
+    sound = path.read_bytes()
+    rng = np.random.default_rng(3)
+    for slot, bit in zip(rng.integers(0, COUNT, 60), rng.integers(0, 8 * size, 60), strict=True):
+        raw = bytearray(sound)
+        raw[4096 + int(slot) * size + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(raw)
+        index = FlatIndex(tmp_path, spec, writable=False)
+        for read in (
+            partial(index.search, vectors[:1], 3, allowed=ALL, exact=True),
+            partial(index.within, vectors[0], 1e9, allowed=ALL),
+            partial(index.fetch, [slot]),
+            partial(index.verify, [slot]),
+        ):
+            with pytest.raises(StoreCorrupt, match=f"{name}.*slot {slot}"):
+                read()
+    for length in (0, 11, 4095, 4096, 4096 + 7 * size + 5):
+        path.write_bytes(sound[:length])
+        with pytest.raises(StoreCorrupt, match=name):
+            FlatIndex(tmp_path, spec, writable=False).search(vectors[:1], 3, allowed=ALL)
+    path.unlink()
+    with pytest.raises(StoreCorrupt, match=name):
+        FlatIndex(tmp_path, spec, writable=False)
+
+
+def test_codes_of_an_earlier_layout_are_made_again(directory: Path) -> None:
+    path = directory / "codes.bin"
+    raw = path.read_bytes()
+    fields = raw[20 : 20 + int.from_bytes(raw[16:20], "little")]
+    path.write_bytes(files.seal_header(b"MDBCODES", fields, version=1) + raw[4096:])
+    index = FlatIndex(directory, SPEC, writable=True)
+    assert index.codes_outdated and index.codes_problem is not None
+    index.verify(np.arange(COUNT))  # nothing is damaged
+    assert index.search(VECTORS[:20], 1, allowed=ALL)[0][:, 0].tolist() == truth()
+    assert index.plan(ALL, 1, effort=10).name == "refine"
+    index.rebuild_codes(ALL)
+    assert not index.codes_outdated
+    assert index.plan(ALL, 1, effort=10).name == "scan"

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -119,11 +120,26 @@ def main(arguments: list[str]) -> int:
         cache = peers.cache_folder(options.cache)
         if options.install:
             return install(options, cache)
-        return PARTS[options.part](options, cache, arguments)
+        with termination_as_interrupt():
+            return PARTS[options.part](options, cache, arguments)
     except (data.DataError, memdb.MemdbError, ValueError, OSError) as error:
         report.progress("")
         print(f"bench ann: {error}", file=sys.stderr)
         return 1
+
+
+@contextlib.contextmanager
+def termination_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends like Ctrl-C: children are ended, folders go, what was measured is told."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def install(options: argparse.Namespace, cache: Path) -> int:

@@ -62,9 +62,11 @@ def python_of(engine: Engine, cache: Path, *, install: bool) -> Path:
     report.progress(f"installing {engine.name}: {' '.join(engine.packages)}")
     with log.open("w", encoding="utf-8") as output:
         for command in (
-            [sys.executable, "-m", "venv", str(folder)],
-            [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-compile",
-             *engine.packages],
+            # This environment's pip installs for it: a pip of its own would take longer to copy
+            # than most peers, and Debian splits what makes one off.
+            [sys.executable, "-m", "venv", "--without-pip", str(folder)],
+            [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-compile",
+             "--disable-pip-version-check", *engine.packages],
         ):  # fmt: skip
             try:
                 done = subprocess.run(

@@ -353,7 +353,8 @@ class FlatIndex:
     ) -> SearchPlan:
         if self._calibration is None:
             self._calibration = default_calibration()
-        asked = (self._spec, k, effort, exact, codes is None)
+        capacity = len(self._records.records) if self._records is not None else 0
+        asked = (self._spec, k, effort, exact, codes is None, capacity)
         known = self._planned
         if known is not None and known[0] is allowed and known[1] == asked:
             return known[2]
@@ -364,6 +365,7 @@ class FlatIndex:
             effort=effort,
             exact=exact,
             codes=codes is not None,
+            capacity=capacity,
             calibration=self._calibration,
         )
         self._planned = (allowed, asked, plan)  # most searches repeat the one before

@@ -19,7 +19,7 @@ from typing import Final, cast, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from memdb.errors import Conflict, InvalidArgument
+from memdb.errors import Conflict, InvalidArgument, StoreCorrupt
 from memdb.index import files
 from memdb.index.codes_file import NAME as CODES_NAME
 from memdb.index.codes_file import CodesFile
@@ -50,6 +50,28 @@ def check_target(spec: SpaceSpec, profile: str) -> Profile:
     return cast(Profile, profile)
 
 
+def _target_spec(source: FlatIndex, profile: Profile) -> SpaceSpec:
+    return replace(source.spec, profile=profile, epoch=source.spec.epoch + 1)
+
+
+def resumable(source: FlatIndex, profile: Profile) -> bool:
+    """Whether a ``Conversion`` would go on with the files of an earlier run; makes none.
+
+    Who remembers what was copied must forget it, durably, before a ``Conversion`` that would not.
+    """
+    spec, directory = _target_spec(source, profile), source.directory
+    try:
+        RecordsFile(directory, spec, source.kernels, writable=False).close()
+        if not spec.has_codes:
+            return True
+        codes = CodesFile(directory, spec, writable=False, name=_NEXT_CODES)
+    except StoreCorrupt:  # missing, or not what it should be
+        return False
+    codes.close()
+    same: bool = np.array_equal(codes.centre, source.centre)
+    return same and codes.epoch == spec.epoch
+
+
 class Conversion:
     """The files of ``source`` at another profile, while they are being made. Lease holder only.
 
@@ -58,8 +80,7 @@ class Conversion:
     """
 
     def __init__(self, source: FlatIndex, profile: Profile) -> None:
-        present = source.spec
-        self.spec = replace(present, profile=profile, epoch=present.epoch + 1)
+        self.spec = _target_spec(source, profile)
         self._source = source
         self._directory = source.directory
         self._quantiser = Quantiser(self.spec, source.kernels)
@@ -103,11 +124,12 @@ class Conversion:
     def install(self) -> SpaceSpec:
         """Put the new codes in place of the old; returns the spec for the caller to commit.
 
-        Readers of the old spec go on: codes only choose whom to score.
+        Readers of the old spec go on: codes only choose whom to score. Idempotent.
         """
         if self._codes is not None:
             self._codes.close()
             files.move(self._directory / _NEXT_CODES, self._directory / CODES_NAME)
+            self._codes = None
         self._records.close()
         return self.spec
 
@@ -118,11 +140,16 @@ class Conversion:
             self._codes.close()
 
 
+def other_files(directory: Path, spec: SpaceSpec) -> list[Path]:
+    """The files there that are of other profiles than ``spec``'s, or of a conversion."""
+    names = [name for precision, name in RECORDS_NAMES.items() if precision != spec.precision]
+    names.append(_NEXT_CODES)
+    if not spec.has_codes:
+        names.append(CODES_NAME)
+    return [directory / name for name in names if (directory / name).exists()]
+
+
 def remove_others(directory: Path, spec: SpaceSpec) -> None:
     """Remove the files of other profiles than the one committed. Who has them mapped keeps them."""
-    for precision, name in RECORDS_NAMES.items():
-        if precision != spec.precision:
-            files.remove(directory / name)
-    files.remove(directory / _NEXT_CODES)
-    if not spec.has_codes:
-        files.remove(directory / CODES_NAME)
+    for path in other_files(directory, spec):
+        files.remove(path)

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from memdb.errors import InvalidArgument, StoreCorrupt
+from memdb.index import hnsw_file
 from memdb.index.flat import FlatIndex
 from memdb.index.hnsw import HnswIndex
 from memdb.index.hnsw_graph import GraphParams, hnswlib
 from memdb.index.protocol import SpaceSpec
 
 KINDS: Final = ("flat", "hnsw")
+
+AnyEngine = FlatIndex | HnswIndex
 
 
 def complete_params(kind: str, params: Mapping[str, Any] | None) -> dict[str, int]:
@@ -45,7 +48,7 @@ def open_engine(
     *,
     writable: bool,
     threads: int,
-) -> FlatIndex | HnswIndex:
+) -> AnyEngine:
     """The engine of ``kind`` in ``directory``; raises what its class raises."""
     if kind == "flat":
         return FlatIndex(directory, spec, writable=writable, threads=threads)
@@ -56,3 +59,14 @@ def open_engine(
             raise StoreCorrupt("an index's params do not decode", path="kv") from error
         return HnswIndex(directory, spec, writable=writable, threads=threads, params=graph)
     raise StoreCorrupt(f"the index is of kind {kind!r}, which this memdb does not know", path="kv")
+
+
+def files_of(engine: AnyEngine) -> FlatIndex:
+    """The flat engine whose files hold the vectors of ``engine``."""
+    return engine.flat if isinstance(engine, HnswIndex) else engine
+
+
+def drop_graph(engine: AnyEngine) -> None:
+    """Remove what a graph left on disk; it is built again from the records."""
+    if isinstance(engine, HnswIndex):
+        hnsw_file.drop(engine.flat.directory)

@@ -113,6 +113,11 @@ class HnswIndex:
     # --- what is the flat engine's -----------------------------------------------------------
 
     @property
+    def flat(self) -> FlatIndex:
+        """The engine whose files hold the vectors."""
+        return self._flat
+
+    @property
     def spec(self) -> SpaceSpec:
         return self._flat.spec
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from pyroaring import BitMap
 
-from memdb import checking
+from memdb import checking, space_convert
 from memdb.embedding import NONE
 from memdb.engine import HIDDEN, Engine
 from memdb.errors import InvalidArgument, LockHeld
@@ -71,6 +71,7 @@ class Admin:
             known = spaces.spaces(txn)
             state = txn.state
             vectors = {s.name: len(engine.vectors(s).rows_with_vectors(txn)) for s in known}
+            jobs = {s.name: space_convert.job_of(txn, engine.filters, s) for s in known}
         files = _bytes_by_folder(engine.store.path)
         pid, host = engine.store.lease.holder()
         return {
@@ -83,6 +84,8 @@ class Admin:
             },
             "trash": hidden + sum(one.hidden for one in series_of),
             "vectors": vectors,
+            "profiles": {s.name: s.profile for s in known},
+            "converting": {name: job._asdict() for name, job in jobs.items() if job is not None},
             "bytes": {"total": sum(files.values()), "files": files, "tables": by_table},
             "backlog": self._maintenance.backlog(),
             "content_seq": state.content_seq,

@@ -12,6 +12,7 @@ from typing import Any
 
 from pyroaring import BitMap
 
+from memdb import space_convert
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import MemdbError, StoreCorrupt
 from memdb.space_vectors import rows_array, rows_bitmap
@@ -135,6 +136,8 @@ def _vectors(engine: Engine, txn: Reader) -> Iterator[str | None]:
         if encoded - owned.all_rows():
             yield f"space {record.name}: encoded rows it does not own"
         fresh = rows_bitmap(vectors.fresh_rows(txn, record.number))
+        if engine.filters.get_set(txn, space_convert.converted(record)) - encoded:
+            yield f"space {record.name}: rows copied to another profile that are not encoded"
         if fresh & encoded:
             yield f"space {record.name}: rows both fresh and encoded"
         try:

@@ -113,10 +113,12 @@ class Maintenance:
         self._wake.clear()
 
     def _moved(self) -> bool:
-        """Whether anything was written, here or elsewhere, since all work was done."""
+        """Whether anything was written, here or elsewhere, since all work was done, or a space is
+        to have another profile."""
         with self._engine.store.read() as txn:
             self._latest = txn.state.content_seq
-        return self._latest != self._seen
+            wanted = any(space.converting is not None for space in spaces.spaces(txn))
+        return wanted or self._latest != self._seen
 
     def _mark(self) -> None:
         self._seen = self._latest
@@ -164,10 +166,11 @@ class Maintenance:
     def _encoders(self) -> list[Callable[[], bool]]:
         with self._engine.store.read() as txn:
             found = spaces.spaces(txn)
-        return [self._encoder(space) for space in found]
+        return [step for space in found for step in self._steps_of(space)]
 
-    def _encoder(self, space: spaces.SpaceRecord) -> Callable[[], bool]:
-        return lambda: self._engine.vectors(space).encode_step()
+    def _steps_of(self, space: spaces.SpaceRecord) -> tuple[Callable[[], bool], ...]:
+        vectors = self._engine.vectors
+        return (lambda: vectors(space).encode_step()), (lambda: vectors(space).convert_step())
 
     # --- on request -----------------------------------------------------------------------
 

@@ -167,13 +167,9 @@ def _keep(
     matrix: NDArray[np.float32],
 ) -> None:
     """A batch goes straight to the files if this process may write them; the rest is fresh."""
-    if len(rows) >= settings.ENCODE_DIRECTLY_AT and engine.store.lease.held:
-        encoded = space.encode(matrix)
-        if encoded is not None:
-            space.write_files(txn, rows, encoded)
-            space.publish(txn, rows)
-            return
-    space.put_fresh(txn, rows, matrix)
+    direct = len(rows) >= settings.ENCODE_DIRECTLY_AT and engine.store.lease.held
+    if not (direct and space.put_encoded(txn, rows, matrix)):
+        space.put_fresh(txn, rows, matrix)
 
 
 def twin(txn: Writer, engine: Engine, row: int, memory: Memory) -> Entry:

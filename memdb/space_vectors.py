@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from memdb import settings
+from memdb import settings, space_convert
 from memdb.errors import StoreCorrupt
 from memdb.index import exact
 from memdb.index.flat import FlatIndex
@@ -89,12 +89,14 @@ class _Fresh(NamedTuple):
         )
 
 
-class _Layout(NamedTuple):
-    """Where the encoded vectors of a space lie, as of one ``layout_seq``."""
+class Layout(NamedTuple):
+    """Where the encoded vectors of a space lie, as of one ``layout_seq``, and the files that hold
+    them: those of a snapshot or, since rows keep their slots, of a later profile."""
 
     layout_seq: int
     encoded: BitMap
     allocation: spaces.Allocation
+    files: FlatIndex | None
 
 
 class SpaceVectors:
@@ -106,27 +108,35 @@ class SpaceVectors:
         self._metric: Metric = "ip" if record.metric == "cosine" else record.metric
         self._store = store
         self._filters = filters
-        self._directory: Path = store.path / "space" / str(record.number)
+        self.directory: Path = store.path / "space" / str(record.number)
         self._guard = threading.Lock()
-        self._files_guard = threading.Lock()
+        self.files_guard = threading.Lock()
         self._index: FlatIndex | None = None
         self._fresh: _Fresh | None = None
-        self._layout: _Layout | None = None
-        self._compiled: list[tuple[_Layout, BitMap, SlotSet]] = []
-        if record.index:
-            self._open_index(record)
+        self._layout: Layout | None = None
+        self._compiled: list[tuple[Layout, BitMap, SlotSet]] = []
+        with store.read() as txn:  # the snapshot keeps the files from being removed
+            self._follow(spaces.get_space(txn, record.number))
 
     @property
     def trained(self) -> bool:
         """Whether the mean and rotation are fixed, so that vectors can be encoded."""
         return self._index is not None
 
-    def _open_index(self, record: SpaceRecord) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        writable = not self._store.readonly
-        spec = SpaceSpec.from_dict(record.index)
-        self._index = FlatIndex(self._directory, spec, writable=writable)
-        self.record = record
+    def _follow(self, stored: SpaceRecord | None) -> None:
+        """Open the files that a record names: the first ones, or those of another profile.
+
+        Who searches the old ones ends with them: nobody closes them.
+        """
+        if stored is None:
+            return
+        self.record = stored
+        if not stored.index:
+            return
+        spec = SpaceSpec.from_dict(stored.index)
+        if self._index is None or self._index.spec.profile != spec.profile:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._index = FlatIndex(self.directory, spec, writable=not self._store.readonly)
 
     # --- reading ------------------------------------------------------------------------
 
@@ -143,16 +153,16 @@ class SpaceVectors:
         """The min(k, matches) rows of ``allowed`` closest to ``query`` (dim,)."""
         found: list[Neighbours] = []
         fresh = self._fresh_view(txn)
-        layout = self._layout_view(txn)
+        layout = self.layout_view(txn)
         if self.record.metric == "cosine":
             query = unit(query[None, :])[0]
         fresh_allowed = fresh.bitmap & allowed if len(fresh.rows) else BitMap()
         if fresh_allowed:
             found.append(self._scan_fresh(fresh, fresh_allowed, query, k))
         encoded_allowed = layout.encoded & allowed
-        if encoded_allowed and self._index is not None:
+        if encoded_allowed and layout.files is not None:
             slots = self._compile(layout, encoded_allowed)
-            places, distances = self._index.search(
+            places, distances = layout.files.search(
                 query[None, :], k, allowed=slots, effort=effort, exact=exact_search
             )
             kept = np.isfinite(distances[0])
@@ -163,7 +173,7 @@ class SpaceVectors:
         self, txn: Reader, query: NDArray[np.float32], radius: float, allowed: BitMap
     ) -> Neighbours:
         """Every row of ``allowed`` at distance <= ``radius``, closest first."""
-        fresh, layout = self._fresh_view(txn), self._layout_view(txn)
+        fresh, layout = self._fresh_view(txn), self.layout_view(txn)
         found: list[Neighbours] = []
         if self.record.metric == "cosine":
             query = unit(query[None, :])[0]
@@ -173,9 +183,9 @@ class SpaceVectors:
             kept = near.distances <= radius
             found.append(Neighbours(near.rows[kept], near.distances[kept]))
         encoded_allowed = layout.encoded & allowed
-        if encoded_allowed and self._index is not None:
+        if encoded_allowed and layout.files is not None:
             slots = self._compile(layout, encoded_allowed)
-            places, distances = self._index.within(query, radius, allowed=slots)
+            places, distances = layout.files.within(query, radius, allowed=slots)
             found.append(Neighbours(layout.allocation.rows(places), distances))
         return _merge(found, None)
 
@@ -183,10 +193,10 @@ class SpaceVectors:
         """The stored vectors of those rows that have one."""
         ids, matrix = vectors.load_fresh(txn, self.record.number, self.record.dim, rows)
         found = {int(row): matrix[place] for place, row in enumerate(ids)}
-        layout = self._layout_view(txn)
+        layout = self.layout_view(txn)
         encoded = [row for row in rows if row not in found and row in layout.encoded]
-        if encoded and self._index is not None:
-            fetched = self._index.fetch(layout.allocation.slots(np.array(encoded, np.uint32)))
+        if encoded and layout.files is not None:
+            fetched = layout.files.fetch(layout.allocation.slots(np.array(encoded, np.uint32)))
             found.update(zip(encoded, fetched, strict=True))
         return found
 
@@ -199,7 +209,7 @@ class SpaceVectors:
 
     def rows_with_vectors(self, txn: Reader) -> BitMap:
         """Every row of the space that has a vector, live or not."""
-        return self._fresh_view(txn).bitmap | self._layout_view(txn).encoded
+        return self._fresh_view(txn).bitmap | self.layout_view(txn).encoded
 
     def _scan_fresh(
         self, fresh: _Fresh, allowed: BitMap, query: NDArray[np.float32], k: int
@@ -240,28 +250,28 @@ class SpaceVectors:
         """Cosine distances from the inner products of unit vectors; others as they are."""
         return distances + 1 if self.record.metric == "cosine" else distances
 
-    def _layout_view(self, txn: Reader) -> _Layout:
+    def layout_view(self, txn: Reader) -> Layout:
         with self._guard:
             cached = self._layout
             if cached is not None and cached.layout_seq == txn.state.layout_seq:
                 return cached
             number = self.record.number
-            loaded = _Layout(
+            newest = cached is None or cached.layout_seq < txn.state.layout_seq
+            if newest:
+                self._follow(spaces.get_space(txn, number))
+            if self._index is not None:
+                self._index.refresh()
+            loaded = Layout(
                 txn.state.layout_seq,
                 self._filters.get_set(txn, f"encoded/{number}"),
                 spaces.allocation(txn, number),
+                self._index,
             )
-            if self._index is None:
-                stored = next((s for s in spaces.spaces(txn) if s.number == number), None)
-                if stored is not None and stored.index:
-                    self._open_index(stored)
-            if self._index is not None:
-                self._index.refresh()
-            if cached is None or cached.layout_seq < loaded.layout_seq:
+            if newest:
                 self._layout = loaded
             return loaded
 
-    def _compile(self, layout: _Layout, allowed: BitMap) -> SlotSet:
+    def _compile(self, layout: Layout, allowed: BitMap) -> SlotSet:
         """The slots of rows; the last few are kept, since most searches repeat their filter."""
         with self._guard:
             for place, (of, rows, slots) in enumerate(self._compiled):
@@ -288,24 +298,29 @@ class SpaceVectors:
             kept = directions.astype(np.float16) if self.record.profile != "exact" else directions
         vectors.put_fresh(txn, self.record.number, rows, kept)
 
-    def encode(self, matrix: NDArray[np.float32]) -> Encoded | None:
-        """The CPU part of ``write_files``; None while untrained or without sound codes."""
-        index = self._index
-        return None if index is None or index.codes_problem else index.encode(matrix)
+    def put_encoded(self, txn: Writer, rows: Sequence[int], matrix: NDArray[np.float32]) -> bool:
+        """Write vectors of rows to the files, where they are read from the commit of ``txn`` on.
 
-    def write_files(self, txn: Reader | Writer, rows: Sequence[int], encoded: Encoded) -> None:
-        """Write vectors of rows to the files, durably, where nobody looks before ``publish``.
-
-        Lease holder only. Two syncs: call it outside a write transaction where the rows are
-        known before, so that writers do not wait for the disk.
+        Lease holder only. False while untrained or without sound codes: nothing was written.
         """
-        if self._index is None:
-            raise ValueError("the space is not trained")
-        slots = spaces.allocation(txn, self.record.number).slots(np.asarray(rows, dtype=np.uint32))
-        with self._files_guard:
-            self._index.publish(self._index.prepare(slots, encoded))
+        with self._guard:  # the profile may have changed with the last commit, or in this one
+            self._follow(spaces.get_space(txn, self.record.number))
+            index = self._index
+        if index is None or index.codes_problem is not None:
+            return False
+        self._write_files(txn, index, rows, index.encode(matrix))
+        self._publish(txn, rows)
+        return True
 
-    def publish(self, txn: Writer, rows: Sequence[int]) -> None:
+    def _write_files(
+        self, txn: Reader | Writer, index: FlatIndex, rows: Sequence[int], encoded: Encoded
+    ) -> None:
+        """Durable on return, where nobody looks before ``_publish``. Two syncs."""
+        slots = spaces.allocation(txn, self.record.number).slots(np.asarray(rows, dtype=np.uint32))
+        with self.files_guard:
+            index.publish(index.prepare(slots, encoded))
+
+    def _publish(self, txn: Writer, rows: Sequence[int]) -> None:
         """From the commit of ``txn`` on, these rows are read from the files."""
         self._filters.set_add(txn, f"encoded/{self.record.number}", rows_bitmap(rows))
         txn.layout_moved()
@@ -318,68 +333,79 @@ class SpaceVectors:
         number, dim = self.record.number, self.record.dim
         with self._store.read() as txn:
             waiting = vectors.fresh_rows(txn, number)
-            self._layout_view(txn)  # another process may have trained the space or its codes since
-            outdated = self._index is not None and self._index.codes_outdated
-            enough = settings.ENCODE_AT if self.trained else settings.FRESH_VECTORS_MAX
+            index = self.layout_view(txn).files  # another process may have trained or converted
+            outdated = index is not None and index.codes_outdated
+            enough = settings.FRESH_VECTORS_MAX if index is None else settings.ENCODE_AT
             if len(waiting) < enough and not outdated:
                 return False
-            if self._index is not None and self._index.codes_problem is not None:
+            if index is not None and index.codes_problem is not None:
                 self.rebuild_codes(txn)  # lost, damaged or outdated: they follow from the vectors
                 return True
-            chosen = waiting if not self.trained else waiting[:_ENCODE_BATCH]
+            chosen = waiting if index is None else waiting[:_ENCODE_BATCH]
             ids, matrix = vectors.load_fresh(txn, number, dim, chosen)
-        if self._index is None:
-            self._train(matrix)
+        if index is None:
+            index = self._train(matrix)
             ids, matrix = ids[:_ENCODE_BATCH], matrix[:_ENCODE_BATCH]
-        encoded = self.encode(matrix)
-        if encoded is None:
-            raise ValueError("training left the space untrained")
+        encoded = index.encode(matrix)
         rows = ids.tolist()
         with self._store.read() as txn:
-            self.write_files(txn, rows, encoded)
+            self._write_files(txn, index, rows, encoded)
 
         def publish(txn: Writer) -> None:
-            self.publish(txn, rows)
+            stored = spaces.get_space(txn, number)
+            if stored is None or stored.profile != index.spec.profile:
+                return  # they lie in files that are no longer those of the space: the next step
+            self._publish(txn, rows)
             vectors.drop_fresh(txn, number, rows)
 
         self._store.write(publish)
         return True
 
-    def _train(self, sample: NDArray[np.float32]) -> None:
-        record = self.record
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def convert_step(self) -> bool:
+        """Bring one batch to the profile that was asked for; False when there is none to bring.
+
+        The caller holds the maintenance lease.
+        """
+        return space_convert.step(self, self._store, self._filters)
+
+    def _train(self, sample: NDArray[np.float32]) -> FlatIndex:
+        with self._store.read() as txn:
+            record = spaces.get_space(txn, self.record.number) or self.record
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         untrained = SpaceSpec(dim=record.dim, metric=record.metric, profile=record.profile)
-        index = FlatIndex(self._directory, untrained, writable=True)
+        index = FlatIndex(self.directory, untrained, writable=True)
         self._save_spec(index.train(sample))
-        self._index = index
+        with self._guard:
+            self._index = index
+        return index
 
     def _save_spec(self, spec: SpaceSpec) -> None:
-        trained = msgspec.structs.replace(self.record, index=spec.to_dict())
-
         def save(txn: Writer) -> None:
-            spaces.put_space(txn, trained)
-            txn.layout_moved()
+            stored = spaces.get_space(txn, self.record.number)
+            if stored is not None and stored.profile == spec.profile:
+                spaces.put_space(txn, msgspec.structs.replace(stored, index=spec.to_dict()))
+                txn.layout_moved()
 
         self._store.write(save)
-        self.record = trained
 
     def damaged(self, txn: Reader, rows: NDArray[np.uint32]) -> str | None:
         """What is wrong with the files of these encoded rows; None when they are sound."""
-        if self._index is None or not len(rows):
+        layout = self.layout_view(txn)
+        if layout.files is None or not len(rows):
             return None
         try:
-            self._index.verify(self._layout_view(txn).allocation.slots(rows))
+            layout.files.verify(layout.allocation.slots(rows))
         except StoreCorrupt as error:
             return str(error)
         return None
 
     def rebuild_codes(self, txn: Reader) -> None:
         """Make the codes again from the refinement vectors. Lease holder only."""
-        layout = self._layout_view(txn)
-        if self._index is not None:
+        layout = self.layout_view(txn)
+        if layout.files is not None:
             slots = layout.allocation.slots(rows_array(layout.encoded))
-            with self._files_guard:
-                spec = self._index.rebuild_codes(SlotSet.from_slots(slots))
+            with self.files_guard:
+                spec = layout.files.rebuild_codes(SlotSet.from_slots(slots))
             self._save_spec(spec)
 
     def stats(self) -> dict[str, int]:

@@ -9,13 +9,16 @@ removed (a reader that takes long, a system that keeps open files) go with the n
 from __future__ import annotations
 
 import shutil
-from typing import Literal
+import time
+from collections.abc import Callable
+from typing import Final, Literal
 
-from memdb import settings, validate
+from memdb import settings, space_convert, validate
 from memdb.embedding import DEFAULT_SPACE
 from memdb.engine import Engine
-from memdb.errors import Conflict, InvalidArgument
+from memdb.errors import Conflict, InvalidArgument, LockHeld
 from memdb.maintenance import Maintenance
+from memdb.progress import Progress, reporting
 from memdb.storage import spaces, vectors
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Writer
@@ -23,6 +26,8 @@ from memdb.types import Space
 
 METRICS = ("cosine", "ip", "l2")
 PROFILES = ("exact", "standard", "compact", "nano")
+_PATIENCE_S: Final = 10.0  # with a process that has the lease and moves nothing
+_READERS_END_S: Final = 2.0
 
 
 class Spaces:
@@ -82,6 +87,7 @@ class Spaces:
                 )
             encoded = f"encoded/{record.number}"
             engine.filters.set_discard(txn, encoded, engine.filters.get_set(txn, encoded))
+            space_convert.forget(txn, engine.filters, record)
             vectors.drop_all_fresh(txn, record.number)
             spaces.drop_space(txn, record.number)
             txn.layout_moved()
@@ -96,6 +102,74 @@ class Spaces:
                 engine.close_space(dropped.number)
                 remove_dropped_files(engine)
         return _public(dropped, count)
+
+    def convert(
+        self,
+        name: str,
+        profile: Literal["exact", "standard", "compact", "nano"],
+        *,
+        progress: Progress = None,
+    ) -> Space:
+        """Keep the vectors of a space at a smaller ``profile``; returns when that is so.
+
+        Others read and write meanwhile. Cut off, it goes on in the background, here or where the
+        database is opened next; another ``profile`` begins anew, the present one gives it up. Where
+        another process maintains the database, that does it and this waits. ``progress``: True for
+        a bar on a terminal, or a callable given (vectors done, vectors). Raises ``NotFound``,
+        ``Conflict`` for a profile that would keep more than there is, and ``LockHeld`` when the
+        maintaining process does nothing about it.
+        """
+        validate.string(name, "name")
+        engine = self._engine
+
+        def aim(txn: Writer) -> SpaceRecord:
+            record = engine.require_space(txn, name)
+            return space_convert.aim(txn, engine.filters, record, profile)
+
+        record = engine.store.write(aim)
+        self._maintenance.notify()  # it goes on there when this is cut off
+        with engine.store.read() as txn:
+            total = len(engine.vectors(record).rows_with_vectors(txn))
+        with reporting(progress, total, f"{name} to {profile}") as report:
+            self._drive(name, profile, report)
+            report(total)
+        with engine.store.read() as txn:
+            record = engine.require_space(txn, name)
+            return _public(record, len(engine.vectors(record).rows_with_vectors(txn)))
+
+    def _drive(self, name: str, profile: str, report: Callable[[int], None]) -> None:
+        """Do the steps if the lease is free, else watch its holder do them."""
+        engine = self._engine
+        lease, known, since = engine.store.lease, -1, time.monotonic()
+        while True:
+            with engine.store.read() as txn:
+                record = engine.require_space(txn, name)
+                job = space_convert.job_of(txn, engine.filters, record)
+            if job is None or job.profile != profile:
+                break
+            report(job.done)
+            if lease.try_acquire():
+                with self._maintenance.paused():
+                    engine.vectors(record).convert_step()
+                continue
+            if job.done != known:
+                known, since = job.done, time.monotonic()
+            elif time.monotonic() - since > _PATIENCE_S:
+                pid, host = lease.holder()
+                raise LockHeld(
+                    f"process {pid} on {host} maintains this database and does not convert",
+                    pid=pid,
+                    host=host,
+                )
+            time.sleep(settings.MAINTENANCE_POLL_MS / 1000)
+        if record.profile != profile:
+            raise Conflict(
+                f"the conversion to {profile!r} was given up for another",
+                hint="db.stats() says what the space is being converted to",
+            )
+        if lease.held:
+            with self._maintenance.paused():
+                space_convert.tidy(engine.vectors(record), engine.store, _READERS_END_S)
 
     @property
     def default(self) -> str:

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.errors import FormatTooNew, StoreCorrupt
+from memdb.index.protocol import Profile
 from memdb.index.slots import SlotSet
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
@@ -50,6 +51,13 @@ Ids = NDArray[np.uint64]
 Floats = NDArray[np.float32]
 
 
+class Converting(msgspec.Struct, frozen=True, kw_only=True):
+    """A job: the profile that is wanted, and below which slot its files are right."""
+
+    profile: Profile
+    copied: int = 0
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """What one commit left: read first in every transaction."""
 
@@ -59,6 +67,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "flat"
     spec: dict[str, Any]
     params: dict[str, int] = {}
+    converting: Converting | None = None
 
 
 _DECODER = msgspec.msgpack.Decoder(State)
@@ -222,6 +231,7 @@ class Draft:
         self.ids = book.ids.copy()
         self.states = book.states.copy()
         self.spec = book.state.spec
+        self.converting = book.state.converting
         self._touched: list[Slots] = []
         self._new_fresh: list[tuple[Slots, Floats]] = []
         self._count = book.state.count
@@ -288,9 +298,15 @@ class Draft:
         self._put_blocks(blocks)
         old = self._book.state
         state = msgspec.structs.replace(
-            old, sequence=old.sequence + 1, count=self._count, spec=self.spec
+            old,
+            sequence=old.sequence + 1,
+            count=self._count,
+            spec=self.spec,
+            converting=self.converting,
         )
-        logged = blocks.astype("<u4").tobytes() if len(blocks) <= _LOGGED_BLOCKS else b""
+        # No block in the log means "any": where none was touched, others read one again, not all.
+        named = blocks if len(blocks) or not len(self.states) else np.zeros(1, np.uint32)
+        logged = named.astype("<u4").tobytes() if len(named) <= _LOGGED_BLOCKS else b""
         self._txn.put(tables.CHANGES, _u64(state.sequence), logged)
         self._txn.delete_range(tables.CHANGES, _u64(0), _u64(max(0, state.sequence - _LOG_KEPT)))
         save_state(self._txn, state)

@@ -19,7 +19,7 @@ from typing import Any, Self, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from memdb import vector_book
+from memdb import vector_book, vector_convert
 from memdb.errors import (
     DimensionMismatch,
     InvalidArgument,
@@ -28,11 +28,14 @@ from memdb.errors import (
     PermissionDenied,
 )
 from memdb.index import engines, exact
+from memdb.index.convert import check_target
 from memdb.index.protocol import Metric, Profile, SearchPlan, SpaceSpec, as_vectors
+from memdb.progress import Progress, reporting
 from memdb.sizes import parse_bytes
 from memdb.vector_book import Book, Floats, Ids, Slots
 from memdb.vector_filter import NO_ID, Allowed, VectorFilter, allowed_of, as_ids
-from memdb.vector_shared import SharedIndex, Wanted
+from memdb.vector_shared import SharedIndex, View
+from memdb.vector_wanted import Wanted
 
 _BATCH_ROWS = 65_536  # one transaction; what a crash in a larger add may leave behind
 _KINDS = ("auto", *engines.KINDS)
@@ -104,9 +107,9 @@ class VectorIndex:
         """
         shared = self._open_shared()
         given = _vectors(shared.spec, queries, "queries")
-        with shared.snapshot() as (txn, book):
-            chosen = allowed_of(txn, book, allowed)
-            return _search(shared, book, given, k, chosen, effort, exact)
+        with shared.snapshot() as view:
+            chosen = allowed_of(view.txn, view.book, allowed)
+            return _search(view, given, k, chosen, effort, exact)
 
     def within(
         self, query: ArrayLike, radius: float, allowed: ArrayLike | VectorFilter | None = None
@@ -118,9 +121,9 @@ class VectorIndex:
         """
         shared = self._open_shared()
         given = _vectors(shared.spec, query, "query")
-        with shared.snapshot() as (txn, book):
+        with shared.snapshot() as (txn, book, files):
             chosen = allowed_of(txn, book, allowed)
-            slots, distances = shared.files.within(given, radius, allowed=chosen.encoded)
+            slots, distances = files.within(given, radius, allowed=chosen.encoded)
             fresh = _fresh_distances(shared.spec, given, chosen.fresh)[0]
         near = fresh <= radius
         ids = np.concatenate((book.ids[slots], book.ids[chosen.fresh_slots[near]]))
@@ -136,7 +139,7 @@ class VectorIndex:
         """
         shared = self._open_shared()
         compiled = VectorFilter(ids)
-        with shared.snapshot() as (txn, book):
+        with shared.snapshot() as (txn, book, _):
             compiled.allowed(txn, book)
         return compiled
 
@@ -149,9 +152,9 @@ class VectorIndex:
     ) -> SearchPlan:
         """What a search with these arguments does: which way, why, and what it touches a query."""
         shared = self._open_shared()
-        with shared.snapshot() as (txn, book):
+        with shared.snapshot() as (txn, book, files):
             chosen = allowed_of(txn, book, allowed)
-            plan = shared.files.plan(chosen.encoded, k, effort=effort, exact=exact)
+            plan = files.plan(chosen.encoded, k, effort=effort, exact=exact)
             return replace(plan, fresh=len(chosen.fresh_slots))
 
     def get(self, ids: ArrayLike) -> NDArray[np.float32] | NDArray[np.uint8]:
@@ -161,7 +164,7 @@ class VectorIndex:
         """
         shared = self._open_shared()
         numbers = as_ids(ids, "ids")
-        with shared.snapshot() as (txn, book):
+        with shared.snapshot() as (txn, book, files):
             slots_by_id = vector_book.find_slots(txn, numbers)
             for number in numbers.tolist():
                 if number not in slots_by_id:
@@ -169,7 +172,7 @@ class VectorIndex:
             slots = np.array([slots_by_id[number] for number in numbers.tolist()], np.uint32)
             vectors = np.empty((len(slots), shared.spec.dim), np.float32)
             in_files = book.states[slots] == vector_book.ENCODED
-            vectors[in_files] = shared.files.fetch(slots[in_files])
+            vectors[in_files] = files.fetch(slots[in_files])
             places = np.argsort(book.fresh_slots)
             at = np.searchsorted(book.fresh_slots, slots[~in_files], sorter=places)
             vectors[~in_files] = book.fresh[places[at]]
@@ -178,33 +181,35 @@ class VectorIndex:
         return vectors
 
     def __len__(self) -> int:
-        with self._open_shared().snapshot() as (_, book):
+        with self._open_shared().snapshot() as (_, book, _):
             return book.state.count
 
     def __contains__(self, id: object) -> bool:
         if isinstance(id, bool) or not isinstance(id, int | np.integer) or not 0 <= id < NO_ID:
             return False
-        with self._open_shared().snapshot() as (txn, _):
+        with self._open_shared().snapshot() as (txn, _, _):
             return vector_book.has_id(txn, int(id))
 
     def stats(self) -> dict[str, Any]:
         """Counts by state, settings, and bytes by file."""
         shared = self._open_shared()
-        with shared.snapshot() as (_, book):
+        with shared.snapshot() as view:
+            _, book, files = view
             counts = np.bincount(book.states, minlength=4).tolist()
             return {
                 "count": book.state.count,
                 "kind": book.state.kind,
                 "dim": shared.spec.dim,
                 "metric": shared.spec.metric,
-                "profile": shared.spec.profile,
+                "profile": files.spec.profile,
+                "converting": vector_convert.progress_of(book),
                 "fresh": counts[vector_book.FRESH],
                 "encoded": counts[vector_book.ENCODED],
                 "retired": counts[vector_book.RETIRED],
                 "memory_bytes": shared.memory_bytes(len(book.states)),
-                "kernels": shared.files.kernels.name,
-                **shared.files.stats(),
-                **_graph_stats(shared, book),
+                "kernels": files.kernels.name,
+                **files.stats(),
+                **_graph_stats(view),
             }
 
     # --- writing ---------------------------------------------------------------------------
@@ -232,6 +237,19 @@ class VectorIndex:
         """Take ids out; how many were in. Their bytes go when no reader can see them."""
         shared = self._for_writing()
         return shared.remove(as_ids(ids, "ids"))
+
+    def convert(self, profile: str, *, progress: Progress = None) -> None:
+        """Keep vectors at a smaller ``profile`` from now on; returns when that is so.
+
+        Others read and write meanwhile. A conversion that is cut off goes on when it is called
+        again, in any process; another ``profile`` begins anew, the present one gives it up.
+        ``progress``: True for a bar on a terminal, or a callable given (vectors done, vectors).
+        Raises ``Conflict`` for a profile that would keep more than there is.
+        """
+        shared = self._for_writing()
+        target = check_target(shared.spec, profile)
+        with reporting(progress, len(self), f"to {target}") as report:
+            shared.convert(target, report)
 
     def wait(self) -> None:
         """Return when background work has caught up: bytes of what was removed are zeroed, and
@@ -277,8 +295,7 @@ class VectorIndex:
 
 
 def _search(
-    shared: SharedIndex,
-    book: Book,
+    view: View,
     queries: Floats,
     k: int,
     allowed: Allowed,
@@ -286,13 +303,14 @@ def _search(
     exactly: bool,
 ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
     """Files and fresh vectors of one snapshot, merged."""
-    slots, distances = shared.files.search(
+    _, book, files = view
+    slots, distances = files.search(
         queries, k, allowed=allowed.encoded, effort=effort, exact=exactly
     )
     ids = _ids_at(book, slots, np.isfinite(distances))
     if not len(allowed.fresh_slots):
         return ids, distances
-    places, fresh_distances = exact.scan(queries, allowed.fresh, k, shared.spec.metric)
+    places, fresh_distances = exact.scan(queries, allowed.fresh, k, files.spec.metric)
     near = np.isfinite(fresh_distances)
     fresh_ids = _ids_at(book, allowed.fresh_slots[np.where(near, places, 0)], near)
     return exact.merge([(ids, distances), (fresh_ids, fresh_distances)], k, padding=NO_ID)
@@ -319,8 +337,8 @@ def _vectors(spec: SpaceSpec, values: ArrayLike, field: str) -> Floats:
     return np.unpackbits(packed, axis=1, bitorder="little").astype(np.float32)
 
 
-def _graph_stats(shared: SharedIndex, book: Book) -> dict[str, Any]:
-    linking = shared.linking
+def _graph_stats(view: View) -> dict[str, Any]:
+    linking, book = view.linking, view.book
     if linking is None:
         return {}
     problem = linking.graph_problem

@@ -11,26 +11,27 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, NamedTuple
 
-from memdb import settings, vector_book, vector_linker
+from memdb import settings, vector_book, vector_convert, vector_linker
 from memdb.errors import (
     BudgetExceeded,
-    Conflict,
-    DimensionMismatch,
     InvalidArgument,
     NotFound,
     PermissionDenied,
+    StoreCorrupt,
 )
 from memdb.index import engines, layout
-from memdb.index.protocol import Encoded, Linking, Metric, Profile, SpaceSpec
+from memdb.index.convert import remove_others
+from memdb.index.protocol import Encoded, Linking, Profile, SpaceSpec
 from memdb.storage.environment import Environment, ReadTxn, WriteTxn
-from memdb.vector_book import Book, Draft, Floats, Ids, State
+from memdb.vector_book import Book, Draft, Floats, Ids, Slots, State
+from memdb.vector_wanted import Wanted
 
 _DIRECT_ROWS: Final = 512  # batches of at least this many are encoded without being fresh first
 _REAP_AT: Final = 256  # retired slots worth two syncs
@@ -38,53 +39,19 @@ _BOOK_BYTES: Final = 9  # memory a slot takes in the book
 _LINKED_AT_ONCE: Final = 64  # searches that come meanwhile scan
 _SAVED_AT: Final = 4096  # linked slots; fewer are saved when the index is closed
 _UNSAVED_SHARE: Final = 0.2
+_LEAST_PAUSE_S: Final = 0.001  # between steps of a conversion: whoever waits for the lock gets it
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a caller asks of an index; None is "as stored", or the default for a new one."""
+class View(NamedTuple):
+    """One state of everything: a snapshot, its book, and the engine whose files hold its slots."""
 
-    dim: int | None = None
-    metric: str | None = None
-    kind: str | None = None
-    profile: str | None = None
-    params: Mapping[str, Any] | None = None
+    txn: ReadTxn
+    book: Book
+    files: engines.AnyEngine
 
-    def new_state(self) -> State:
-        if self.dim is None:
-            raise InvalidArgument("dim is needed to make an index", field="dim")
-        spec = SpaceSpec(
-            dim=self.dim,
-            metric=cast(Metric, self.metric or "cosine"),
-            profile=cast(Profile, self.profile or settings.DEFAULT_PROFILE),
-        )
-        kind = self.kind or "flat"
-        if kind == "hnsw" and spec.metric == "hamming":
-            raise InvalidArgument("a hamming index is flat", field="kind")
-        params = engines.complete_params(kind, self.params)
-        return State(kind=kind, params=params, spec=spec.to_dict())
-
-    def check(self, state: State) -> None:
-        """``DimensionMismatch`` or ``Conflict`` unless this is what is stored."""
-        spec = SpaceSpec.from_dict(state.spec)
-        if self.dim is not None and self.dim != spec.dim:
-            raise DimensionMismatch(
-                f"the index has {spec.dim} dimensions, not {self.dim}", field="dim"
-            )
-        for field, wanted, stored in (
-            ("metric", self.metric, spec.metric),
-            ("kind", self.kind, state.kind),
-            ("profile", self.profile, spec.profile),
-        ):
-            if wanted is not None and wanted != stored:
-                raise Conflict(f"the index has {field} {stored!r}, not {wanted!r}")
-        if self.params:
-            engines.complete_params(state.kind, self.params)
-            for name, value in self.params.items():
-                if value != state.params.get(name):
-                    raise Conflict(
-                        f"the index has {name} {state.params.get(name)!r}, not {value!r}"
-                    )
+    @property
+    def linking(self) -> Linking | None:
+        return self.files if isinstance(self.files, Linking) else None
 
 
 class SharedIndex:
@@ -101,6 +68,7 @@ class SharedIndex:
         self.path = path
         self.readonly = readonly
         self.forked = False
+        self._threads = threads
         self._references = 1
         self._write_guard = threading.RLock()
         self._book_guard = threading.Lock()
@@ -113,19 +81,12 @@ class SharedIndex:
         try:
             state = self._load_or_make(wanted)
             wanted.check(state)
-            self.files = engines.open_engine(
-                state.kind,
-                path,
-                SpaceSpec.from_dict(state.spec),
-                state.params,
-                writable=not readonly,
-                threads=threads,
-            )
+            self.files = self._open_current(state)
+            self.tidy()
         except BaseException:
             self._env.close()
             raise
-        self.linking = self.files if isinstance(self.files, Linking) else None
-        self._linker = vector_linker.Linker(self._link) if self.linking else None
+        self._linker = vector_linker.Linker(self._link) if isinstance(self.files, Linking) else None
         self._wake_linker()
         _all_open.add(self)
 
@@ -149,7 +110,7 @@ class SharedIndex:
                 raise InvalidArgument(
                     "this process has the index open read-only already", field="readonly"
                 )
-            with shared.snapshot() as (_, book):
+            with shared.snapshot() as (_, book, _):
                 wanted.check(book.state)
             shared._references += 1
             return shared
@@ -184,9 +145,44 @@ class SharedIndex:
                 vector_book.save_state(txn, state)
         return state
 
+    def _open_current(self, state: State) -> engines.AnyEngine:
+        """The engine of the present profile, which another process may change meanwhile."""
+        while True:
+            try:
+                return self._open_engine(state)
+            except StoreCorrupt:
+                newer = self._stored_state()
+                if vector_convert.profile_of(newer) == vector_convert.profile_of(state):
+                    raise
+                state = newer
+
+    def _open_engine(self, state: State) -> engines.AnyEngine:
+        return engines.open_engine(
+            state.kind,
+            self.path,
+            SpaceSpec.from_dict(state.spec),
+            state.params,
+            writable=not self.readonly,
+            threads=self._threads,
+        )
+
+    def _stored_state(self) -> State:
+        with self._env.read() as txn:
+            return self._state(txn)
+
+    def _state(self, txn: ReadTxn) -> State:
+        state = vector_book.load_state(txn)
+        if state is None:
+            raise NotFound(f"there is no index at {self.path}")
+        return state
+
     @property
     def spec(self) -> SpaceSpec:
         return self.files.spec
+
+    @property
+    def linking(self) -> Linking | None:
+        return self.files if isinstance(self.files, Linking) else None
 
     def memory_bytes(self, capacity: int) -> int:
         """What ``capacity`` slots keep in memory: codes, their factors, the book, and a graph."""
@@ -197,29 +193,64 @@ class SharedIndex:
     # --- transactions ----------------------------------------------------------------------
 
     @contextmanager
-    def snapshot(self) -> Iterator[tuple[ReadTxn, Book]]:
+    def snapshot(self) -> Iterator[View]:
         """One state of everything, kept from being overwritten until the block ends."""
-        with self._env.read() as txn:
-            yield txn, self._current_book(txn)
+        while True:
+            with self._env.read() as txn:
+                view = self._view_unless_outrun(txn)
+                if view is not None:
+                    yield view
+                    return
 
-    def _current_book(self, txn: ReadTxn) -> Book:
-        state = vector_book.load_state(txn)
-        if state is None:
-            raise NotFound(f"there is no index at {self.path}")
+    def _view_unless_outrun(self, txn: ReadTxn) -> View | None:
+        """None where a conversion has ended since: the snapshot's files may be gone."""
+        try:
+            return self._view(txn)
+        except StoreCorrupt:
+            if self._stored_state().spec == self._state(txn).spec:
+                raise
+            return None
+
+    def _view(self, txn: ReadTxn) -> View | None:
+        """None for a snapshot from before the engine took another's place."""
+        state = self._state(txn)
         with self._book_guard:
             known = self._book
             if known is not None and known.sequence == state.sequence:
-                return known
+                return View(txn, known, self.files)
             book = vector_book.load_book(txn, state, self.spec.dim, known)
             if known is None or known.sequence < book.sequence:
-                self._book = book
-                self.files.refresh(SpaceSpec.from_dict(state.spec))
-                if self.linking is not None and known is not None:
-                    self.linking.recheck(
-                        vector_book.slots_since(txn, known.sequence, state.sequence)
-                    )
-                    self._wake_linker()
-            return book
+                self._show(book)
+                if known is not None:
+                    self._recheck(txn, known.sequence, state.sequence)
+            elif vector_convert.profile_of(state) != self.spec.profile:
+                return None
+            return View(txn, book, self.files)
+
+    def _current_book(self, txn: WriteTxn) -> Book:
+        view = self._view(txn)
+        if view is None:
+            raise StoreCorrupt("the index went back to an earlier state", path="kv")
+        return view.book
+
+    def _show(self, book: Book) -> None:
+        """Make a committed book the present one; of another profile, with an engine of its own.
+
+        Searches that have the old engine end with it: nobody closes it, and files that are mapped
+        outlast their names.
+        """
+        spec = SpaceSpec.from_dict(book.state.spec)
+        if spec.profile == self.spec.profile:
+            self.files.refresh(spec)
+        else:
+            self.files = self._open_engine(book.state)
+        self._book = book
+
+    def _recheck(self, txn: ReadTxn, known: int, wanted: int) -> None:
+        linking = self.linking
+        if linking is not None:
+            linking.recheck(vector_book.slots_since(txn, known, wanted))
+            self._wake_linker()
 
     def _write(self, change: Callable[[WriteTxn, Draft], None]) -> None:
         """Commit one change of the book, then show it to this process."""
@@ -229,8 +260,7 @@ class SharedIndex:
                 change(txn, draft)
                 book = draft.save()
             with self._book_guard:
-                self._book = book
-                self.files.refresh(SpaceSpec.from_dict(book.state.spec))
+                self._show(book)
             self._wake_linker()
 
     # --- changes ---------------------------------------------------------------------------
@@ -238,13 +268,16 @@ class SharedIndex:
     def add(self, ids: Ids, vectors: Floats, budget_bytes: int) -> None:
         with self._write_guard:
             direct = len(ids) >= _DIRECT_ROWS and self.files.trained
-            encoded = self.files.encode(vectors) if direct else None
+            encoder = self.files
+            encoded = encoder.encode(vectors) if direct else None
 
             def enter(txn: WriteTxn, draft: Draft) -> None:
                 draft.drop(vector_book.find_slots(txn, ids), self._next_transaction())
-                if encoded is None and len(ids) >= settings.FRESH_VECTORS_MAX:
+                # Another process may have ended a conversion: encoded again, then.
+                usable = encoded if encoder is self.files else None
+                if usable is None and len(ids) >= settings.FRESH_VECTORS_MAX:
                     self._train(draft, vectors)
-                self._enter(draft, ids, vectors, encoded, budget_bytes)
+                self._enter(draft, ids, vectors, usable, budget_bytes)
 
             self._write(enter)
             book = self._book
@@ -269,8 +302,12 @@ class SharedIndex:
         if encoded is None and len(ids) >= _DIRECT_ROWS and self.files.trained:
             encoded = self.files.encode(vectors)
         if encoded is not None:
-            self.files.prepare(slots, encoded)
+            self._put(draft, slots, encoded)
         draft.enter(ids, slots, None if encoded is not None else vectors)
+
+    def _put(self, draft: Draft, slots: Slots, encoded: Encoded) -> None:
+        self.files.prepare(slots, encoded)
+        vector_convert.written(self.path, self.files, draft, slots)
 
     def _train(self, draft: Draft, sample: Floats) -> None:
         """Fix the centre on what is there, unless another process has done so."""
@@ -284,7 +321,7 @@ class SharedIndex:
         if not len(book.fresh_slots):
             return
         self._train(draft, book.fresh)
-        self.files.prepare(book.fresh_slots, self.files.encode(book.fresh))
+        self._put(draft, book.fresh_slots, self.files.encode(book.fresh))
         draft.encode(book.fresh_slots)
 
     def remove(self, ids: Ids) -> int:
@@ -323,12 +360,49 @@ class SharedIndex:
             slots, keys = vector_book.due_slots(txn, self._horizon())
             if len(slots):
                 self.files.clear(slots)
+                vector_convert.cleared(self.path, self.files, draft, slots)
                 draft.free(slots, keys)
 
         with self._env.read() as txn:
             pending = vector_book.due_slots(txn, 2**63)[0]
         if len(pending):
             self._write(clear)
+
+    # --- another profile -------------------------------------------------------------------
+
+    def convert(self, target: Profile, report: Callable[[int], None]) -> None:
+        """Go down to ``target``, a short write transaction at a time; ``report`` vectors done."""
+        if not self._is_at(target):
+            self._write(lambda _, draft: vector_convert.begin(self.path, draft, target))
+        done = self._is_at(target)
+        while not done:
+            started = time.monotonic()
+
+            def step(_: WriteTxn, draft: Draft) -> None:
+                nonlocal done
+                done = vector_convert.step(self.path, self.files, draft, target)
+
+            self._write(step)
+            with self.snapshot() as (_, book, _):
+                job = vector_convert.progress_of(book)
+                report(book.state.count if job is None else job["done"])
+            time.sleep(max(_LEAST_PAUSE_S, (time.monotonic() - started) / 4))
+        self.tidy()
+
+    def _is_at(self, target: Profile) -> bool:
+        state = self._stored_state()
+        return state.converting is None and vector_convert.profile_of(state) == target
+
+    def tidy(self) -> None:
+        """Remove what conversions left that ended or were given up, unless one is under way."""
+        if self.readonly or not vector_convert.leftovers(self._stored_state(), self.path):
+            return
+        with self._write_guard, self._env.write() as txn:
+            state = self._state(txn)
+            # Windows keeps what a search has mapped: the next time, then.
+            with suppress(PermissionDenied):
+                if state.converting is None:
+                    remove_others(self.path, SpaceSpec.from_dict(state.spec))
 
     # --- the graph -------------------------------------------------------------------------
 
@@ -338,13 +412,13 @@ class SharedIndex:
 
     def _link(self) -> bool:
         """A step of the linker. The snapshot keeps the slots from being zeroed meanwhile."""
-        linking = self.linking
-        if linking is None:
-            return False
-        with self.snapshot() as (_, book):
-            if linking.link(book.encoded, _LINKED_AT_ONCE):
+        with self.snapshot() as view:
+            linking = view.linking
+            if linking is None:
+                return False
+            if linking.link(view.book.encoded, _LINKED_AT_ONCE):
                 return True
-            linked = book.encoded.count
+            linked = view.book.encoded.count
         if linked >= _SAVED_AT and linking.unsaved >= _UNSAVED_SHARE:
             self._save_graph()
         return False
@@ -354,12 +428,14 @@ class SharedIndex:
         if self.linking is not None and not self.readonly and self.linking.unsaved:
             with self._env.write() as txn:
                 self._current_book(txn)
-                self.linking.save()
+                if self.linking is not None:
+                    self.linking.save()
 
     def wait(self) -> None:
         """Until the graph has caught up and, if this handle writes, what was removed is zeroed."""
         if not self.readonly:
             self.reap()
+            self.tidy()
         if self._linker is not None:
             with self.snapshot():  # what other processes wrote is linked too
                 self._linker.wake()

@@ -43,6 +43,8 @@ class SpaceRecord(msgspec.Struct, frozen=True, kw_only=True):
     embedder: dict[str, Any] | None = None
     index: dict[str, Any] = {}
     default: bool = False
+    converting: Literal["exact", "standard", "compact", "nano"] | None = None
+    """The profile that its files are being brought to."""
 
 
 class Allocation(msgspec.Struct, frozen=True, array_like=True):
@@ -123,6 +125,11 @@ def spaces(txn: ReadTxn) -> list[SpaceRecord]:
 
 def find_space(txn: ReadTxn, name: str) -> SpaceRecord | None:
     return next((space for space in spaces(txn) if space.name == name), None)
+
+
+def get_space(txn: ReadTxn, number: int) -> SpaceRecord | None:
+    payload = txn.get(tables.SPACES, _space_key(number))
+    return None if payload is None else _decode(payload)
 
 
 def put_space(txn: Writer, space: SpaceRecord) -> None:

@@ -181,6 +181,17 @@ def spaces_create(call: Call, db: Database) -> None:
 
 
 @with_database
+def spaces_convert(call: Call, db: Database) -> None:
+    """Keep the vectors of a space more coarsely from now on."""
+    space = db.spaces.convert(call.args.name, call.args.profile, progress=True)
+    if call.out.as_json:
+        call.out.json(space)
+    else:
+        count = counted(space.vectors, "vector")
+        call.out.line(f"space {space.name} keeps its {count} at profile {space.profile}")
+
+
+@with_database
 def spaces_drop(call: Call, db: Database) -> None:
     """Delete a space and its vectors; the memories stay."""
     space = db.spaces.drop(**call.arguments())
@@ -291,6 +302,22 @@ COMMANDS = (
             Option("profile", "how precisely vectors are kept (default: standard)"),
         ),
         ("spaces create photos --dim 512 --metric cosine",),
+    ),
+    Command(
+        "spaces convert",
+        "keep the vectors of a space at a smaller profile",
+        spaces_convert,
+        "spaces.convert",
+        (
+            NAME,
+            Option(
+                "profile",
+                "exact, standard, compact or nano: never one that keeps more",
+                place="one",
+            ),
+        ),
+        ("spaces convert photos compact",),
+        opens="change",
     ),
     Command(
         "spaces drop",

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from memdb.errors import Conflict, InvalidArgument, StoreCorrupt
-from memdb.index.convert import LADDER, Conversion, check_target, remove_others
+from memdb.index.convert import (
+    LADDER,
+    Conversion,
+    check_target,
+    other_files,
+    remove_others,
+    resumable,
+)
 from memdb.index.flat import FlatIndex
 from memdb.index.protocol import Profile, SpaceSpec
 from memdb.index.records_file import NAMES
@@ -86,6 +93,28 @@ def test_codes_about_another_centre_are_not_gone_on_with(tmp_path: Path) -> None
     Conversion(source, "compact").copy(np.arange(1500))
     source.train(given[:100] + 1, encoded=SlotSet.all(3000))
     assert Conversion(source, "compact").restarted
+
+
+def test_only_what_would_be_gone_on_with_is_resumable_and_asking_makes_nothing(
+    tmp_path: Path,
+) -> None:
+    source = built(tmp_path, vectors(3000), "standard")
+    assert not resumable(source, "compact") and other_files(tmp_path, source.spec) == []
+    Conversion(source, "compact").close()
+    assert resumable(source, "compact") and not resumable(source, "nano")
+    (tmp_path / "refine.5").write_bytes(b"torn")
+    assert not resumable(source, "compact")
+    remove_others(tmp_path, source.spec)
+    installed = Conversion(source, "compact")
+    installed.copy(np.arange(3000))
+    assert installed.install() == installed.install()  # and then the caller dies
+    again = FlatIndex(tmp_path, source.spec, writable=True)
+    assert not resumable(again, "compact")
+    again.verify(np.arange(3000))
+    assert recall(again, vectors(3000), vectors(20, seed=1)) > 0.9
+    another = Conversion(again, "compact")
+    another.copy(np.arange(3000))
+    FlatIndex(tmp_path, another.install(), writable=False).verify(np.arange(3000))
 
 
 def test_a_slot_cleared_or_written_meanwhile_is_so_in_the_new_files(tmp_path: Path) -> None:

@@ -27,7 +27,14 @@ PROMISED = {
     *("demo", "remember", "recall", "context", "list", "get", "forget", "restore", "report"),
     *("config", "stats", "check", "compact", "snapshot", "export", "import", "sync", "completion"),
     *("profile set", "profile get", "profile versions", "profile items", "profile delete"),
-    *("history append", "history range", "spaces list", "spaces create", "spaces drop"),
+    *(
+        "history append",
+        "history range",
+        "spaces list",
+        "spaces create",
+        "spaces convert",
+        "spaces drop",
+    ),
 }
 
 

@@ -233,7 +233,7 @@ def test_slots_that_a_reader_may_see_are_not_zeroed(tmp_path: Path) -> None:
     vectors = some(5000)
     with VectorIndex(tmp_path, dim=8) as index:
         index.add(np.arange(5000), vectors)
-        with index._shared.snapshot() as (_, book):
+        with index._shared.snapshot() as (_, book, _):
             index.remove(np.arange(5000))
             index.wait()
             assert index.stats()["retired"] == 5000

@@ -1,0 +1,63 @@
+"""What a caller asks of a ``VectorIndex`` directory, against what is stored there.
+
+It knows settings; it does not know files or transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from memdb import settings
+from memdb.errors import Conflict, DimensionMismatch, InvalidArgument
+from memdb.index import engines
+from memdb.index.protocol import Metric, Profile, SpaceSpec
+from memdb.vector_book import State
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller asks of an index; None is "as stored", or the default for a new one."""
+
+    dim: int | None = None
+    metric: str | None = None
+    kind: str | None = None
+    profile: str | None = None
+    params: Mapping[str, Any] | None = None
+
+    def new_state(self) -> State:
+        if self.dim is None:
+            raise InvalidArgument("dim is needed to make an index", field="dim")
+        spec = SpaceSpec(
+            dim=self.dim,
+            metric=cast(Metric, self.metric or "cosine"),
+            profile=cast(Profile, self.profile or settings.DEFAULT_PROFILE),
+        )
+        kind = self.kind or "flat"
+        if kind == "hnsw" and spec.metric == "hamming":
+            raise InvalidArgument("a hamming index is flat", field="kind")
+        params = engines.complete_params(kind, self.params)
+        return State(kind=kind, params=params, spec=spec.to_dict())
+
+    def check(self, state: State) -> None:
+        """``DimensionMismatch`` or ``Conflict`` unless this is what is stored."""
+        spec = SpaceSpec.from_dict(state.spec)
+        if self.dim is not None and self.dim != spec.dim:
+            raise DimensionMismatch(
+                f"the index has {spec.dim} dimensions, not {self.dim}", field="dim"
+            )
+        for field, wanted, stored in (
+            ("metric", self.metric, spec.metric),
+            ("kind", self.kind, state.kind),
+            ("profile", self.profile, spec.profile),
+        ):
+            if wanted is not None and wanted != stored:
+                raise Conflict(f"the index has {field} {stored!r}, not {wanted!r}")
+        if self.params:
+            engines.complete_params(state.kind, self.params)
+            for name, value in self.params.items():
+                if value != state.params.get(name):
+                    raise Conflict(
+                        f"the index has {name} {state.params.get(name)!r}, not {value!r}"
+                    )

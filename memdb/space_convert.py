@@ -29,8 +29,8 @@ from memdb.storage.store import Reader, Store, Writer
 if TYPE_CHECKING:
     from memdb.space_vectors import SpaceVectors
 
-_BATCH_ROWS: Final = 16_384  # some 0.3 s, in which an import brings fewer
-_LAST_ROWS: Final = 4096  # in a transaction: writers wait for that
+_BATCH_ROWS: Final = 8192  # some 0.4 s, in which others bring fewer
+_LAST_ROWS: Final = 1024  # in a transaction: writers wait for that
 _READERS_END_S: Final = 0.02
 
 

@@ -189,7 +189,7 @@ def test_an_index_becomes_what_it_would_be_if_made_at_that_profile(
         index.add(np.arange(9000), vectors)
         calls: list[tuple[int, int | None]] = []
         index.convert(target, progress=lambda done, total: calls.append((done, total)))
-        assert calls[-1] == (9000, 9000) and len(calls) == 3
+        assert calls[-1] == (9000, 9000) and len(calls) == 9
         assert sorted(calls) == calls
         recalls.append(_recall(index, vectors, queries, keys))
         check_files(index)
@@ -199,8 +199,10 @@ def test_an_index_becomes_what_it_would_be_if_made_at_that_profile(
         recalls.append(_recall(index, vectors, queries, keys))
         made = index.stats()
     assert recalls[0] >= recalls[1] - 0.03
-    for name in ("count", "profile", "records_disk_bytes", "codes_disk_bytes"):
+    for name in ("count", "profile", "record_bytes", "codes_mapped_bytes"):
         assert converted[name] == made[name]
+    for name in ("records_disk_bytes", "codes_disk_bytes"):  # in blocks of the file system
+        assert abs(converted[name] - made[name]) <= 64 << 10
     names = [
         {path.name for path in (tmp_path / which).iterdir() if path.is_file()}
         for which in ("one", "two")
@@ -257,7 +259,7 @@ def test_another_target_begins_anew_and_the_present_profile_gives_up(tmp_path: P
         index.add(np.arange(9000), some(9000))
         begin(index, "compact")
         assert not step(index, "compact")
-        assert index.stats()["converting"] == {"profile": "compact", "done": 4096, "total": 9000}
+        assert index.stats()["converting"] == {"profile": "compact", "done": 1024, "total": 9000}
         begin(index, "nano")
         assert index.stats()["converting"] == {"profile": "nano", "done": 0, "total": 9000}
         with pytest.raises(Conflict, match="given up"):
@@ -276,6 +278,7 @@ def test_what_a_crash_left_half_made_or_damaged_is_made_again(tmp_path: Path) ->
     with VectorIndex(tmp_path, dim=DIM) as index:
         index.add(np.arange(9000), vectors)
         begin(index, "compact")
+        assert not step(index, "compact")
         assert not step(index, "compact")
     (tmp_path / "refine.5").write_bytes(b"torn")
     with VectorIndex(tmp_path) as index:
@@ -300,7 +303,7 @@ def test_what_is_removed_leaves_no_byte_in_either_profile(tmp_path: Path) -> Non
         half = _records(tmp_path / "refine.5")
         index.convert("compact")
         whole = _records(tmp_path / "refine.5")
-        assert half.any() and not half[::2].any() and not whole[:9000:2].any()
+        assert half[1::2].any() and not half[::2].any() and not whole[:9000:2].any()
         assert whole[1:9000:2].any(axis=1).all()
 
 

@@ -50,7 +50,7 @@ class Engine:
         return WORKERS / f"with_{self.name.replace('-', '_')}.py"
 
 
-def _asked(name: str, values: Sequence[int], **also: Any) -> tuple[Parameters, ...]:
+def _asked(name: str, values: Sequence[int | None], **also: Any) -> tuple[Parameters, ...]:
     return tuple({name: value, **also} for value in values)
 
 
@@ -164,7 +164,7 @@ NAMES = (OURS, *PEERS)
 
 KINDS = ("flat", "hnsw", "ssd")  # of the public contract; the library says which it has
 PROFILES: tuple[str, ...] = get_args(Profile)
-_EFFORTS = {"flat": (50, 100, 200, 400, 800)}
+_EFFORTS: dict[str, tuple[int | None, ...]] = {"flat": (None, 50, 100, 200, 400, 800)}
 _GRAPH_EFFORTS = (40, 80, 160, 320, 640)
 
 

@@ -270,7 +270,9 @@ def _row(run: Run, one: Built, asked: dict[str, Any], event: children.Event) -> 
     return {
         **one.facts,
         "asked": asked,
-        "parameter": " ".join(f"{name} {value}" for name, value in asked.items()),
+        "parameter": " ".join(
+            f"{name} {'default' if value is None else value}" for name, value in asked.items()
+        ),
         "vectors": count,
         "recall": run.recall(ids),
         "qps": len(seconds) / float(seconds.sum()),

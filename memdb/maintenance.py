@@ -29,6 +29,7 @@ COLD_AFTER = timedelta(days=30)
 _RETRY_LEASE_S = 1.0
 _PAUSE_PER_WORK = 4.0
 _LONGEST_PAUSE_S = 0.5
+_FILED_AT_ONCE = 32  # rows of one transaction: a few milliseconds
 
 
 class Maintenance:
@@ -42,6 +43,7 @@ class Maintenance:
         self._guard = threading.Lock()
         self._working = threading.Lock()
         self._seen = self._latest = -1
+        self._filing = False
         self.last_error: MemdbError | None = None
 
     def notify(self) -> None:
@@ -126,6 +128,7 @@ class Maintenance:
         with self._working:
             steps: list[Callable[[], bool]] = [
                 self._fold,
+                self._file,
                 self._merge,
                 self._seal_series,
                 *self._encoders(),
@@ -142,6 +145,17 @@ class Maintenance:
             if txn.count(tables.FRESH_FORWARD) < settings.FRESH_POSTINGS_MAX:
                 return False
         return self._engine.store.write(lambda txn: postings.fold(txn)) > 0
+
+    def _file(self) -> bool:
+        """Once enough rows are fresh, all of them go into the filters, a few at a time."""
+        filters = self._engine.filters
+        with self._engine.store.read() as txn:
+            waiting = filters.fresh_count(txn)
+        if waiting < (1 if self._filing else settings.FRESH_FILTERS_MAX):
+            self._filing = False
+            return False
+        self._filing = True
+        return self._engine.store.write(lambda txn: filters.fold(txn, _FILED_AT_ONCE)) > 0
 
     def _merge(self) -> bool:
         stored = self._stored()
@@ -193,9 +207,10 @@ class Maintenance:
         return self._engine.store.write(lambda txn: records.freeze(txn, group))
 
     def backlog(self) -> dict[str, int]:
-        """What waits: fresh postings and fresh vectors."""
+        """What waits: fresh postings, rows to file in the filters, and fresh vectors."""
         with self._engine.store.read() as txn:
             return {
                 "fresh_postings": txn.count(tables.FRESH_FORWARD),
+                "fresh_filters": txn.count(tables.FRESH_FILTERS),
                 "fresh_vectors": txn.count(tables.VECTORS),
             }

@@ -185,7 +185,16 @@ class ReadTxn:
 class WriteTxn(ReadTxn):
     """The one writer's transaction; sees its own writes."""
 
-    __slots__ = ()
+    __slots__ = ("_own",)
+
+    def __init__(self, txn: Any, dbs: _Tables, hash_key: bytes) -> None:
+        super().__init__(txn, dbs, hash_key)
+        self._own: dict[str, Any] = {}
+
+    @property
+    def scratch(self) -> dict[str, Any]:
+        """Derived values of this transaction alone: they may follow from what is not committed."""
+        return self._own
 
     def put(self, table: str, key: bytes, payload: bytes) -> None:
         self._txn.put(key, seal(key, payload), db=self._dbs[table])
@@ -299,7 +308,13 @@ class Environment:
             return
         self.verify_pages(deep=os.path.getsize(self.path / "data.mdb") <= _WALKED_AT_OPEN_BYTES)
         for name in tables.ALL:
-            self._dbs[name] = self._env.open_db(name.encode(), create=False)
+            try:
+                self._dbs[name] = self._env.open_db(name.encode(), create=False)
+            except lmdb.NotFoundError:
+                if name not in tables.LATER:
+                    raise
+                if not self.readonly:
+                    self._dbs[name] = self._env.open_db(name.encode(), create=True)
 
     def verify_pages(self, *, deep: bool) -> int:
         """Walk the page trees, the leaves only if ``deep``; returns the pages looked at.

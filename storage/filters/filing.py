@@ -1,4 +1,4 @@
-"""Terms entered into the tables, and taken out of them: the write side below ``FilterIndex``.
+"""Terms filed in the tables, kept fresh, and taken out: the write side below ``FilterIndex``.
 
 All sets of one write are visited in key order, so that neighbours share pages. This file knows
 terms, not memories.
@@ -7,20 +7,55 @@ terms, not memories.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from memdb.storage.environment import ReadTxn, WriteTxn
-from memdb.storage.filters import bitmaps, strings
-from memdb.storage.filters.fields import FIRST_METADATA
+from memdb.storage.filters import bitmaps, fresh, strings
+from memdb.storage.filters.fields import FIELDS, FIRST_METADATA
 from memdb.storage.filters.ordered import NUMBERS, PLAIN_NUMBERS, TIMES, OrderedIndex
 from memdb.storage.filters.terms import LONG, Term
 
 Groups = Mapping[Term, list[int]]
+_TIMES = frozenset(field.number for field in FIELDS.values() if field.type == "time")
 
 
 def enter(txn: WriteTxn, groups: Groups) -> None:
     """File rows under terms: {term: rows}. Again is the same as once."""
-    sets, ordered = _sorted_out(txn, groups)
+    _file(txn, *_sorted_out(txn, groups))
+
+
+def keep_fresh(txn: WriteTxn, row: int, terms: Iterable[Term], named: Sequence[bytes]) -> bool:
+    """Keep what a row is to be filed under, and the named sets it is in, as one small value.
+
+    False, and nothing written, where that would not be small.
+    """
+    sets, ordered = _sorted_out(txn, {term: [row] for term in terms})
+    entries = fresh.Entries(
+        [*((prefix, text) for prefix, _, text in sets), *((prefix, None) for prefix in named)],
+        [(number, key) for number, pairs in ordered.items() for key, _ in pairs],
+    )
+    return fresh.put(txn, row, entries)
+
+
+def file_fresh(txn: WriteTxn, rows: Sequence[int]) -> None:
+    """File rows that are fresh; others are passed over."""
+    texts: dict[bytes, bytes | None] = {}
+    members: defaultdict[bytes, list[int]] = defaultdict(list)
+    ordered: _Ordered = defaultdict(list)
+    for row in rows:
+        entries = fresh.get(txn, row)
+        if entries is None:
+            continue
+        for prefix, text in entries.sets:
+            members[prefix].append(row)
+            texts[prefix] = text
+        for number, key in entries.ordered:
+            ordered[number].append((key, row))
+        fresh.drop(txn, row)
+    _file(txn, [(prefix, members[prefix], texts[prefix]) for prefix in sorted(members)], ordered)
+
+
+def _file(txn: WriteTxn, sets: list[_Set], ordered: _Ordered) -> None:
     added: defaultdict[int, list[strings.Entry]] = defaultdict(list)
     dropped: defaultdict[int, list[strings.Entry]] = defaultdict(list)
     for prefix, rows, text in sets:
@@ -34,8 +69,8 @@ def enter(txn: WriteTxn, groups: Groups) -> None:
         else:
             dropped[number] += [(text, row) for row in before]
             added[number].append((text, strings.MANY))
-    for (kind, number), entries in ordered.items():
-        table_of(kind, number).add(txn, number, entries)
+    for number, entries in ordered.items():
+        table_of(number).add(txn, number, entries)
     for number, texts in dropped.items():
         strings.remove(txn, number, texts)
     for number, texts in added.items():
@@ -43,7 +78,7 @@ def enter(txn: WriteTxn, groups: Groups) -> None:
 
 
 def take_out(txn: WriteTxn, groups: Groups) -> None:
-    """Undo ``enter``; what is not there is passed over."""
+    """Undo ``enter``; what is not there is passed over, and so are fresh rows."""
     sets, ordered = _sorted_out(txn, groups)
     dropped: defaultdict[int, list[strings.Entry]] = defaultdict(list)
     for prefix, rows, text in sets:
@@ -53,14 +88,14 @@ def take_out(txn: WriteTxn, groups: Groups) -> None:
             dropped[number] += [(text, row) for row in inline]
             if empty:
                 dropped[number].append((text, strings.MANY))
-    for (kind, number), entries in ordered.items():
-        table_of(kind, number).remove(txn, number, entries)
+    for number, entries in ordered.items():
+        table_of(number).remove(txn, number, entries)
     for number, texts in dropped.items():
         strings.remove(txn, number, texts)
 
 
 _Set = tuple[bytes, list[int], bytes | None]
-_Ordered = defaultdict[tuple[str, int], list[tuple[int, int]]]
+_Ordered = defaultdict[int, list[tuple[int, int]]]
 
 
 def _sorted_out(txn: ReadTxn, groups: Groups) -> tuple[list[_Set], _Ordered]:
@@ -70,7 +105,7 @@ def _sorted_out(txn: ReadTxn, groups: Groups) -> tuple[list[_Set], _Ordered]:
     ordered: _Ordered = defaultdict(list)
     for (kind, number, value), rows in groups.items():
         if isinstance(value, int):
-            ordered[kind, number] += [(value, row) for row in rows]
+            ordered[number] += [(value, row) for row in rows]
         elif isinstance(value, bytes):
             sets.append((code_prefix(number, value), rows, None))
         elif kind == "part":
@@ -86,8 +121,8 @@ def _sorted_out(txn: ReadTxn, groups: Groups) -> tuple[list[_Set], _Ordered]:
     return sets, ordered
 
 
-def table_of(kind: str, number: int) -> OrderedIndex:
-    if kind == "time":
+def table_of(number: int) -> OrderedIndex:
+    if number in _TIMES:
         return TIMES
     return NUMBERS if number >= FIRST_METADATA else PLAIN_NUMBERS
 

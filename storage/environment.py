@@ -166,6 +166,32 @@ class ReadTxn:
                 return None
             return cursor.key(), unseal(*cursor.item())
 
+    def floors(
+        self, table: str, keys: Iterable[bytes], shared: int
+    ) -> Iterator[tuple[bytes, bytes, bytes] | None]:
+        """For each key, the entry at or before it as (key, payload, the key that follows it).
+
+        None where that entry's first ``shared`` bytes are not the key's; ``b""`` follows the last.
+        One cursor for all: they had better ascend. Nothing may be written before it is exhausted.
+        """
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            place, back, end = cursor.set_range, cursor.prev, cursor.last
+            for key in keys:
+                following = b""
+                if place(key):
+                    following = cursor.key()
+                    if following == key:
+                        value = cursor.value()
+                        yield key, unseal(key, value), cursor.key() if cursor.next() else b""
+                        continue
+                    before = cursor.key() if back() else b""
+                else:
+                    before = cursor.key() if end() else b""
+                if before[:shared] == key[:shared]:
+                    yield before, unseal(before, cursor.value()), following
+                else:
+                    yield None
+
     def count(self, table: str) -> int:
         """Entries in the table."""
         return int(self._txn.stat(self._dbs[table])["entries"])

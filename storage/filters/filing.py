@@ -58,8 +58,8 @@ def file_fresh(txn: WriteTxn, rows: Sequence[int]) -> None:
 def _file(txn: WriteTxn, sets: list[_Set], ordered: _Ordered) -> None:
     added: defaultdict[int, list[strings.Entry]] = defaultdict(list)
     dropped: defaultdict[int, list[strings.Entry]] = defaultdict(list)
-    for prefix, rows, text in sets:
-        before = bitmaps.add_rows(txn, prefix, rows)
+    held = bitmaps.add_many(txn, [(prefix, rows) for prefix, rows, _ in sets])
+    for (prefix, rows, text), before in zip(sets, held, strict=True):
         if before is None or text is None:  # a string with many rows has its one entry
             continue
         number = int.from_bytes(prefix[:2], "big")

@@ -43,15 +43,25 @@ class _Labels:
         self._field = field
         self._firsts: dict[int, Entry] = {}
         self._list = list(_labels(txn, field)) if listed else None
+        self._near = 0  # the place in the list where the last look-up ended
 
     def locate(self, entry: Entry) -> int | None:
-        """The last block that begins at or before ``entry``; the first one if none does."""
+        """The last block that begins at or before ``entry``; the first one if none does.
+
+        Of listed labels, entries ask in ascending order: the search goes on where it ended.
+        """
         if self._list is None:
             return self._bisect(entry)
         if not self._list:
             return None
-        at = bisect_right(self._list, entry, key=self.first)
-        return self._list[max(at - 1, 0)]
+        low, step = self._near, 1
+        while low + step < len(self._list) and self.first(self._list[low + step]) <= entry:
+            low += step
+            step *= 2
+        high = min(low + step, len(self._list))
+        at = bisect_right(self._list, entry, low, high, key=self.first)
+        self._near = max(at - 1, 0)
+        return self._list[self._near]
 
     def _bisect(self, entry: Entry) -> int | None:
         txn, field = self._txn, self._field
@@ -115,7 +125,14 @@ def insert(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
             following = labels.after(label)
             if following is not None and stop - at > 1:
                 stop = max(bisect_left(ordered, labels.first(following), at), at + 1)
-            block = _decode(txn.get(tables.NAMES, _key(field, label)) or b"")
+            payload = txn.get(tables.NAMES, _key(field, label)) or b""
+            joined = _joined(payload, ordered[at:stop])
+            if joined is not None:
+                txn.put(tables.NAMES, _key(field, label), joined)
+                labels.wrote(label, min(labels.first(label), ordered[at]))
+                at = stop
+                continue
+            block = _decode(payload)
         appended = not block or ordered[at] > block[-1]
         for entry in ordered[at:stop]:
             place = bisect_left(block, entry)
@@ -245,6 +262,29 @@ def _encode(block: Sequence[Entry]) -> bytes:
     texts = b"".join([b"\xff" + text[size:] for text, _ in block])
     rows = row_bytes(row for _, row in block)
     return len(block).to_bytes(2, "little") + rows + prefix + texts
+
+
+def _joined(payload: bytes, entries: Sequence[Entry]) -> bytes | None:
+    """A block with entries added, without taking it apart into its texts.
+
+    None where that does not do: they lack what all texts of the block begin with, or do not fit.
+    """
+    count = int.from_bytes(payload[:2], "little")
+    parts = payload[2 + 4 * count :].split(b"\xff")
+    rows = row_array(payload[2 : 2 + 4 * count])
+    prefix = parts[0]
+    for text, row in entries:
+        if not text.startswith(prefix):
+            return None
+        suffix = text[len(prefix) :]
+        at = bisect_left(parts, suffix, 1)
+        while at < len(parts) and parts[at] == suffix and rows[at - 1] < row:
+            at += 1
+        if at == len(parts) or parts[at] != suffix or rows[at - 1] != row:
+            parts.insert(at, suffix)
+            rows.insert(at - 1, row)
+    made = b"".join((len(rows).to_bytes(2, "little"), row_bytes(rows), b"\xff".join(parts)))
+    return made if len(made) <= SMALL_PAYLOAD_MAX_BYTES else None
 
 
 def _decode(payload: bytes) -> list[Entry]:

@@ -8,15 +8,33 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 
 from memdb.storage.environment import ReadTxn, WriteTxn
 from memdb.storage.filters import bitmaps, fresh, strings
 from memdb.storage.filters.fields import FIELDS, FIRST_METADATA
 from memdb.storage.filters.ordered import NUMBERS, PLAIN_NUMBERS, TIMES, OrderedIndex
-from memdb.storage.filters.terms import LONG, Term
+from memdb.storage.filters.terms import LONG, Gathered, Term
 
 Groups = Mapping[Term, list[int]]
 _TIMES = frozenset(field.number for field in FIELDS.values() if field.type == "time")
+
+
+def enter_all(txn: WriteTxn, gathered: Gathered) -> None:
+    """As ``enter``, for the terms of a batch."""
+    sets: list[_Set] = [
+        (code_prefix(number, code), rows, None) for (number, code), rows in gathered.sets.items()
+    ]
+    for (number, prefix), rows in gathered.parts.items():
+        sets.append((part_prefix(txn, number, prefix.encode()), rows, None))
+    for number, by_text in gathered.texts.items():
+        long: list[int] = []
+        for text, rows in by_text.items():
+            _add_text(txn, sets, long, number, text, rows)
+        if long:
+            sets.append((code_prefix(number, LONG), long, None))
+    sets.sort(key=itemgetter(0))
+    _file(txn, sets, gathered.ordered)
 
 
 def enter(txn: WriteTxn, groups: Groups) -> None:
@@ -111,14 +129,22 @@ def _sorted_out(txn: ReadTxn, groups: Groups) -> tuple[list[_Set], _Ordered]:
         elif kind == "part":
             sets.append((part_prefix(txn, number, value.encode()), rows, None))
         else:
-            text = value.encode()
-            is_long = len(text) > strings.TEXT_MAX_BYTES
-            if is_long:
-                long[number] += rows
-            sets.append((text_prefix(txn, number, text), rows, None if is_long else text))
-    sets += [(code_prefix(number, LONG), rows, None) for number, rows in long.items()]
-    sets.sort(key=lambda item: item[0])
+            _add_text(txn, sets, long[number], number, value, rows)
+    sets += [(code_prefix(number, LONG), rows, None) for number, rows in long.items() if rows]
+    sets.sort(key=itemgetter(0))
     return sets, ordered
+
+
+def _add_text(
+    txn: ReadTxn, sets: list[_Set], long: list[int], number: int, value: str, rows: list[int]
+) -> None:
+    """The set of a string's rows; a string that is not kept in order adds them to ``long``."""
+    text = value.encode()
+    if len(text) > strings.TEXT_MAX_BYTES:
+        long += rows
+        sets.append((text_prefix(txn, number, text), rows, None))
+    else:
+        sets.append((text_prefix(txn, number, text), rows, text))
 
 
 def table_of(number: int) -> OrderedIndex:

@@ -28,6 +28,7 @@ from memdb.storage.filters.fields import (
 from memdb.storage.filters.filing import (
     code_prefix,
     enter,
+    enter_all,
     file_fresh,
     hashed,
     keep_fresh,
@@ -53,9 +54,7 @@ from memdb.storage.filters.terms import (
     SEVERAL,
     TRUE,
     Term,
-    own_terms,
-    shared_part,
-    shared_terms,
+    gather,
     terms_of,
 )
 from memdb.types import Memory
@@ -109,25 +108,16 @@ class FilterIndex:
 
     def add(self, txn: WriteTxn, rows: Sequence[tuple[int, Memory]]) -> None:
         """File memories under their rows; again is the same as once."""
+        if not rows:
+            return
         file_fresh(txn, fresh.among(txn, [row for row, _ in rows]))
         numbers = PathNumbers(txn)
-        groups: defaultdict[Term, list[int]] = defaultdict(list)
-        alike: defaultdict[tuple[str | bool | None, ...], list[int]] = defaultdict(list)
-
-        def claim(namespace: str, path: str) -> int | None:
-            return numbers.claim(txn, namespace, path)
-
-        def bucket_of(path: str) -> bytes:
-            return bucket(txn, path)
-
-        for row, memory in rows:
-            alike[shared_part(memory)].append(row)
-            for term in own_terms(memory, claim, bucket_of):
-                groups[term].append(row)
-        for shared, members in alike.items():
-            for term in shared_terms(shared):
-                groups[term] += members
-        enter(txn, groups)
+        gathered = gather(
+            rows,
+            lambda namespace, path: numbers.claim(txn, namespace, path),
+            lambda path: bucket(txn, path),
+        )
+        enter_all(txn, gathered)
 
     def remove(self, txn: WriteTxn, rows: Sequence[tuple[int, Memory]]) -> None:
         """Take memories out physically; strings and metadata paths nobody else has go too.

@@ -55,6 +55,14 @@ def number_key(number: float) -> int:
     return bits ^ (KEY_END - 1) if bits >> 63 else bits | _TIME_BIAS
 
 
+def number_keys(numbers: Sequence[float]) -> list[int]:
+    """``number_key`` of each."""
+    bits = (np.array(numbers, np.float64) + 0.0).view(np.uint64)
+    keys = np.where(bits >> np.uint64(63), ~bits, bits | np.uint64(_TIME_BIAS))
+    found: list[int] = keys.tolist()
+    return found
+
+
 def key_number(key: int) -> float:
     bits = key & (_TIME_BIAS - 1) if key >> 63 else key ^ (KEY_END - 1)
     number: float = _DOUBLE.unpack(_UNSIGNED.pack(bits))[0]

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
+from memdb.storage.filters import string_blocks
 from memdb.storage.filters.bitmaps import row_array, row_bytes
 from memdb.storage.values import SMALL_PAYLOAD_MAX_BYTES
 
@@ -111,7 +112,8 @@ class _Labels:
 
 def insert(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
     """Enter (text, row) pairs, in any order; those already there stay once."""
-    ordered = sorted(set(entries))
+    bounds = _key(field, 0), _key(field + 1, 0)
+    ordered = string_blocks.enter(txn, bounds, sorted(set(entries)), _first, _joined)
     listed = len(ordered) >= _BATCH
     labels = _Labels(txn, field, listed=listed)
     at = 0

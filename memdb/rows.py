@@ -29,7 +29,7 @@ from memdb.storage.store import Writer
 from memdb.types import Memory
 
 SEGMENT_AT = 128  # a batch this large writes its own segment of postings, and is filed at once
-_FOLDED_AT_ONCE = 32  # rows that a writer files in passing where nobody else does
+_FOLDED_AT_ONCE = 16  # rows that a writer files in passing where nobody else does
 
 
 class Entry:

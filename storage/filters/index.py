@@ -155,6 +155,10 @@ class FilterIndex:
             enter(txn, {term: [row] for term in new - old})
         filed.forget_unused(txn)
 
+    def drop_damaged(self, txn: WriteTxn) -> list[int]:
+        """Forget fresh rows whose entries cannot be read, with their named sets; returns them."""
+        return fresh.drop_damaged(txn)
+
     # --- named sets of rows ----------------------------------------------------------------
 
     def set_add(self, txn: WriteTxn, name: str, rows: Iterable[int]) -> None:

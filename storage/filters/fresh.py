@@ -101,6 +101,19 @@ def discard(txn: WriteTxn, prefix: bytes, rows: Iterable[int]) -> None:
             put(txn, row, entries)
 
 
+def drop_damaged(txn: WriteTxn) -> list[int]:
+    """Delete the values that fail their checksum or have no known form; returns their rows."""
+    damaged = []
+    for row in lowest(txn, count(txn)):
+        try:
+            get(txn, row)
+        except StoreCorrupt:
+            damaged.append(row)
+    for row in damaged:
+        drop(txn, row)
+    return damaged
+
+
 def _changed(txn: WriteTxn) -> None:
     txn.scratch.pop(_KEPT, None)
 

@@ -101,7 +101,10 @@ class FilterIndex:
         return fresh.count(txn)
 
     def fold(self, txn: WriteTxn, at_most: int) -> int:
-        """File up to ``at_most`` fresh rows, the lowest first; returns how many."""
+        """File up to ``at_most`` fresh rows, the lowest first; returns how many.
+
+        No answer changes, but ``content_seq`` rises where blocks of strings are written.
+        """
         rows = fresh.lowest(txn, at_most)
         file_fresh(txn, rows)
         return len(rows)
@@ -154,6 +157,10 @@ class FilterIndex:
             take_out(txn, {term: [row] for term in old - new})
             enter(txn, {term: [row] for term in new - old})
         filed.forget_unused(txn)
+
+    def drop_damaged(self, txn: WriteTxn) -> list[int]:
+        """Forget fresh rows whose entries cannot be read, with their named sets; returns them."""
+        return fresh.drop_damaged(txn)
 
     # --- named sets of rows ----------------------------------------------------------------
 

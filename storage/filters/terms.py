@@ -6,8 +6,8 @@
     ("number", number, ordered key)   a number
     ("time",   number, ordered key)   a time
 
-``number`` is the field's. ``terms_of`` gives those of one memory, ``gather`` those of many, field by
-field. This file reads memories and decides what is indexed; it writes nothing.
+``number`` is the field's. ``terms_of`` gives those of one memory, ``gather`` those of many, field
+by field. This file reads memories and decides what is indexed; it writes nothing.
 """
 
 from __future__ import annotations

@@ -248,3 +248,33 @@ def test_times_of_fresh_and_filed_rows_are_one_order(txn: WriteTxn) -> None:
     assert [row for _, row in INDEX.times_in_order(txn, "event_time", low, high)] == inside
     assert list(INDEX.range(txn, "event_time", low, high)) == sorted(inside)
     assert INDEX.bounds(txn, "event_time") is not None
+
+
+def test_strings_filed_between_two_reads_are_found_by_the_second(tmp_path: Path) -> None:
+    """Whatever a reader remembers of a field's many blocks, filing moves rows into them."""
+    store = Store.open(tmp_path / "db")
+    expected: set[int] = set()
+
+    def write(rows: range, fresh_rows: bool) -> None:
+        pairs = [(row, note(row, metadata={"code": f"c{row * 7919 % 30_011:05}"})) for row in rows]
+
+        def run(txn: Writer) -> None:
+            (INDEX.add_fresh if fresh_rows else INDEX.add)(txn, pairs)
+            txn.changed(added=rows)
+
+        store.write(run)
+        expected.update(row for row in rows if row * 7919 % 30_011 >= 10_000)
+
+    def from_ten_thousand_on() -> set[int]:
+        with store.read() as txn:
+            return set(INDEX.range(txn, "metadata.code", "c10000", None))
+
+    write(range(20_000), False)
+    assert from_ten_thousand_on() == expected
+    write(range(20_000, 20_040), True)
+    assert from_ten_thousand_on() == expected
+    while store.write(lambda txn: INDEX.fold(txn, 16)):
+        assert from_ten_thousand_on() == expected
+    write(range(20_040, 21_040), False)
+    assert from_ten_thousand_on() == expected
+    store.close()

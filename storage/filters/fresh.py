@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import struct
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -27,7 +29,7 @@ from pyroaring import BitMap
 from memdb.errors import StoreCorrupt
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
-from memdb.storage.values import SMALL_PAYLOAD_MAX_BYTES
+from memdb.storage.values import SMALL_PAYLOAD_MAX_BYTES, unseal
 
 _HEAD = struct.Struct("<HHH")
 _ENTRY = struct.Struct("<HQ")
@@ -35,6 +37,9 @@ _PREFIX_BYTES = 10
 _SETS = np.dtype([("field", ">u2"), ("code", ">u8")])
 _ENTRIES = np.dtype([("field", "<u2"), ("key", "<u8")])
 _KEPT: Final = "fresh filters"
+
+
+_Parts = tuple[bytes, bytes, bytes, bytes]  # of a payload: counts, sets, entries, texts
 
 
 class Entries(NamedTuple):
@@ -115,7 +120,8 @@ def drop_damaged(txn: WriteTxn) -> list[int]:
 
 
 def _changed(txn: WriteTxn) -> None:
-    txn.scratch.pop(_KEPT, None)
+    kept: _Kept = txn.scratch.get(_KEPT, (None, _NONE))
+    txn.scratch[_KEPT] = (None, kept[1])
 
 
 def _key(row: int) -> bytes:
@@ -131,54 +137,59 @@ def _bitmap(rows: NDArray[np.uint32]) -> BitMap:
 
 
 def _decode(payload: bytes) -> Entries:
-    view = Fresh({0: payload})
-    prefixes = [
-        payload[at : at + _PREFIX_BYTES]
-        for at in range(_HEAD.size, _HEAD.size + _PREFIX_BYTES * view.sets, _PREFIX_BYTES)
-    ]
-    texts: list[bytes | None] = [*view.texts, *[None] * (view.sets - len(view.texts))]
+    parts = _parts(payload)
+    view = Fresh({}, {bytes(4): parts})
+    prefixes = [parts[1][at : at + _PREFIX_BYTES] for at in range(0, len(parts[1]), _PREFIX_BYTES)]
+    texts: list[bytes | None] = [*view.texts, *[None] * (len(prefixes) - len(view.texts))]
     keys = zip(view.fields.tolist(), view.keys.tolist(), strict=True)
     return Entries(list(zip(prefixes, texts, strict=True)), list(keys))
 
 
-class Fresh:
-    """The fresh rows of one snapshot, ready to be asked. Never changed, so threads share it."""
+def _parts(payload: bytes) -> _Parts:
+    head = _HEAD.unpack_from(payload) if len(payload) >= _HEAD.size else (0, 1, 0)
+    cut = _HEAD.size + _PREFIX_BYTES * head[0]
+    end = cut + _ENTRY.size * head[2]
+    texts = payload[end:]
+    if head[1] > head[0] or len(payload) < end or texts.count(b"\xff") != head[1]:
+        raise StoreCorrupt("a row's fresh filter entries have no known form", path="kv")
+    return payload[: _HEAD.size], payload[_HEAD.size : cut], payload[cut:end], texts
 
-    def __init__(self, payloads: Mapping[int, bytes]) -> None:
-        sets: list[bytes] = []
-        entries: list[bytes] = []
-        texts: list[bytes] = []
-        counts: list[tuple[int, int, int]] = []
-        for payload in payloads.values():
-            head = _HEAD.unpack_from(payload) if len(payload) >= _HEAD.size else (0, 1, 0)
-            cut = _HEAD.size + _PREFIX_BYTES * head[0]
-            end = cut + _ENTRY.size * head[2]
-            if head[1] > head[0] or len(payload) < end:
-                raise StoreCorrupt("a row's fresh filter entries have no known form", path="kv")
-            counts.append(head)
-            sets.append(payload[_HEAD.size : cut])
-            entries.append(payload[cut:end])
-            texts.append(payload[end:])
-        rows = np.fromiter(payloads, np.uint32, len(payloads))
-        of_sets, of_texts, of_entries = np.array(counts, np.int64).reshape(-1, 3).T
-        found = np.frombuffer(b"".join(sets), _SETS)
-        self.sets = len(found)
+
+class Fresh:
+    """The fresh rows of one snapshot, ready to be asked.
+
+    Never changed, so threads share it; what is derived when asked for is the same whoever asks.
+    """
+
+    def __init__(self, stored: Mapping[bytes, bytes], parts: Mapping[bytes, _Parts]) -> None:
+        """From each row's key: its value as it is stored, and the parts of that."""
+        self.stored = stored
+        self.parts = parts
+        columns = list(zip(*parts.values(), strict=True)) or [()] * 4
+        heads, sets = (b"".join(column) for column in columns[:2])
+        rows = np.frombuffer(b"".join(parts), ">u4").astype(np.uint32)
+        counts = np.frombuffer(heads, "<u2").reshape(-1, 3).astype(np.int64)
+        of_sets, of_texts, of_entries = counts.T
+        found = np.frombuffer(sets, _SETS)
         self._codes = found["code"].astype(np.uint64)
         self._set_fields = found["field"].astype(np.uint16)
         self._set_rows = np.repeat(rows, of_sets)
         place = np.arange(len(found)) - np.repeat(np.cumsum(of_sets) - of_sets, of_sets)
         is_text = place < np.repeat(of_texts, of_sets)
         self._text_fields, self._text_rows = self._set_fields[is_text], self._set_rows[is_text]
-        self.texts = b"".join(texts).split(b"\xff")[:-1]
-        ordered = np.frombuffer(b"".join(entries), _ENTRIES)
+        ordered = np.frombuffer(b"".join(columns[2]), _ENTRIES)
         self.fields, self.keys = ordered["field"], ordered["key"].astype(np.uint64)
         self._entry_rows = np.repeat(rows, of_entries)
-        if len(self.texts) != len(self._text_rows):
-            raise StoreCorrupt("a row's fresh filter entries have no known form", path="kv")
+        self._in_order: dict[int, tuple[list[bytes], list[int]]] = {}
+
+    @cached_property
+    def texts(self) -> list[bytes]:
+        """All strings kept in order, by row."""
+        return b"".join([parts[3] for parts in self.parts.values()]).split(b"\xff")[:-1]
 
     @classmethod
     def of(cls, txn: ReadTxn) -> Fresh:
-        """From the cache if nothing changed since.
+        """From the cache if nothing changed since; else of the rows in it only others are decoded.
 
         What is fresh changes with ``content_seq``, but for folding, which only takes rows away: it
         and how many there are name the state. A writer's own view ends with its next change.
@@ -188,13 +199,18 @@ class Fresh:
             return _NONE
         mark = (getattr(getattr(txn, "state", None), "content_seq", None), number)
         remembers = isinstance(txn, WriteTxn) or mark[0] is not None
-        kept: tuple[tuple[int | None, int], Fresh] | None = txn.scratch.get(_KEPT)
-        if kept is not None and remembers and kept[0] == mark:
+        kept: _Kept = txn.scratch.get(_KEPT, (None, _NONE))
+        if remembers and kept[0] == mark:
             return kept[1]
-        found = {
-            int.from_bytes(key, "big"): payload for key, payload in txn.scan(tables.FRESH_FILTERS)
-        }
-        view = cls(found)
+        stored = dict(txn.raw(tables.FRESH_FILTERS))
+        before, known = kept[1].stored.get, kept[1].parts
+        view = cls(
+            stored,
+            {
+                key: known[key] if before(key) == value else _parts(unseal(key, value))
+                for key, value in stored.items()
+            },
+        )
         if remembers:
             txn.scratch[_KEPT] = (mark, view)
         return view
@@ -244,8 +260,13 @@ class Fresh:
 
     def strings_between(self, field: int, low: bytes, high: bytes | None) -> BitMap:
         """Rows with low <= text < high (None: no upper bound)."""
-        pairs = self.strings(field)
-        return BitMap([row for text, row in pairs if low <= text and (high is None or text < high)])
+        if field not in self._in_order:
+            pairs = sorted(self.strings(field))
+            self._in_order[field] = [text for text, _ in pairs], [row for _, row in pairs]
+        texts, rows = self._in_order[field]
+        return BitMap(
+            rows[bisect_left(texts, low) : None if high is None else bisect_left(texts, high)]
+        )
 
     def _at(self, prefix: bytes) -> NDArray[np.int64]:
         at = np.flatnonzero(self._codes == np.uint64(int.from_bytes(prefix[2:], "big")))
@@ -267,4 +288,5 @@ class Fresh:
         return inside
 
 
-_NONE: Final = Fresh({})
+_NONE: Final = Fresh({}, {})
+_Kept = tuple[tuple[int | None, int] | None, Fresh]

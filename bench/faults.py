@@ -81,7 +81,13 @@ def vector_of(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 def work_in_small_steps() -> None:
     """Thresholds at which a few dozen writes give every kind of background work something to do."""
-    small = {"FRESH_POSTINGS_MAX": 8, "FRESH_VECTORS_MAX": 64, "ENCODE_AT": 16}
+    small = {
+        "FRESH_POSTINGS_MAX": 8,
+        "FRESH_FILTERS_MAX": 8,
+        "FRESH_FILTERS_LIMIT": 24,
+        "FRESH_VECTORS_MAX": 64,
+        "ENCODE_AT": 16,
+    }
     small["ENCODE_DIRECTLY_AT"] = 10
     for name, value in small.items():
         setattr(settings, name, value)

@@ -178,7 +178,12 @@ def _repair(engine: Engine) -> list[str]:
 
 
 def _rebuild_filters(engine: Engine) -> None:
-    """File every record again; adding what is there already changes nothing."""
+    """File every record again; adding what is there already changes nothing.
+
+    A fresh row whose entries are damaged lost its being live with them: it is, where an id leads to
+    it and it is not hidden.
+    """
+    lost = BitMap(engine.store.write(engine.filters.drop_damaged))
     with engine.store.read() as txn:
         ids = [payload for _, payload in txn.scan(tables.IDS)]
     rows = sorted(int.from_bytes(payload, "little") for payload in ids)
@@ -187,5 +192,9 @@ def _rebuild_filters(engine: Engine) -> None:
 
         def refile(txn: Writer, chunk: list[int] = chunk) -> None:
             engine.filters.add(txn, list(engine.records.iterate(txn, chunk)))
+            shown = (lost & BitMap(chunk)) - engine.filters.get_set(txn, HIDDEN)
+            if shown:
+                engine.filters.set_add(txn, LIVE, shown)
+                txn.changed(added=shown)
 
         engine.store.write(refile)

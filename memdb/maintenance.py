@@ -21,6 +21,7 @@ from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import MemdbError
 from memdb.storage import postings, series, spaces, tables
 from memdb.storage.records import Records
+from memdb.storage.store import Writer
 from memdb.types import to_micros
 
 log = logging.getLogger("memdb")
@@ -29,6 +30,11 @@ COLD_AFTER = timedelta(days=30)
 _RETRY_LEASE_S = 1.0
 _PAUSE_PER_WORK = 4.0
 _LONGEST_PAUSE_S = 0.5
+_FILED_AT_ONCE = 32  # rows of one transaction: a few milliseconds
+_QUIET_S = 0.1  # after the last write; what can wait does so until then
+_PATIENCE = 2  # times as many fresh rows as are worth filing, before filing waits no more
+_SEGMENTS_MAX = 128  # merging waits no more: a question reads all of them
+_GENTLY_MS = 2.0  # of a slice that makes somebody's write wait
 
 
 class Maintenance:
@@ -42,6 +48,10 @@ class Maintenance:
         self._guard = threading.Lock()
         self._working = threading.Lock()
         self._seen = self._latest = -1
+        self._filing = False
+        self._postponed = False
+        self._own = -1  # the ``content_seq`` that filing rows may have left: nobody's write
+        self._written_at = float("-inf")
         self.last_error: MemdbError | None = None
 
     def notify(self) -> None:
@@ -86,14 +96,18 @@ class Maintenance:
                 self._wake.wait(_RETRY_LEASE_S)
                 self._wake.clear()
                 continue
-            busy, before, started = False, self._latest, time.monotonic()
+            busy, quiet = False, True
+            before, started = self._latest, time.monotonic()
             try:
                 if self._moved():
-                    busy = self._step()
-                    if not busy:
+                    if self._latest not in (before, self._own):
+                        self._written_at = started
+                    quiet = started - self._written_at > _QUIET_S
+                    busy = self._step(quiet=quiet)
+                    if not (busy or self._postponed):
                         self._mark()
                 self.last_error = None
-                if busy and self._latest != before:
+                if busy and not quiet:
                     self._give_way(time.monotonic() - started)
             except MemdbError as error:  # told by stats() and check(); tried again later
                 if self.last_error is None:
@@ -123,12 +137,18 @@ class Maintenance:
     def _mark(self) -> None:
         self._seen = self._latest
 
-    def _step(self) -> bool:
-        """One round of short steps; whether any of them did something."""
+    def _step(self, *, quiet: bool = True) -> bool:
+        """One round of short steps; whether any of them did something.
+
+        Not ``quiet``: somebody is writing, and each step may make a write wait. What only makes
+        reading cheaper is postponed, unless much has come together.
+        """
+        self._postponed = False
         with self._working:
             steps: list[Callable[[], bool]] = [
                 self._fold,
-                self._merge,
+                lambda: self._file(quiet),
+                lambda: self._merge(quiet),
                 self._seal_series,
                 *self._encoders(),
             ]
@@ -145,9 +165,36 @@ class Maintenance:
                 return False
         return self._engine.store.write(lambda txn: postings.fold(txn)) > 0
 
-    def _merge(self) -> bool:
+    def _file(self, quiet: bool) -> bool:
+        """Once enough rows are fresh, all of them go into the filters, a few at a time."""
+        filters = self._engine.filters
+        with self._engine.store.read() as txn:
+            waiting = filters.fresh_count(txn)
+        if waiting < (1 if self._filing else settings.FRESH_FILTERS_MAX):
+            self._filing = False
+            return False
+        self._filing = True
+        if not quiet and waiting < _PATIENCE * settings.FRESH_FILTERS_MAX:
+            self._postponed = True
+            return False
+        rows = _FILED_AT_ONCE if quiet else _FILED_AT_ONCE // 2
+
+        def fold(txn: Writer) -> int:
+            self._own = txn.state.content_seq + 1
+            return filters.fold(txn, rows)
+
+        return self._engine.store.write(fold) > 0
+
+    def _merge(self, quiet: bool) -> bool:
+        with self._engine.store.read() as txn:
+            work = postings.merging(txn)
+        if not work.due:
+            return False
+        if not quiet and work.segments < _SEGMENTS_MAX:
+            self._postponed = True
+            return False
         stored = self._stored()
-        budget = settings.MAINTENANCE_SLICE_MS
+        budget = settings.MAINTENANCE_SLICE_MS if quiet else _GENTLY_MS
         return self._engine.store.write(
             lambda txn: postings.merge_step(txn, budget_ms=budget, stored=stored)
         )
@@ -196,9 +243,10 @@ class Maintenance:
         return self._engine.store.write(lambda txn: records.freeze(txn, group))
 
     def backlog(self) -> dict[str, int]:
-        """What waits: fresh postings and fresh vectors."""
+        """What waits: fresh postings, rows to file in the filters, and fresh vectors."""
         with self._engine.store.read() as txn:
             return {
                 "fresh_postings": txn.count(tables.FRESH_FORWARD),
+                "fresh_filters": txn.count(tables.FRESH_FILTERS),
                 "fresh_vectors": txn.count(tables.VECTORS),
             }

@@ -28,7 +28,8 @@ from memdb.storage.records import encode
 from memdb.storage.store import Writer
 from memdb.types import Memory
 
-SEGMENT_AT = 128  # a batch this large writes its own segment of postings
+SEGMENT_AT = 128  # a batch this large writes its own segment of postings, and is filed at once
+_FOLDED_AT_ONCE = 16  # rows that a writer files in passing where nobody else does
 
 
 class Entry:
@@ -81,9 +82,14 @@ def enter(txn: Writer, engine: Engine, entries: Sequence[Entry]) -> list[int]:
             engine.records.put(txn, row, entry.memory, entry.blob)
             engine.blobs.reference(txn, entry.blob)
     lookups.set_rows(txn, [(entry.raw_id, row) for row, entry in zip(rows, entries, strict=True)])
-    engine.filters.add(txn, pairs)
     bitmap = BitMap(rows)
-    engine.filters.set_add(txn, LIVE, bitmap)
+    if len(rows) >= SEGMENT_AT:
+        engine.filters.add(txn, pairs)
+        engine.filters.set_add(txn, LIVE, bitmap)
+    else:
+        engine.filters.add_fresh(txn, pairs, [LIVE])
+        if engine.filters.fresh_count(txn) > settings.FRESH_FILTERS_LIMIT:
+            engine.filters.fold(txn, max(_FOLDED_AT_ONCE, 2 * len(rows)))
     _index_terms(txn, entries, rows)
     _keep_vectors(txn, engine, entries, rows)
     txn.changed(added=bitmap)

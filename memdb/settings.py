@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 FORMAT_NAME: Final = "memdb"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 # --- limits on what one call may bring in -------------------------------------------------
 MAX_TEXT_BYTES: Final = 1 << 20
@@ -35,6 +35,8 @@ FRESH_VECTORS_MAX: Final = 4096
 ENCODE_DIRECTLY_AT: Final = 256  # vectors of one batch worth two syncs of the files at once
 ENCODE_AT: Final = 512  # fresh vectors of a trained space that are worth a batch
 FRESH_POSTINGS_MAX: Final = 256
+FRESH_FILTERS_MAX: Final = 256  # rows that maintenance lets come together before it files them
+FRESH_FILTERS_LIMIT: Final = 1024  # with more than these, writers file some themselves
 BLOB_THRESHOLD_BYTES: Final = 64 << 10
 TRASH_DAYS: Final = 7
 MAINTENANCE_POLL_MS: Final = 50

@@ -8,9 +8,12 @@ nothing about storage; ids, rows and versions are given later.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, tzinfo
-from typing import Any, cast
+from functools import lru_cache
+from operator import attrgetter
+from typing import Annotated, Any, cast
 
 import msgspec
 import numpy as np
@@ -77,7 +80,7 @@ def string(
             raise _fail(field, "is not valid Unicode (a lone surrogate)") from None
         if size > limit:
             raise _fail(field, f"is longer than {limit:,} bytes")
-    return value
+    return str.__str__(value)  # of a subclass, the plain string
 
 
 def optional_string(value: object, field: str) -> str | None:
@@ -233,6 +236,143 @@ def draft(
     default_source: str,
 ) -> Draft:
     """Check the fields of one ``remember``; a vector's dimension is checked by the writer."""
+    plain = _plain(fields)
+    if plain is None:
+        return _draft_by_field(fields, zone, now, default_namespace, default_source)
+    checked = _checked_plain(plain)
+    checked["namespace"] = _written_namespace(plain.namespace or default_namespace)
+    checked["source"] = plain.source or string(default_source, "source")
+    _check_times(checked, fields, zone, now)
+    vector = None if plain.vector is None else one_vector(plain.vector, None)
+    return Draft(Memory(**checked), vector)
+
+
+# --- the plain ones -------------------------------------------------------------------------------
+# Nearly every memory has short names and flat metadata. C checks those, by bounds within the limits
+# above; whatever it does not let pass is looked at field by field, which decides and says why.
+
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=settings.MAX_NAME_BYTES // 4)]
+_Names = Annotated[tuple[_Name, ...], msgspec.Meta(max_length=settings.MAX_LIST_ITEMS)]
+_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=settings.MAX_TEXT_BYTES // 4)]
+_Int64 = Annotated[int, msgspec.Meta(ge=_INT64[0], le=_INT64[1])]
+_Unit = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+_Safe = Annotated[int, msgspec.Meta(ge=-settings.MAX_SAFE_INTEGER, le=settings.MAX_SAFE_INTEGER)]
+_Flat = Annotated[
+    dict[_Name, _Safe | str | _Finite | bool | None],
+    msgspec.Meta(max_length=settings.MAX_METADATA_KEYS),
+]
+
+
+class _Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The fields of ``remember``; those of type Any are checked elsewhere."""
+
+    text: _Text | None = None
+    data: Any = None
+    source: _Name | None = None
+    external_id: _Name | None = None
+    kind: _Name | None = None
+    tags: _Names = ()
+    metadata: _Flat | None = None
+    namespace: _Name | None = None
+    stream: _Name | None = None
+    position: _Int64 | None = None
+    subject: _Name | None = None
+    key: _Name | None = None
+    about: _Names = ()
+    event_time: Any = None
+    event_end: Any = None
+    valid_from: Any = None
+    valid_to: Any = None
+    importance: _Unit | None = None
+    pinned: bool = False
+    sensitivity: _Name | None = None
+    derived_from: _Names = ()
+    expires_at: Any = None
+    expires_in: Any = None
+    vector: Any = None
+    space: _Name | None = None
+
+
+_NAMES = ("kind", "external_id", "stream", "subject", "key", "sensitivity", "space")
+_names_of = attrgetter("source", "namespace", *_NAMES)
+_lists_of = attrgetter("tags", "about", "derived_from")
+_JUST_STRINGS = frozenset([str])
+_OPTIONAL = (*_NAMES, "position", "importance")
+_optional_of = attrgetter(*_OPTIONAL)
+
+
+def _plain(fields: Mapping[str, Any]) -> _Plain | None:
+    """The fields if all of them are plain; None says nothing yet."""
+    try:
+        plain = msgspec.convert(fields, _Plain)
+    except Exception:  # noqa: BLE001 - odd objects raise what they like; by field they are named
+        return None
+    text = plain.text
+    if text is None:
+        if plain.vector is None and plain.data is None:
+            return None
+    elif text.isspace() or type(text) is not str:
+        return None
+    names = [name for name in _names_of(plain) if name is not None]
+    for listed in _lists_of(plain):
+        if listed:
+            names += listed
+            if len(set(listed)) < len(listed):
+                return None
+    if not _JUST_STRINGS.issuperset(map(type, names)):
+        return None
+    try:  # what cannot be encoded is not valid Unicode, or a string of a class of its own
+        if not (text is None or text.isascii()):
+            text.encode()
+        if not all(map(str.isascii, names)):
+            "".join(names).encode()
+        if plain.metadata and len(_JSON.encode(plain.metadata)) > settings.MAX_METADATA_BYTES:
+            return None
+    except (UnicodeEncodeError, TypeError):
+        return None
+    return plain
+
+
+def _checked_plain(plain: _Plain) -> dict[str, Any]:
+    """The arguments of ``Memory``; namespace, source and times come after."""
+    checked: dict[str, Any] = {
+        "id": "",
+        "text": plain.text,
+        "tags": plain.tags,
+        "about": plain.about,
+        "derived_from": plain.derived_from,
+        "pinned": plain.pinned,
+        "metadata": plain.metadata or {},
+    }
+    for name, value in zip(_OPTIONAL, _optional_of(plain), strict=True):
+        if value is not None:
+            checked[name] = value
+    if plain.data is not None:
+        checked["data"] = json_data(plain.data)
+    if plain.key is not None and checked.get("kind", "note") == "note":
+        checked["kind"] = "profile"
+    return checked
+
+
+@lru_cache(256)
+def _written_namespace(path: str) -> str:
+    """A namespace that a write may go to."""
+    if not namespace(path):
+        raise _fail("namespace", "must name one namespace in a write")
+    return path
+
+
+# --- field by field -------------------------------------------------------------------------------
+
+
+def _draft_by_field(
+    fields: Mapping[str, Any],
+    zone: tzinfo,
+    now: datetime,
+    default_namespace: str,
+    default_source: str,
+) -> Draft:
     if not fields.keys() <= _FIELDS:
         unknown = min(map(str, fields.keys() - _FIELDS))
         raise InvalidArgument(f"unknown field: {unknown:.64}", field="items", hint="see `remember`")

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
@@ -139,14 +140,12 @@ class MemoryWriter:
 
     def _complete(self, memory: Memory, now: datetime) -> Memory:
         """Give the memory its id, time of record and, for a bare fact, its text."""
-        text = memory.text
-        if text is None and memory.key is not None:
-            text = facts.fact_text(memory)
-        return memory.replace(
+        if memory.text is None and memory.key is not None:
+            memory = memory.replace(text=facts.fact_text(memory))
+        return replace(
+            memory,
             id=memory.id or self._engine.new_id(now),
             recorded_at=memory.recorded_at or now,
-            text=text,
-            strength=memory.strength,
         )
 
     def _vectors(
@@ -358,7 +357,7 @@ class _Insertion:
             external = lookups.external_key(txn, memory.namespace, memory.external_id)
         if self._dedup == "off" or external is not None or memory.key is not None:
             return external, None
-        content = memory.replace(id="", recorded_at=None, source="")
+        content = replace(memory, id="", recorded_at=None, source="")
         payload = msgspec.msgpack.encode(content)
         if memory.text is None and entry.vector is not None:
             payload += entry.vector.tobytes()

@@ -194,6 +194,32 @@ class ReadTxn:
                 return None
             return cursor.key(), unseal(*cursor.item())
 
+    def floors(
+        self, table: str, keys: Iterable[bytes], shared: int
+    ) -> Iterator[tuple[bytes, bytes, bytes] | None]:
+        """For each key, the entry at or before it as (key, payload, the key that follows it).
+
+        None where that entry's first ``shared`` bytes are not the key's; ``b""`` follows the last.
+        One cursor for all: they had better ascend. Nothing may be written before it is exhausted.
+        """
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            place, back, end = cursor.set_range, cursor.prev, cursor.last
+            for key in keys:
+                following = b""
+                if place(key):
+                    following = cursor.key()
+                    if following == key:
+                        value = cursor.value()
+                        yield key, unseal(key, value), cursor.key() if cursor.next() else b""
+                        continue
+                    before = cursor.key() if back() else b""
+                else:
+                    before = cursor.key() if end() else b""
+                if before[:shared] == key[:shared]:
+                    yield before, unseal(before, cursor.value()), following
+                else:
+                    yield None
+
     def count(self, table: str) -> int:
         """Entries in the table."""
         return int(self._txn.stat(self._dbs[table])["entries"])
@@ -213,7 +239,16 @@ class ReadTxn:
 class WriteTxn(ReadTxn):
     """The one writer's transaction; sees its own writes."""
 
-    __slots__ = ()
+    __slots__ = ("_own",)
+
+    def __init__(self, txn: Any, dbs: _Tables, hash_key: bytes) -> None:
+        super().__init__(txn, dbs, hash_key)
+        self._own: dict[str, Any] = {}
+
+    @property
+    def scratch(self) -> dict[str, Any]:
+        """Derived values of this transaction alone: they may follow from what is not committed."""
+        return self._own
 
     def put(self, table: str, key: bytes, payload: bytes) -> None:
         self._txn.put(key, seal(key, payload), db=self._dbs[table])
@@ -333,7 +368,13 @@ class Environment:
             return
         self.verify_pages(deep=os.path.getsize(self.path / "data.mdb") <= _WALKED_AT_OPEN_BYTES)
         for name in tables.ALL:
-            self._dbs[name] = self._env.open_db(name.encode(), create=False)
+            try:
+                self._dbs[name] = self._env.open_db(name.encode(), create=False)
+            except lmdb.NotFoundError:
+                if name not in tables.LATER:
+                    raise
+                if not self.readonly:
+                    self._dbs[name] = self._env.open_db(name.encode(), create=True)
 
     def verify_pages(self, *, deep: bool) -> int:
         """Walk the page trees, the leaves only if ``deep``; returns the pages looked at.

@@ -20,13 +20,24 @@ from memdb.errors import (
     StoreCorrupt,
     StoreFull,
 )
+from memdb.storage.environment import Environment
 from memdb.storage.generations import write_atomically
 
 PARTS = ("kv", "space", "blob", "audit", "tmp", "trash")
 _OURS = {*PARTS, "FORMAT", "lease", "server.json", "policies.toml"}
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
 
-UPGRADES: dict[int, Callable[[Path], None]] = {}
+
+def _add_tables(path: Path) -> None:
+    """Format 2 has a table more: an environment makes what it lacks when it is opened for writing.
+
+    The number keeps away code that would not look into that table.
+    """
+    for data in (path / "kv").glob("g*/data.mdb"):
+        Environment(data.parent, create=False).close()
+
+
+UPGRADES: dict[int, Callable[[Path], None]] = {1: _add_tables}
 """From version -> what brings a database of that version to the next one."""
 
 

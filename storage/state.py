@@ -1,8 +1,9 @@
 """The one small value every transaction reads first: sequence numbers and the successor.
 
-``content_seq`` counts every logical change (what a reader could notice); ``layout_seq`` counts
-maintenance (what only moves bytes). Both are ours, not LMDB's transaction number, because a
-compacting copy starts that one again. Caches, cursors and retention plans are bound to them.
+``content_seq`` counts every logical change (what a reader could notice) and every move of strings
+between their blocks (``changes.py`` names those); ``layout_seq`` counts other maintenance (what
+only moves bytes). Both are ours, not LMDB's transaction number, because a compacting copy starts
+that one again. Caches, cursors and retention plans are bound to them.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ changes    content_seq u64                                        change log
 streams    keyed hash of (namespace, stream), 8 | position 8      records
 files      keyed hash of (root, path), 16 bytes                   file ledger
 blobs      content hash, 32 bytes                                 blobs
+fresh_flt  row u32                                                filters
 ========== ====================================================== ====================
 """
 
@@ -59,6 +60,7 @@ CHANGES: Final = "changes"
 STREAMS: Final = "streams"
 FILES: Final = "files"
 BLOBS: Final = "blobs"
+FRESH_FILTERS: Final = "fresh_flt"
 
 ALL: Final = (
     META,
@@ -83,4 +85,7 @@ ALL: Final = (
     STREAMS,
     FILES,
     BLOBS,
+    FRESH_FILTERS,
 )
+LATER: Final = frozenset([FRESH_FILTERS])
+"""Tables that stores of an earlier format lack until they are opened for writing."""

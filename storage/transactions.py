@@ -44,6 +44,7 @@ class Writer(WriteTxn):
         self._change.samples = True
 
     def moved_block(self, key: bytes) -> None:
+        """Note a block of strings as written or deleted; ``content_seq`` counts it, filing too."""
         self._change.blocks.add(key)
 
     def layout_moved(self) -> None:

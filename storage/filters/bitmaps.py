@@ -29,6 +29,7 @@ from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
 from memdb.storage.values import SMALL_PAYLOAD_MAX_BYTES
 
+PREFIX_BYTES = 10
 INLINE_MAX = 8
 _CHUNK_ROWS = 1 << 13
 _CONTAINER_ROWS = 1 << 16
@@ -85,30 +86,73 @@ def add_rows(txn: WriteTxn, prefix: bytes, rows: Sequence[int]) -> list[int] | N
     return None
 
 
+def add_many(txn: WriteTxn, sets: Sequence[tuple[bytes, Sequence[int]]]) -> list[list[int] | None]:
+    """``add_rows`` of many sets, in the order of their distinct prefixes: one cursor, one write."""
+    ordered = [(prefix, rows if len(rows) == 1 else sorted(set(rows))) for prefix, rows in sets]
+    found = txn.floors(
+        tables.BITMAPS, [p + rows[0].to_bytes(4, "big") for p, rows in ordered], PREFIX_BYTES
+    )
+    before: list[list[int] | None] = []
+    pieces: list[tuple[bytes, bytes]] = []
+    spread: list[tuple[bytes, Sequence[int]]] = []  # over several blocks: few are
+    for (prefix, rows), entry in zip(ordered, found, strict=True):
+        if entry is None:
+            before.append([])
+            pieces += _new_pieces(prefix, rows)
+            continue
+        key, payload, following = entry
+        if payload[:1] == b"A":
+            held = row_array(payload[1:]).tolist()
+            before.append(held)
+            if not set(rows).issubset(held):
+                pieces += _new_pieces(prefix, sorted({*held, *rows}))
+            continue
+        before.append(None)
+        if following[:PREFIX_BYTES] == prefix and following[-4:] <= rows[-1].to_bytes(4, "big"):
+            spread.append((prefix, rows))
+        else:
+            pieces += _pieces(key, payload, rows)
+    txn.put_many(tables.BITMAPS, pieces)
+    for prefix, rows in spread:
+        add_rows(txn, prefix, rows)
+    return before
+
+
 def _missing_block() -> NoReturn:
     raise StoreCorrupt("a set of rows lacks its first block", path="kv")
 
 
 def _write_new(txn: WriteTxn, prefix: bytes, rows: list[int]) -> None:
+    for key, payload in _new_pieces(prefix, rows):
+        txn.put(tables.BITMAPS, key, payload)
+
+
+def _new_pieces(prefix: bytes, rows: Sequence[int]) -> list[tuple[bytes, bytes]]:
+    """A whole set as (key, payload), whatever was there; rows ascend."""
+    if len(rows) == 1:
+        return [(prefix + bytes(4), b"A" + rows[0].to_bytes(4, "little"))]
     if len(rows) <= INLINE_MAX:
-        txn.put(tables.BITMAPS, prefix + bytes(4), b"A" + row_bytes(rows))
-        return
-    for first, payload in _cut(bitmap_of(rows), 0):
-        txn.put(tables.BITMAPS, prefix + first.to_bytes(4, "big"), payload)
+        return [(prefix + bytes(4), b"A" + row_bytes(rows))]
+    return [(prefix + first.to_bytes(4, "big"), p) for first, p in _cut(bitmap_of(rows), 0)]
 
 
 def _add_to_block(txn: WriteTxn, key: bytes, payload: bytes, rows: list[int]) -> None:
+    for piece_key, piece in _pieces(key, payload, rows):
+        txn.put(tables.BITMAPS, piece_key, piece)
+
+
+def _pieces(key: bytes, payload: bytes, rows: Sequence[int]) -> list[tuple[bytes, bytes]]:
+    """A block with rows of its span added, as (key, payload)."""
     first = int.from_bytes(key[-4:], "big")
     if payload[:1] == b"B" and rows[-1] < first + _CHUNK_ROWS:
         bits = bytearray(payload[1:].ljust((rows[-1] - first >> 3) + 1, b"\0"))
         for row in rows:
             bits[row - first >> 3] |= 1 << (row & 7)
-        txn.put(tables.BITMAPS, key, b"B" + bits)
-        return
+        return [(key, b"B" + bits)]
     block = BitMap.deserialize(payload[1:]) if payload[:1] == b"R" else _decode(payload, first)
     block.update(rows)
-    for piece_first, piece in _cut(block, first):
-        txn.put(tables.BITMAPS, key[:-4] + piece_first.to_bytes(4, "big"), piece)
+    head = key[:-4]
+    return [(head + at.to_bytes(4, "big"), piece) for at, piece in _cut(block, first)]
 
 
 def discard_rows(txn: WriteTxn, prefix: bytes, rows: Iterable[int]) -> tuple[list[int], bool]:

@@ -1,4 +1,4 @@
-"""Terms entered into the tables, and taken out of them: the write side below ``FilterIndex``.
+"""Terms filed in the tables, kept fresh, and taken out: the write side below ``FilterIndex``.
 
 All sets of one write are visited in key order, so that neighbours share pages. This file knows
 terms, not memories.
@@ -7,24 +7,77 @@ terms, not memories.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 
 from memdb.storage.environment import ReadTxn, WriteTxn
-from memdb.storage.filters import bitmaps, strings
-from memdb.storage.filters.fields import FIRST_METADATA
+from memdb.storage.filters import bitmaps, fresh, strings
+from memdb.storage.filters.fields import FIELDS, FIRST_METADATA
 from memdb.storage.filters.ordered import NUMBERS, PLAIN_NUMBERS, TIMES, OrderedIndex
-from memdb.storage.filters.terms import LONG, Term
+from memdb.storage.filters.terms import LONG, Gathered, Term
 
 Groups = Mapping[Term, list[int]]
+_TIMES = frozenset(field.number for field in FIELDS.values() if field.type == "time")
+
+
+def enter_all(txn: WriteTxn, gathered: Gathered) -> None:
+    """As ``enter``, for the terms of a batch."""
+    sets: list[_Set] = [
+        (code_prefix(number, code), rows, None) for (number, code), rows in gathered.sets.items()
+    ]
+    for (number, prefix), rows in gathered.parts.items():
+        sets.append((part_prefix(txn, number, prefix.encode()), rows, None))
+    for number, by_text in gathered.texts.items():
+        long: list[int] = []
+        for text, rows in by_text.items():
+            _add_text(txn, sets, long, number, text, rows)
+        if long:
+            sets.append((code_prefix(number, LONG), long, None))
+    sets.sort(key=itemgetter(0))
+    _file(txn, sets, gathered.ordered)
 
 
 def enter(txn: WriteTxn, groups: Groups) -> None:
     """File rows under terms: {term: rows}. Again is the same as once."""
-    sets, ordered = _sorted_out(txn, groups)
+    _file(txn, *_sorted_out(txn, groups))
+
+
+def keep_fresh(txn: WriteTxn, row: int, terms: Iterable[Term], named: Sequence[bytes]) -> bool:
+    """Keep what a row is to be filed under, and the named sets it is in, as one small value.
+
+    False, and nothing written, where that would not be small.
+    """
+    sets, ordered = _sorted_out(txn, {term: [row] for term in terms})
+    entries = fresh.Entries(
+        [*((prefix, text) for prefix, _, text in sets), *((prefix, None) for prefix in named)],
+        [(number, key) for number, pairs in ordered.items() for key, _ in pairs],
+    )
+    return fresh.put(txn, row, entries)
+
+
+def file_fresh(txn: WriteTxn, rows: Sequence[int]) -> None:
+    """File rows that are fresh; others are passed over."""
+    texts: dict[bytes, bytes | None] = {}
+    members: defaultdict[bytes, list[int]] = defaultdict(list)
+    ordered: _Ordered = defaultdict(list)
+    for row in rows:
+        entries = fresh.get(txn, row)
+        if entries is None:
+            continue
+        for prefix, text in entries.sets:
+            members[prefix].append(row)
+            texts[prefix] = text
+        for number, key in entries.ordered:
+            ordered[number].append((key, row))
+        fresh.drop(txn, row)
+    _file(txn, [(prefix, members[prefix], texts[prefix]) for prefix in sorted(members)], ordered)
+
+
+def _file(txn: WriteTxn, sets: list[_Set], ordered: _Ordered) -> None:
     added: defaultdict[int, list[strings.Entry]] = defaultdict(list)
     dropped: defaultdict[int, list[strings.Entry]] = defaultdict(list)
-    for prefix, rows, text in sets:
-        before = bitmaps.add_rows(txn, prefix, rows)
+    held = bitmaps.add_many(txn, [(prefix, rows) for prefix, rows, _ in sets])
+    for (prefix, rows, text), before in zip(sets, held, strict=True):
         if before is None or text is None:  # a string with many rows has its one entry
             continue
         number = int.from_bytes(prefix[:2], "big")
@@ -34,8 +87,8 @@ def enter(txn: WriteTxn, groups: Groups) -> None:
         else:
             dropped[number] += [(text, row) for row in before]
             added[number].append((text, strings.MANY))
-    for (kind, number), entries in ordered.items():
-        table_of(kind, number).add(txn, number, entries)
+    for number, entries in ordered.items():
+        table_of(number).add(txn, number, entries)
     for number, texts in dropped.items():
         strings.remove(txn, number, texts)
     for number, texts in added.items():
@@ -43,7 +96,7 @@ def enter(txn: WriteTxn, groups: Groups) -> None:
 
 
 def take_out(txn: WriteTxn, groups: Groups) -> None:
-    """Undo ``enter``; what is not there is passed over."""
+    """Undo ``enter``; what is not there is passed over, and so are fresh rows."""
     sets, ordered = _sorted_out(txn, groups)
     dropped: defaultdict[int, list[strings.Entry]] = defaultdict(list)
     for prefix, rows, text in sets:
@@ -53,14 +106,14 @@ def take_out(txn: WriteTxn, groups: Groups) -> None:
             dropped[number] += [(text, row) for row in inline]
             if empty:
                 dropped[number].append((text, strings.MANY))
-    for (kind, number), entries in ordered.items():
-        table_of(kind, number).remove(txn, number, entries)
+    for number, entries in ordered.items():
+        table_of(number).remove(txn, number, entries)
     for number, texts in dropped.items():
         strings.remove(txn, number, texts)
 
 
 _Set = tuple[bytes, list[int], bytes | None]
-_Ordered = defaultdict[tuple[str, int], list[tuple[int, int]]]
+_Ordered = defaultdict[int, list[tuple[int, int]]]
 
 
 def _sorted_out(txn: ReadTxn, groups: Groups) -> tuple[list[_Set], _Ordered]:
@@ -70,24 +123,32 @@ def _sorted_out(txn: ReadTxn, groups: Groups) -> tuple[list[_Set], _Ordered]:
     ordered: _Ordered = defaultdict(list)
     for (kind, number, value), rows in groups.items():
         if isinstance(value, int):
-            ordered[kind, number] += [(value, row) for row in rows]
+            ordered[number] += [(value, row) for row in rows]
         elif isinstance(value, bytes):
             sets.append((code_prefix(number, value), rows, None))
         elif kind == "part":
             sets.append((part_prefix(txn, number, value.encode()), rows, None))
         else:
-            text = value.encode()
-            is_long = len(text) > strings.TEXT_MAX_BYTES
-            if is_long:
-                long[number] += rows
-            sets.append((text_prefix(txn, number, text), rows, None if is_long else text))
-    sets += [(code_prefix(number, LONG), rows, None) for number, rows in long.items()]
-    sets.sort(key=lambda item: item[0])
+            _add_text(txn, sets, long[number], number, value, rows)
+    sets += [(code_prefix(number, LONG), rows, None) for number, rows in long.items() if rows]
+    sets.sort(key=itemgetter(0))
     return sets, ordered
 
 
-def table_of(kind: str, number: int) -> OrderedIndex:
-    if kind == "time":
+def _add_text(
+    txn: ReadTxn, sets: list[_Set], long: list[int], number: int, value: str, rows: list[int]
+) -> None:
+    """The set of a string's rows; a string that is not kept in order adds them to ``long``."""
+    text = value.encode()
+    if len(text) > strings.TEXT_MAX_BYTES:
+        long += rows
+        sets.append((text_prefix(txn, number, text), rows, None))
+    else:
+        sets.append((text_prefix(txn, number, text), rows, text))
+
+
+def table_of(number: int) -> OrderedIndex:
+    if number in _TIMES:
         return TIMES
     return NUMBERS if number >= FIRST_METADATA else PLAIN_NUMBERS
 

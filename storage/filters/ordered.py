@@ -25,12 +25,13 @@ from pyroaring import BitMap
 
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
-from memdb.storage.filters import bitmaps
+from memdb.storage.filters import bitmaps, sorted_blocks
 
 BLOCK_ENTRIES = 150
 KEY_END = 1 << 64
 _TIME_BIAS = 1 << 63
 _DIRECT_BLOCKS = 8
+_TOGETHER = 16  # entries that are entered faster as arrays than one by one
 _FIRST_LEVEL = 0x10  # the byte after the field: under it special sets, from 0x80 hashes of text
 _DOUBLE = struct.Struct(">d")
 _UNSIGNED = struct.Struct(">Q")
@@ -53,6 +54,14 @@ def number_key(number: float) -> int:
     return bits ^ (KEY_END - 1) if bits >> 63 else bits | _TIME_BIAS
 
 
+def number_keys(numbers: Sequence[float]) -> list[int]:
+    """``number_key`` of each."""
+    bits = (np.array(numbers, np.float64) + 0.0).view(np.uint64)
+    keys = np.where(bits >> np.uint64(63), ~bits, bits | np.uint64(_TIME_BIAS))
+    found: list[int] = keys.tolist()
+    return found
+
+
 def key_number(key: int) -> float:
     bits = key & (_TIME_BIAS - 1) if key >> 63 else key ^ (KEY_END - 1)
     number: float = _DOUBLE.unpack(_UNSIGNED.pack(bits))[0]
@@ -71,11 +80,13 @@ class OrderedIndex:
     def add(self, txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
         """Enter (key, row) pairs, in any order; those already there stay once."""
         ordered = sorted(set(entries))
-        at = 0
-        while at < len(ordered):
-            at = self._add_to_block(txn, field, ordered, at)
-        for prefix, rows in self._radix(field, ordered).items():
-            bitmaps.add_rows(txn, prefix, rows)
+        if len(ordered) >= _TOGETHER:
+            sorted_blocks.enter(txn, self._table, field, ordered, BLOCK_ENTRIES)
+        else:
+            at = 0
+            while at < len(ordered):
+                at = self._add_to_block(txn, field, ordered, at)
+        bitmaps.add_many(txn, sorted(self._radix(field, ordered).items()))
 
     def remove(self, txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
         """Take (key, row) pairs out; those not there are passed over."""

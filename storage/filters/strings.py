@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
+from memdb.storage.filters import string_blocks
 from memdb.storage.filters.bitmaps import row_array, row_bytes
 from memdb.storage.values import SMALL_PAYLOAD_MAX_BYTES
 
@@ -43,17 +44,27 @@ class Labels:
         self._field = field
         self._firsts: dict[int, Entry] = {}
         self._list = list(labels_of(txn, field)) if listed else None
+        self._near = 0  # the place in the list where the last look-up ended
         self._ends: tuple[int, int] | None = None
         self._steps: dict[int, int | None] = {}
 
     def locate(self, entry: Entry) -> int | None:
-        """The last block that begins at or before ``entry``; the first one if none does."""
+        """The last block that begins at or before ``entry``; the first one if none does.
+
+        Of listed labels, entries ask in ascending order: the search goes on where it ended.
+        """
         if self._list is None:
             return self._bisect(entry)
         if not self._list:
             return None
-        at = bisect_right(self._list, entry, key=self.first)
-        return self._list[max(at - 1, 0)]
+        low, step = self._near, 1
+        while low + step < len(self._list) and self.first(self._list[low + step]) <= entry:
+            low += step
+            step *= 2
+        high = min(low + step, len(self._list))
+        at = bisect_right(self._list, entry, low, high, key=self.first)
+        self._near = max(at - 1, 0)
+        return self._list[self._near]
 
     def _bisect(self, entry: Entry) -> int | None:
         txn, field = self._txn, self._field
@@ -121,7 +132,8 @@ class Labels:
 
 def insert(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
     """Enter (text, row) pairs, in any order; those already there stay once."""
-    ordered = sorted(set(entries))
+    bounds = block_key(field, 0), block_key(field + 1, 0)
+    ordered = string_blocks.enter(txn, bounds, sorted(set(entries)), first_entry, _joined)
     listed = len(ordered) >= _BATCH
     labels = Labels(txn, field, listed=listed)
     at = 0
@@ -135,7 +147,14 @@ def insert(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
             following = labels.after(label)
             if following is not None and stop - at > 1:
                 stop = max(bisect_left(ordered, labels.first(following), at), at + 1)
-            block = decode_block(txn.get(tables.NAMES, block_key(field, label)) or b"")
+            payload = txn.get(tables.NAMES, block_key(field, label)) or b""
+            joined = _joined(payload, ordered[at:stop])
+            if joined is not None:
+                _put(txn, field, label, joined)
+                labels.wrote(label, min(labels.first(label), ordered[at]))
+                at = stop
+                continue
+            block = decode_block(payload)
         appended = not block or ordered[at] > block[-1]
         for entry in ordered[at:stop]:
             place = bisect_left(block, entry)
@@ -243,6 +262,29 @@ def _encode(block: Sequence[Entry]) -> bytes:
     texts = b"".join([b"\xff" + text[size:] for text, _ in block])
     rows = row_bytes(row for _, row in block)
     return len(block).to_bytes(2, "little") + rows + prefix + texts
+
+
+def _joined(payload: bytes, entries: Sequence[Entry]) -> bytes | None:
+    """A block with entries added, without taking it apart into its texts.
+
+    None where that does not do: they lack what all texts of the block begin with, or do not fit.
+    """
+    count = int.from_bytes(payload[:2], "little")
+    parts = payload[2 + 4 * count :].split(b"\xff")
+    rows = row_array(payload[2 : 2 + 4 * count])
+    prefix = parts[0]
+    for text, row in entries:
+        if not text.startswith(prefix):
+            return None
+        suffix = text[len(prefix) :]
+        at = bisect_left(parts, suffix, 1)
+        while at < len(parts) and parts[at] == suffix and rows[at - 1] < row:
+            at += 1
+        if at == len(parts) or parts[at] != suffix or rows[at - 1] != row:
+            parts.insert(at, suffix)
+            rows.insert(at - 1, row)
+    made = b"".join((len(rows).to_bytes(2, "little"), row_bytes(rows), b"\xff".join(parts)))
+    return made if len(made) <= SMALL_PAYLOAD_MAX_BYTES else None
 
 
 def decode_block(payload: bytes) -> list[Entry]:

@@ -6,17 +6,21 @@
     ("number", number, ordered key)   a number
     ("time",   number, ordered key)   a time
 
-``number`` is the field's. This file reads memories and decides what is indexed; it writes nothing.
+``number`` is the field's. ``terms_of`` gives those of one memory, ``gather`` those of many, field
+by field. This file reads memories and decides what is indexed; it writes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
 from operator import attrgetter
 from typing import Final, Literal
 
-from memdb.storage.filters.fields import FIELDS, UNINDEXED, JsonScalar, flatten, parts
-from memdb.storage.filters.ordered import number_key, time_key
+from memdb.storage.filters.fields import FIELDS, UNINDEXED, Field, JsonScalar, flatten, parts
+from memdb.storage.filters.ordered import number_key, number_keys, time_key
 from memdb.types import Memory, to_micros
 
 Term = tuple[Literal["set", "text", "part", "number", "time"], int, bytes | str | int]
@@ -36,52 +40,31 @@ PathNumber = Callable[[str, str], int | None]
 _TIMES = tuple((f.number, f.name) for f in FIELDS.values() if f.type == "time")
 _NUMBERS = tuple((f.number, f.name) for f in FIELDS.values() if f.type == "number")
 _LISTS = tuple((f.number, f.name) for f in FIELDS.values() if f.many)
-_EXTERNAL_ID = FIELDS["external_id"].number
 _PINNED = FIELDS["pinned"].number
 _NAMESPACE = FIELDS["namespace"].number
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 
-# The fields that many memories of a batch have in common: it is grouped by all of them at once.
-_SHARED = tuple(
-    f for f in FIELDS.values() if f.type == "string" and not f.many and f.number != _EXTERNAL_ID
-)
-shared_part: Callable[[Memory], tuple[str | bool | None, ...]] = attrgetter(
-    "pinned", *(f.name for f in _SHARED)
-)
+_STRINGS = tuple(f for f in FIELDS.values() if f.type == "string" and not f.many)
 
 
 def terms_of(
     memory: Memory, path_number: PathNumber, bucket: Callable[[str], bytes]
 ) -> Iterator[Term]:
     """The terms of one memory; may repeat. ``path_number(namespace, path)``: None is unindexed."""
-    yield from shared_terms(shared_part(memory))
-    yield from own_terms(memory, path_number, bucket)
-
-
-def shared_terms(shared: tuple[str | bool | None, ...]) -> Iterator[Term]:
-    """The terms of what ``shared_part`` gives."""
     # Of the fields that no memory lacks, one stands for all; of times and numbers, the entries.
     yield "set", _NAMESPACE, PRESENT
-    if shared[0]:
+    if memory.pinned:
         yield "set", _PINNED, TRUE
-    for field, text in zip(_SHARED, shared[1:], strict=True):
-        if not isinstance(text, str):
+    for one in _STRINGS:
+        text = getattr(memory, one.name)
+        if text is None:
             continue
-        yield "text", field.number, text
-        if not field.always:
-            yield "set", field.number, PRESENT
-        if field.parts:
+        yield "text", one.number, text
+        if not one.always:
+            yield "set", one.number, PRESENT
+        if one.parts:
             for prefix in parts(text):
-                yield "part", field.number, prefix
-
-
-def own_terms(
-    memory: Memory, path_number: PathNumber, bucket: Callable[[str], bytes]
-) -> Iterator[Term]:
-    """The other terms of a memory."""
-    if memory.external_id is not None:
-        yield "text", _EXTERNAL_ID, memory.external_id
-        yield "set", _EXTERNAL_ID, PRESENT
+                yield "part", one.number, prefix
     for number, name in _LISTS:
         items = getattr(memory, name)
         if items:
@@ -133,3 +116,136 @@ def _scalar_term(number: int, value: JsonScalar) -> Term:
     if value is None:
         return "set", number, NULL
     return "number", number, number_key(value)
+
+
+# --- many memories ------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Gathered:
+    """The terms of many memories: rows by field and value."""
+
+    sets: defaultdict[tuple[int, bytes], list[int]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    parts: defaultdict[tuple[int, str], list[int]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    texts: defaultdict[int, defaultdict[str, list[int]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
+    ordered: defaultdict[int, list[tuple[int, int]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+
+    def add(self, term: Term, row: int) -> None:
+        kind, number, value = term
+        if isinstance(value, int):
+            self.ordered[number].append((value, row))
+        elif isinstance(value, bytes):
+            self.sets[number, value].append(row)
+        elif kind == "part":
+            self.parts[number, value].append(row)
+        else:
+            self.texts[number][value].append(row)
+
+
+def gather(
+    pairs: Sequence[tuple[int, Memory]],
+    path_number: PathNumber,
+    bucket: Callable[[str], bytes],
+) -> Gathered:
+    """The terms of all ``pairs`` of (row, memory): what ``terms_of`` says of each."""
+    found = Gathered()
+    rows, memories = [row for row, _ in pairs], [memory for _, memory in pairs]
+    found.sets[_NAMESPACE, PRESENT] = rows
+    pinned = list(compress(rows, map(attrgetter("pinned"), memories)))
+    if pinned:
+        found.sets[_PINNED, TRUE] = pinned
+    for one in _STRINGS:
+        values = list(map(attrgetter(one.name), memories))
+        if values.count(None) < len(values):
+            _gather_strings(found, one, rows, values)
+    for number, name in _LISTS:
+        lists = list(map(attrgetter(name), memories))
+        if any(lists):
+            found.sets[number, PRESENT] = list(compress(rows, lists))
+            by_text = found.texts[number]
+            for row, items in zip(rows, lists, strict=True):
+                for item in items:
+                    by_text[item].append(row)
+    for number, name in _TIMES:
+        times = list(map(attrgetter(name), memories))
+        if times.count(None) < len(times):
+            found.ordered[number] = [
+                (time_key(to_micros(moment)), row)
+                for row, moment in zip(rows, times, strict=True)
+                if moment is not None
+            ]
+    for number, name in _NUMBERS:
+        _gather_numbers(found, number, zip(rows, map(attrgetter(name), memories), strict=True))
+    _gather_metadata(found, pairs, path_number, bucket)
+    return found
+
+
+def _gather_strings(
+    found: Gathered, one: Field, rows: list[int], values: Sequence[str | None]
+) -> None:
+    by_text = found.texts[one.number]
+    for row, text in zip(rows, values, strict=True):
+        if text is not None:
+            by_text[text].append(row)
+    if not one.always:
+        found.sets[one.number, PRESENT] = [row for members in by_text.values() for row in members]
+    if one.parts:
+        for text, members in by_text.items():
+            for prefix in parts(text):
+                found.parts[one.number, prefix] += members
+
+
+def _gather_numbers(
+    found: Gathered, number: int, pairs: Iterable[tuple[int, float | None]]
+) -> None:
+    given = [(row, value) for row, value in pairs if value is not None]
+    if given:
+        keys = number_keys([value for _, value in given])
+        found.ordered[number] += zip(keys, [row for row, _ in given], strict=True)
+
+
+def _gather_metadata(
+    found: Gathered,
+    pairs: Sequence[tuple[int, Memory]],
+    path_number: PathNumber,
+    bucket: Callable[[str], bytes],
+) -> None:
+    columns: defaultdict[int, list[tuple[int, JsonScalar]]] = defaultdict(list)
+    known: defaultdict[str, dict[str, int | None]] = defaultdict(dict)
+    for row, memory in pairs:
+        metadata = memory.metadata
+        if not metadata:
+            continue
+        if not _PLAIN.issuperset(map(type, metadata.values())):
+            for term in _metadata_terms(memory, path_number, bucket):
+                found.add(term, row)
+            continue
+        numbers = known[memory.namespace]
+        for path, value in metadata.items():
+            if path not in numbers:
+                numbers[path] = path_number(memory.namespace, path)
+            number = numbers[path]
+            if number is None:
+                found.sets[UNINDEXED, bucket(path)].append(row)
+            else:
+                columns[number].append((row, value))
+    for number, column in columns.items():
+        found.sets[number, PRESENT] += [row for row, _ in column]
+        by_text = found.texts[number]
+        figures: list[tuple[int, float | None]] = []
+        for row, value in column:
+            if type(value) is str:
+                by_text[value].append(row)
+            elif type(value) is int or type(value) is float:
+                figures.append((row, value))
+            else:
+                found.add(_scalar_term(number, value), row)
+        _gather_numbers(found, number, figures)

@@ -30,7 +30,7 @@ from memdb.storage.postings.layout import (
     encode_lengths,
 )
 from memdb.storage.postings.manifest import Statistics, stats
-from memdb.storage.postings.merging import FAN_IN, merge_step
+from memdb.storage.postings.merging import FAN_IN, merge_step, merging
 from memdb.storage.postings.reading import PostingsReader, fresh, postings
 from memdb.storage.postings.writing import FOLD_ROWS, add, add_segment, fold, fresh_count, remove
 
@@ -53,6 +53,7 @@ __all__ = [
     "fresh",
     "fresh_count",
     "merge_step",
+    "merging",
     "postings",
     "remove",
     "stats",

@@ -11,14 +11,14 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb.storage import tables
-from memdb.storage.environment import WriteTxn
+from memdb.storage.environment import ReadTxn, WriteTxn
 from memdb.storage.postings import manifest as manifests
 from memdb.storage.postings.layout import (
     EVERY_ROW,
@@ -65,6 +65,20 @@ def merge_step(
     manifests.save(txn, manifest)
     busy = manifest.merge is not None or bool(manifest.dropping)
     return busy or bool(_choose(manifest, fan_in))
+
+
+class Merging(NamedTuple):
+    """Whether ``merge_step`` has something to do, and how many segments a reader looks into."""
+
+    due: bool
+    segments: int
+
+
+def merging(txn: ReadTxn, *, fan_in: int = FAN_IN) -> Merging:
+    """What there is to merge, without taking the writer's place to find out."""
+    manifest = manifests.load(txn)
+    busy = manifest.merge is not None or bool(manifest.dropping)
+    return Merging(busy or bool(_choose(manifest, fan_in)), len(manifest.segments))
 
 
 def _tier(segment: Segment) -> int:

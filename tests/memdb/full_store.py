@@ -40,7 +40,12 @@ class Clock:
 @contextmanager
 def small_steps() -> Iterator[None]:
     """Thresholds at which a few hundred memories make several segments and encoded vectors."""
-    small = {"FRESH_POSTINGS_MAX": 16, "FRESH_VECTORS_MAX": 64, "ENCODE_AT": 32}
+    small = {
+        "FRESH_POSTINGS_MAX": 16,
+        "FRESH_FILTERS_MAX": 16,
+        "FRESH_VECTORS_MAX": 64,
+        "ENCODE_AT": 32,
+    }
     before = {name: getattr(settings, name) for name in small}
     for name, value in small.items():
         setattr(settings, name, value)

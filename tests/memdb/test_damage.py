@@ -9,11 +9,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import memdb
-from memdb.storage import generations
+from memdb.storage import generations, tables, values
 from memdb.storage.pages import PAGE
 from tests.memdb import full_store
 
@@ -161,6 +162,26 @@ def test_writing_goes_on_while_codes_are_lost(copy: Path) -> None:
         (hit,) = db.recall(vector=full_store.vector(5_040), mode="vector", k=1)
         assert hit.text == "later 40"
         assert db.check()["ok"], "maintenance made the codes again"
+
+
+def test_repair_files_rows_again_whose_fresh_entries_are_damaged(copy: Path) -> None:
+    with reopened(copy) as db:
+        engine = db._engine
+
+        def damage(txn: Any) -> int:
+            keys = list(txn.scan_keys(tables.FRESH_FILTERS))
+            for number, key in enumerate(keys):
+                stored = bytes(20) if number % 2 else values.seal(key, b"no known form")
+                txn._txn.put(key, stored, db=txn._dbs[tables.FRESH_FILTERS])
+            txn.changed(added=[int.from_bytes(key, "big") for key in keys])
+            return len(keys)
+
+        assert engine.store.write(damage) > 1
+        assert not db.check()["ok"]
+        repaired = db.check(repair=True)
+        assert repaired["ok"], repaired["problems"]
+        for name, ask, right in full_store.questions(db):
+            assert ask() == right, name
 
 
 def test_repair_files_rows_again_that_the_filters_lost(copy: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import memdb
 from memdb import settings
 from memdb.storage import format as disk_format
+from memdb.storage import tables
 from memdb.storage.lease import Lease
 from tests.golden import make
 from tests.memdb import full_store
@@ -91,10 +92,23 @@ def test_an_upgrade_runs_once_under_the_lease(
         opened(path)
 
 
+def test_a_table_that_a_format_lacks_is_made_by_the_upgrade_and_by_nobody_else(
+    tmp_path: Path,
+) -> None:
+    path = unpacked(1, tmp_path)
+    with pytest.raises(memdb.PermissionDenied, match="upgraded first"):
+        memdb.open(path, embedder="none", readonly=True)
+    disk_format.upgrade(path, 1)
+    with memdb.open(path, embedder="none", readonly=True) as db:
+        assert db.count({"tags": f"{full_store.MARK}tag3"}) == (full_store.NOTES - 10) // 5
+        assert db.stats()["bytes"]["tables"][tables.FRESH_FILTERS] == 0
+        assert db.check()["ok"]
+
+
 def test_a_failed_upgrade_leaves_the_version_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = unpacked(1, tmp_path)
+    path = unpacked(settings.FORMAT_VERSION, tmp_path)
     before = disk_format.read_version(path)
 
     def step(directory: Path) -> None:

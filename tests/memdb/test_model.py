@@ -42,6 +42,8 @@ TOLERANCE = 0.03  # of a cosine distance: what 8 bits a dimension may lose
 def low_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "FRESH_VECTORS_MAX", 12)
     monkeypatch.setattr(limits, "FRESH_POSTINGS_MAX", 8)
+    monkeypatch.setattr(limits, "FRESH_FILTERS_MAX", 6)
+    monkeypatch.setattr(limits, "FRESH_FILTERS_LIMIT", 20)
     monkeypatch.setattr(limits, "ENCODE_AT", 4)
     monkeypatch.setattr(limits, "ENCODE_DIRECTLY_AT", 32)
 

@@ -35,7 +35,7 @@ from memdb.types import Memory
 
 
 class Store:
-    """Random memories under scattered rows, some added in batches, some singly, some removed."""
+    """Random memories under scattered rows: filed in batches and singly, fresh, removed."""
 
     def __init__(self, path: Path, rng: random.Random, size: int) -> None:
         path.mkdir()
@@ -48,8 +48,12 @@ class Store:
         gone = rng.sample(added, size // 5)
         with self.environment.write() as txn:
             self.index.add(txn, added[:cut])
-            for pair in added[cut:]:
-                self.index.add(txn, [pair])
+            for number, pair in enumerate(added[cut:]):
+                if number % 4:
+                    self.index.add_fresh(txn, [pair])
+                else:
+                    self.index.add(txn, [pair])
+            self.index.fold(txn, size // 60)
             self.index.remove(txn, gone[: size // 10])
         self.memories = {row: m for row, m in added if (row, m) not in gone}
         self.flat = {row: oracle.flatten(m) for row, m in self.memories.items()}

@@ -68,10 +68,12 @@ def test_no_key_holds_text_and_every_value_obeys_the_size_rule(txn: WriteTxn) ->
     rows = crowd(2_500)
     for start in range(0, 2_000, 500):
         INDEX.add(txn, rows[start : start + 500])
-    for pair in rows[2_000:]:
+    for pair in rows[2_000:2_250]:
         INDEX.add(txn, [pair])
+    for pair in rows[2_250:]:
+        INDEX.add_fresh(txn, [pair], ["live"])
     seen = 0
-    for table in (*FILTER_TABLES, tables.META):
+    for table in (*FILTER_TABLES, tables.META, tables.FRESH_FILTERS):
         for key, value in txn.raw(table):
             seen += 1
             assert b"ecret" not in key and b"home" not in key and b"whatsapp" not in key
@@ -103,12 +105,13 @@ def test_removing_what_was_added_leaves_no_byte_of_it(txn: WriteTxn) -> None:
 def test_one_by_one_and_in_one_batch_answer_alike(tmp_path: Path) -> None:
     rows = crowd(400)
     answers = []
-    for batch in (1, 7, 400):
-        path = tmp_path / str(batch)
+    for batch, fresh in ((1, False), (7, False), (400, False), (1, True)):
+        path = tmp_path / f"{batch} {fresh}"
         path.mkdir()
         with Environment(path, map_size=1 << 28).write() as txn:
             for start in range(0, len(rows), batch):
-                INDEX.add(txn, rows[start : start + batch])
+                (INDEX.add_fresh if fresh else INDEX.add)(txn, rows[start : start + batch])
+            assert (INDEX.fresh_count(txn) > 300) is fresh
             INDEX.add(txn, rows[:9])  # again is the same as once
             everything = BitMap(row for row, _ in rows)
             answers.append(
@@ -127,7 +130,7 @@ def test_one_by_one_and_in_one_batch_answer_alike(tmp_path: Path) -> None:
                     list(INDEX.times_in_order(txn, "event_time", None, None, reverse=True)),
                 ]
             )
-    assert answers[0] == answers[1] == answers[2]
+    assert answers[0] == answers[1] == answers[2] == answers[3]
     assert all(answers[0])
 
 

@@ -1,0 +1,67 @@
+"""Filed and fresh rows read as one: through this file the filter index asks its tables.
+
+A row is filed or fresh, so what the tables hold and what the fresh rows hold is joined, and an
+entry that both have counts once. This file adds nothing to what either means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from heapq import merge
+
+from pyroaring import BitMap
+
+from memdb.storage.environment import ReadTxn
+from memdb.storage.filters import bitmaps
+from memdb.storage.filters.filing import table_of
+from memdb.storage.filters.fresh import Fresh
+from memdb.storage.filters.ordered import Entry
+
+__all__ = ["bounds", "exists", "load", "load_many", "rows_between", "scan"]
+
+
+def load(txn: ReadTxn, prefix: bytes) -> BitMap:
+    """The rows of one set."""
+    return bitmaps.load(txn, prefix) | Fresh.of(txn).load(prefix)
+
+
+def load_many(txn: ReadTxn, prefixes: Sequence[bytes]) -> BitMap:
+    """The rows of any of several sets."""
+    return bitmaps.load_many(txn, prefixes) | Fresh.of(txn).load_many(prefixes)
+
+
+def exists(txn: ReadTxn, prefix: bytes) -> bool:
+    """Whether the set has rows."""
+    return bitmaps.exists(txn, prefix) or Fresh.of(txn).exists(prefix)
+
+
+def rows_between(txn: ReadTxn, field: int, low: int, high: int) -> BitMap:
+    """Rows with a number or time of low <= key < high."""
+    filed = table_of(field).rows(txn, field, low, high)
+    return filed | Fresh.of(txn).between(field, low, high)
+
+
+def scan(
+    txn: ReadTxn, field: int, low: int, high: int, *, reverse: bool = False
+) -> Iterator[Entry]:
+    """(key, row) with low <= key < high, in order of both or reversed, each once."""
+    fresh = Fresh.of(txn).scan(field, low, high)
+    filed = table_of(field).scan(txn, field, low, high, reverse=reverse)
+    if not fresh:
+        yield from filed
+        return
+    before: Entry | None = None
+    for entry in merge(filed, reversed(fresh) if reverse else fresh, reverse=reverse):
+        if entry != before:
+            yield entry
+        before = entry
+
+
+def bounds(txn: ReadTxn, field: int) -> tuple[int, int] | None:
+    """Two keys near the least and the greatest of a field; for estimates."""
+    found = [
+        pair
+        for pair in (table_of(field).bounds(txn, field), Fresh.of(txn).bounds(field))
+        if pair is not None
+    ]
+    return (min(low for low, _ in found), max(high for _, high in found)) if found else None

@@ -35,9 +35,10 @@ _GROWTH: Final = 0.25  # ranks grow with the fourth root of the size: see README
 def default_effort(spec: SpaceSpec, count: int, k: int, *, capacity: int = 0) -> int:
     """Candidates to re-score among ``count`` rows so that 99 of 100 neighbours are among them.
 
-    A filter (less than nine tenths of the ``capacity``) may leave what is far from the query, where
-    estimates are close together: it takes twice what the whole space does. Measured at training among 4,096 rows of the space itself, and scaled to ``count``. Profile
-    "exact" takes half as many again: its records tell apart what 8 bits do not.
+    Measured at training among 4,096 rows of the space itself, and scaled to ``count``. A filter
+    (less than nine tenths of the ``capacity``) may leave what is far from the query, where
+    estimates are close together: it takes twice what the whole space does. Profile "exact" takes
+    half as many again: its records tell apart what 8 bits do not.
     """
     effort = float(UNMEASURED_EFFORT)
     if spec.shortlist:

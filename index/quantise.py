@@ -123,9 +123,7 @@ class Quantiser:
         if not self.spec.has_codes:
             return Encoded(epoch, records, np.zeros((0, 0), np.uint8), np.zeros(0, np.uint32))
         residuals = self.residuals(records, centre)
-        squares = np.einsum("ij,ij->i", residuals, residuals)
-        sums = np.abs(residuals).sum(axis=1)
-        factors = np.divide(squares, sums, out=np.zeros_like(sums), where=sums > 0)
+        squares, factors = _estimator(residuals)
         if self.spec.metric == "l2":
             offsets, slopes = squares, -2 * factors
         else:
@@ -147,9 +145,7 @@ class Quantiser:
         queries = vectors[asking]
         products = queries @ vectors.T
         residuals = vectors - centre
-        squares = np.einsum("ij,ij->i", residuals, residuals)
-        sums = np.abs(residuals).sum(axis=1)
-        factors = np.divide(squares, sums, out=np.zeros_like(sums), where=sums > 0)
+        squares, factors = _estimator(residuals)
         signs = np.where(residuals >= 0, np.float32(1), np.float32(-1))
         estimates = ((queries - centre) @ signs.T) * factors
         if self.spec.metric == "l2":
@@ -170,6 +166,13 @@ class Quantiser:
             return queries
         lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
         return (queries / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
+
+
+def _estimator(residuals: Floats) -> tuple[Floats, Floats]:
+    """(n,) |r|^2, and |r|^2 / sum|r_i|: <r, q> is about that times <signs of r, q>."""
+    squares = np.einsum("ij,ij->i", residuals, residuals)
+    sums = np.abs(residuals).sum(axis=1)
+    return squares, np.divide(squares, sums, out=np.zeros_like(sums), where=sums > 0)
 
 
 def _to_halves(vectors: Floats) -> tuple[NDArray[np.float16], Floats]:

@@ -272,9 +272,9 @@ def verb_demo(arguments: list) -> int:
 
 
 def verb_test(arguments: list) -> int:
-    """run the tests; further arguments go to pytest"""
+    """run the tests, all of them on all cores; further arguments go to pytest instead"""
     setup(("dev",))
-    return call(PYTHON, "-m", "pytest", *arguments)
+    return call(PYTHON, "-m", "pytest", *(arguments or ("-n", "auto", "--dist", "worksteal")))
 
 
 def verb_lint(arguments: list) -> int:

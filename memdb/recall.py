@@ -24,6 +24,7 @@ from memdb.errors import EmbedderUnavailable, InvalidArgument, MissingDependency
 from memdb.query import filters, fusion
 from memdb.query.lexical import K1, LexicalQuery
 from memdb.reader import MemoryReader
+from memdb.second_look import look_again
 from memdb.space_vectors import SpaceVectors
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Reader
@@ -122,7 +123,7 @@ class Recaller:
             words = self._lexical(txn, question)
             worded = _NOTHING if words is None else words.search(allowed, depth)
             lap = _lap(plan, "lexical", lap)
-            near, space = self._vector(txn, question, vector, allowed, depth)
+            near, space = self._vector(txn, question, vector, allowed, depth, plan)
             lap = _lap(plan, "vector", lap)
             candidates = fusion.join(worded, near)
             if words is not None:
@@ -165,6 +166,7 @@ class Recaller:
         vector: NDArray[np.float32] | None,
         allowed: BitMap,
         depth: int,
+        plan: dict[str, Any],
     ) -> tuple[_Scored, SpaceVectors | None]:
         """Similarities: cosines, inner products, or negated squared distances."""
         if vector is None:
@@ -174,8 +176,9 @@ class Recaller:
             return _NOTHING, None
         validate.one_vector(vector, record.dim)
         space = self._engine.vectors(record)
-        k = question.k if question.mode == "vector" else depth
+        k = question.k if question.mode == "vector" and record.profile != "nano" else depth
         found = space.search(txn, vector, k, allowed, exact_search=question.exact)
+        found = look_again(self._engine, txn, space, vector, found, plan)
         return (found.rows, similarity(found.distances, record.metric)), space
 
     def _space(self, txn: Reader, question: Question) -> SpaceRecord | None:

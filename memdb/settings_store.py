@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from memdb import validate
 from memdb.engine import Engine
+from memdb.second_look import MAX_TOP, SETTING
 from memdb.sizes import parse_bytes
 from memdb.times import load_zone, zone_name
 
@@ -37,6 +39,21 @@ class Settings:
         checked = None if size is None else parse_bytes(size, "disk_budget")
         self._engine.change_setting("disk_budget", checked)
 
+    @property
+    def reembed_top(self) -> int:
+        """How many of the closest memories of a space of profile "nano" are embedded again from
+        their texts for each question, so that they are ranked exactly. 0: none."""
+        with self._engine.store.read() as txn:
+            return int(self._engine.stored_settings(txn).get(SETTING, 0))
+
+    @reembed_top.setter
+    def reembed_top(self, count: int) -> None:
+        self._engine.change_setting(SETTING, validate.integer(count, "reembed_top", 0, MAX_TOP))
+
     def to_dict(self) -> dict[str, object]:
         """Every setting by name."""
-        return {"time_zone": self.time_zone, "disk_budget": self.disk_budget}
+        return {
+            "time_zone": self.time_zone,
+            "disk_budget": self.disk_budget,
+            "reembed_top": self.reembed_top,
+        }

@@ -30,7 +30,11 @@ def test_settings_are_stored_in_the_database(cli: Runner) -> None:
     assert cli.run("config", "time_zone", "Asia/Tokyo")[0] == 0
     assert cli.run("config", "time_zone") == (0, "Asia/Tokyo\n", "")
     assert cli.ask("config", "disk_budget", "200MB") == {"disk_budget": 200_000_000}
-    assert cli.ask("config") == {"time_zone": "Asia/Tokyo", "disk_budget": 200_000_000}
+    assert cli.ask("config") == {
+        "time_zone": "Asia/Tokyo",
+        "disk_budget": 200_000_000,
+        "reembed_top": 0,
+    }
     assert cli.ask("config", "disk_budget", "none") == {"disk_budget": None}
     assert cli.ask("remember", "x", "--at", "2024-01-01T09:00")["memory"]["event_time"] == (
         "2024-01-01T00:00:00Z"

@@ -274,12 +274,14 @@ class Database:
         min_score: float | None = None,
         exact: bool = False,
         explain: bool = False,
+        stages: Mapping[str, bool] | None = None,
     ) -> Hits:
         """The k memories that answer ``query`` best, best first.
 
         Exactly min(k, matches) of them, at every selectivity of ``where``. ``as_of`` asks for what
         was true then. ``vector`` replaces the query's embedding; ``space`` names where to look for
-        it. ``min_score`` (of ``hit.score``, in [0, 1]) makes "I do not know" possible.
+        it. ``min_score`` (of ``hit.score``, in [0, 1]) makes "I do not know" possible. ``stages``
+        switches stages of the ranking on or off by name: ``{"neighbours": False}``.
         """
         question = self._recaller.check(
             query,
@@ -293,6 +295,7 @@ class Database:
             min_score=min_score,
             exact=exact,
             explain=explain,
+            stages=stages,
         )
         return self._recaller.recall(question)
 

@@ -1,9 +1,10 @@
 """``recall``: from a question to ranked memories, in one snapshot.
 
-The pipeline: select the rows the caller may see and the filter passes; ask the lexical and the
-vector leg for their best among exactly those rows; fuse; read the records of the winners. Each
-stage says what it did in ``plan`` when asked to explain. What cannot run (no embedding model)
-degrades the answer and is said in ``degraded``; it never fails silently.
+Select the rows the caller may see and the filter passes; let the stages of ``query.stages`` find
+and weigh among exactly those rows; read the records of the winners. This file wires: what a stage
+does, and what it counts, is the query package's. Each stage says what it did in ``plan`` when
+asked to explain. What cannot run (no embedding model) degrades the answer and is said in
+``degraded``; it never fails silently.
 """
 
 from __future__ import annotations
@@ -21,20 +22,18 @@ from pyroaring import BitMap
 from memdb import settings, validate
 from memdb.engine import Engine
 from memdb.errors import EmbedderUnavailable, InvalidArgument, MissingDependency
-from memdb.query import filters, fusion
-from memdb.query.lexical import K1, LexicalQuery
+from memdb.query import filters, fusion, stages
+from memdb.query.lexical import LexicalQuery
+from memdb.query.pipeline import Candidates, Pipeline, score_of
 from memdb.reader import MemoryReader
-from memdb.second_look import look_again
+from memdb.second_look import SecondLook
 from memdb.space_vectors import SpaceVectors
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Reader
 from memdb.types import Hit, Hits, Why
 
 MODES = ("vector", "lexical", "hybrid")
-_CANDIDATES = 200  # of each leg; what fusion may reorder
-
-_Scored = tuple[NDArray[np.uint32], NDArray[np.float32]]
-_NOTHING: _Scored = (np.empty(0, np.uint32), np.empty(0, np.float32))
+_CANDIDATES = 200  # of each leg; what the stages may reorder
 
 
 class Question(NamedTuple):
@@ -51,6 +50,7 @@ class Question(NamedTuple):
     min_score: float | None
     exact: bool
     explain: bool
+    stages: Mapping[str, bool]
 
 
 class Recaller:
@@ -74,6 +74,7 @@ class Recaller:
         min_score: float | None,
         exact: bool,
         explain: bool,
+        stages: Mapping[str, bool] | None = None,
     ) -> Question:
         """Check every argument of ``recall``; raises ``InvalidArgument``, ``FilterError``."""
         if mode not in MODES:
@@ -97,6 +98,7 @@ class Recaller:
             validate.unit_interval(min_score, "min_score"),
             exact,
             explain,
+            _switches(stages),
         )
 
     def recall(self, question: Question) -> Hits:
@@ -119,25 +121,24 @@ class Recaller:
             )
             plan["allowed"] = len(allowed)
             lap = _lap(plan, "select", lap)
-            depth = max(question.k, _CANDIDATES)
-            words = self._lexical(txn, question)
-            worded = _NOTHING if words is None else words.search(allowed, depth)
-            lap = _lap(plan, "lexical", lap)
-            near, space = self._vector(txn, question, vector, allowed, depth, plan)
-            lap = _lap(plan, "vector", lap)
-            candidates = fusion.join(worded, near)
-            if words is not None:
-                _complete_bm25(words, candidates)
-            if space is not None and vector is not None and words is not None:
-                self._complete_cosines(txn, space, vector, candidates)
-            plan["candidates"] = {"lexical": len(worded[0]), "vector": len(near[0])}
-            hits = self._rank(txn, question, candidates, words)
-            _lap(plan, "rank", lap)
+            asked = self._asked(txn, question, now, allowed, vector, plan)
+            lap = _lap(plan, "look up", lap)
+            pipeline = Pipeline(stages.made_for(asked), question.stages, explain=question.explain)
+            depth = question.k if question.mode == "vector" else max(question.k, _CANDIDATES)
+            rows = pipeline.find(depth)
+            plan["candidates"] = len(rows)
+            lap = _lap(plan, "find", lap)
+            ranked = pipeline.rank(rows, fusion.base(stages.legs(asked)), depth)
+            lap = _lap(plan, "rank", lap)
+            hits = self._hits(question, asked, pipeline, ranked)
+            _lap(plan, "read", lap)
         _lap(plan, "total", started)
+        if question.explain:
+            plan["stages"] = pipeline.log()
         search_id = engine.new_id(now)
         return Hits(tuple(hits), search_id, plan if question.explain else {}, degraded)
 
-    # --- legs ---------------------------------------------------------------------------
+    # --- what the stages look at --------------------------------------------------------
 
     def _query_vector(self, question: Question) -> tuple[NDArray[np.float32] | None, str | None]:
         if question.mode == "lexical":
@@ -154,88 +155,74 @@ class Recaller:
             raise InvalidArgument("the database embeds nothing; pass vector=", field="vector")
         return (None, None) if embedded is None else (embedded[0], None)
 
-    def _lexical(self, txn: Reader, question: Question) -> LexicalQuery | None:
-        if question.mode == "vector" or question.query is None:
-            return None
-        return LexicalQuery(txn, self._engine.analyser.query(question.query, txn.digest))
-
-    def _vector(
+    def _asked(
         self,
         txn: Reader,
         question: Question,
-        vector: NDArray[np.float32] | None,
+        now: datetime,
         allowed: BitMap,
-        depth: int,
+        vector: NDArray[np.float32] | None,
         plan: dict[str, Any],
-    ) -> tuple[_Scored, SpaceVectors | None]:
-        """Similarities: cosines, inner products, or negated squared distances."""
-        if vector is None:
-            return _NOTHING, None
-        record = self._space(txn, question)
-        if record is None:
-            return _NOTHING, None
-        validate.one_vector(vector, record.dim)
-        space = self._engine.vectors(record)
-        k = question.k if question.mode == "vector" and record.profile != "nano" else depth
-        found = space.search(txn, vector, k, allowed, exact_search=question.exact)
-        found = look_again(self._engine, txn, space, vector, found, plan)
-        return (found.rows, similarity(found.distances, record.metric)), space
+    ) -> stages.Asked:
+        engine = self._engine
+        words = None
+        if question.mode != "vector" and question.query is not None:
+            words = LexicalQuery(txn, engine.analyser.query(question.query, txn.digest))
+        meaning = None
+        record = None if vector is None else self._space(txn, question)
+        if vector is not None and record is not None:
+            validate.one_vector(vector, record.dim)
+            space = engine.vectors(record)
+            look = SecondLook(engine, txn, space, vector)
+            meaning = _Meaning(txn, space, vector, allowed, look, exact=question.exact)
+            if look.top:
+                plan["reembed"] = look.top
+        return stages.Asked(
+            text=question.query,
+            k=question.k,
+            mode=question.mode,
+            namespace=question.namespace,
+            now=now,
+            as_of=question.as_of,
+            zone=engine.zone_in(txn),
+            txn=txn,
+            allowed=allowed,
+            filters=engine.filters,
+            words=words,
+            meaning=meaning,
+            read=lambda rows: engine.records.get_many(txn, rows),
+        )
 
     def _space(self, txn: Reader, question: Question) -> SpaceRecord | None:
         if question.space is not None:
             return self._engine.require_space(txn, question.space)
         return self._engine.space_named(txn, None)
 
-    def _complete_cosines(
+    def _hits(
         self,
-        txn: Reader,
-        space: SpaceVectors,
-        vector: NDArray[np.float32],
-        candidates: fusion.Candidates,
-    ) -> None:
-        """Compute the similarity of candidates that only the words found."""
-        missing = np.flatnonzero(np.isnan(candidates.similarity))
-        rows = candidates.rows[missing].tolist()
-        if not rows:
-            return
-        fetched = space.fetch(txn, rows)
-        known = [place for place, row in zip(missing, rows, strict=True) if row in fetched]
-        if known:
-            matrix = np.stack([fetched[int(candidates.rows[place])] for place in known])
-            distances = space.distances(vector, matrix)
-            candidates.similarity[known] = similarity(distances, space.record.metric)
-
-    # --- ranking ------------------------------------------------------------------------
-
-    def _rank(
-        self,
-        txn: Reader,
         question: Question,
-        candidates: fusion.Candidates,
-        words: LexicalQuery | None,
+        asked: stages.Asked,
+        pipeline: Pipeline,
+        ranked: Candidates,
     ) -> list[Hit]:
-        if not len(candidates.rows):
-            return []
-        best_possible = 0.0 if words is None else words.total_mass * (K1 + 1)
-        fused = fusion.fuse(candidates, best_possible)
-        relevance = fusion.relevance(fused.total, _legs(candidates, question, words))
-        order = np.lexsort((candidates.rows, -fused.total))
+        scores = score_of(ranked.total())
+        count = min(question.k, len(ranked))
         if question.min_score is not None:
-            order = order[relevance[order] >= question.min_score]
-        order = order[: question.k]
-        rows = candidates.rows[order].tolist()
-        memories = self._engine.records.get_many(txn, sorted(rows))
-        terms = [{} for _ in rows] if words is None else words.explain(rows)
+            count = min(count, int((scores >= question.min_score).sum()))  # they descend
+        best = ranked.taken(np.arange(count))
+        memories = asked.memories(best.rows)
+        rows = best.rows.tolist()
+        terms = [{} for _ in rows] if asked.words is None else asked.words.explain(rows)
         hits = []
-        for place, row, held in zip(order, rows, terms, strict=True):
-            stages = {"lexical": float(fused.lexical[place]), "vector": float(fused.vector[place])}
+        for place, row in enumerate(rows):
             why = Why(
-                cosine=_number(candidates.similarity[place]),
-                bm25=_number(candidates.bm25[place]),
-                terms=tuple(held),
-                stages=stages,
+                cosine=_number(best.measures.get("similarity"), place),
+                bm25=_number(best.measures.get("bm25"), place),
+                terms=tuple(terms[place]),
+                stages={name: float(part[place]) for name, part in best.parts.items()},
+                words=pipeline.said(best, place) if question.explain else {},
             )
-            hits.append(Hit(memories[row], float(relevance[place]), why))
+            hits.append(Hit(memories[row], float(scores[place]), why))
         return hits
 
     # --- by distance --------------------------------------------------------------------
@@ -277,9 +264,7 @@ class Recaller:
             allowed = self._reader.select(txn, namespace, question.condition, now=now, valid_at=now)
             near = engine.vectors(record).within(txn, asked, float(radius), allowed)
             cosines = similarity(near.distances, record.metric)
-            unknown = np.full(len(near.rows), np.nan, np.float32)
-            fused = fusion.fuse(fusion.Candidates(near.rows, unknown, cosines), 0.0)
-            relevance = fusion.relevance(fused.total, "vector")
+            relevance = score_of(fusion.base("vector") + fusion.vector_part(cosines, "vector"))
             memories = engine.records.get_many(txn, sorted(near.rows.tolist()))
         hits = tuple(
             Hit(memories[row], float(score), Why(cosine=float(cosine)))
@@ -288,19 +273,59 @@ class Recaller:
         return Hits(hits, engine.new_id(now))
 
 
-def _complete_bm25(words: LexicalQuery, candidates: fusion.Candidates) -> None:
-    """Score the rows that only the vector found; a row without a query term stays unknown."""
-    missing = np.flatnonzero(np.isnan(candidates.bm25))
-    scores = words.scores_of(candidates.rows[missing])
-    candidates.bm25[missing] = np.where(scores > 0, scores, np.nan)
+class _Meaning:
+    """The question's vector in one space, among the allowed rows of one snapshot."""
+
+    def __init__(
+        self,
+        txn: Reader,
+        space: SpaceVectors,
+        vector: NDArray[np.float32],
+        allowed: BitMap,
+        look: SecondLook,
+        *,
+        exact: bool,
+    ) -> None:
+        self._txn, self._space, self._vector = txn, space, vector
+        self._allowed, self._look, self._exact = allowed, look, exact
+
+    def nearest(self, limit: int) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+        found = self._space.search(
+            self._txn,
+            self._vector,
+            max(limit, self._look.top),
+            self._allowed,
+            exact_search=self._exact,
+        )
+        if self._look.top:
+            found = self._look.again(found)
+        return found.rows, similarity(found.distances, self._space.record.metric)
+
+    def of(self, rows: NDArray[np.uint32]) -> NDArray[np.float32]:
+        """Cosines, inner products, or of squared distances d: 1 / (1 + d)."""
+        wanted = rows.tolist()
+        fetched = self._space.fetch(self._txn, wanted)
+        found = np.full(len(rows), np.nan, np.float32)
+        known = [place for place, row in enumerate(wanted) if row in fetched]
+        if known:
+            matrix = np.stack([fetched[wanted[place]] for place in known])
+            distances = self._space.distances(self._vector, matrix)
+            found[known] = similarity(distances, self._space.record.metric)
+        return found
+
+    def matches(self) -> int:
+        return self._space.rows_with_vectors(self._txn).intersection_cardinality(self._allowed)
 
 
-def _legs(candidates: fusion.Candidates, question: Question, words: LexicalQuery | None) -> str:
-    """Which legs took part, for the calibration."""
-    if words is None:
-        return "vector"
-    unseen = question.mode == "lexical" or bool(np.isnan(candidates.similarity).all())
-    return "lexical" if unseen else "hybrid"
+def _switches(given: Mapping[str, bool] | None) -> Mapping[str, bool]:
+    """The stages argument, checked."""
+    for name, on in (given or {}).items():
+        if name not in stages.NAMES:
+            known = ", ".join(stages.NAMES)
+            raise InvalidArgument(f"no stage {name!r}; there are {known}", field="stages")
+        if not isinstance(on, bool):
+            raise InvalidArgument(f"stage {name} is True or False", field="stages")
+    return dict(given or {})
 
 
 def similarity(distances: Any, metric: str) -> Any:
@@ -310,8 +335,8 @@ def similarity(distances: Any, metric: str) -> Any:
     return 1 - distances if metric == "cosine" else -distances
 
 
-def _number(value: np.float32) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _number(measure: NDArray[np.float32] | None, place: int) -> float | None:
+    return None if measure is None or np.isnan(measure[place]) else float(measure[place])
 
 
 def _lap(plan: dict[str, Any], stage: str, since: float) -> float:

@@ -10,7 +10,7 @@ This file knows memories, embedders and distances; it does not know ranking.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,38 +25,35 @@ SETTING: Final = "reembed_top"
 MAX_TOP: Final = 1_000
 
 
-def look_again(
-    engine: Engine,
-    txn: Reader,
-    space: SpaceVectors,
-    query: NDArray[np.float32],
-    near: Neighbours,
-    plan: dict[str, Any],
-) -> Neighbours:
-    """``near`` with the distances of its best made exact by their texts, in their new order.
+class SecondLook:
+    """One question's second look. ``top`` is 0 where there is none: the owner did not ask for it,
+    the space keeps more than nano, or its vectors are not of the database's embedder."""
 
-    Unchanged where the owner did not ask for it, the space keeps more than nano, or its vectors
-    are not of the database's embedder. Raises ``EmbedderUnavailable``, ``MissingDependency``.
-    """
-    record = space.record
-    if record.profile != "nano" or record.name != DEFAULT_SPACE or record.embedder is None:
-        return near
-    top = int(engine.stored_settings(txn).get(SETTING, 0))
-    rows = near.rows[:top]
-    if not len(rows):
-        return near
-    memories = engine.records.get_many(txn, sorted(rows.tolist()))
-    texts = [(place, embedded_text(memories[row])) for place, row in enumerate(rows.tolist())]
-    known = [(place, text) for place, text in texts if text]
-    vectors = engine.embedding.embed([text for _, text in known], "document")
-    if vectors is None:  # no text, or a handle that embeds nothing
-        return near
-    plan["reembedded"] = len(known)
-    distances = near.distances.copy()
-    places = [place for place, _ in known]
-    distances[places] = space.distances(query, vectors)
-    # The estimates of the others are as often too good as those of the best were: they stay behind.
-    rest = np.setdiff1d(np.arange(len(distances)), places)
-    distances[rest] = np.maximum(distances[rest], distances[places].max())
-    order = np.lexsort((near.rows, distances))
-    return Neighbours(near.rows[order], distances[order])
+    def __init__(
+        self, engine: Engine, txn: Reader, space: SpaceVectors, query: NDArray[np.float32]
+    ) -> None:
+        self._engine, self._txn, self._space, self._query = engine, txn, space, query
+        record = space.record
+        fits = record.profile == "nano" and record.name == DEFAULT_SPACE and record.embedder
+        self.top = int(engine.stored_settings(txn).get(SETTING, 0)) if fits else 0
+
+    def again(self, near: Neighbours) -> Neighbours:
+        """``near`` with the distances of its best made exact by their texts, in their new order.
+
+        Raises ``EmbedderUnavailable``, ``MissingDependency``.
+        """
+        rows = near.rows[: self.top].tolist()
+        memories = self._engine.records.get_many(self._txn, sorted(rows))
+        texts = [(place, embedded_text(memories[row])) for place, row in enumerate(rows)]
+        known = [(place, text) for place, text in texts if text]
+        vectors = self._engine.embedding.embed([text for _, text in known], "document")
+        if vectors is None:  # no text, or a handle that embeds nothing
+            return near
+        distances = near.distances.copy()
+        places = [place for place, _ in known]
+        distances[places] = self._space.distances(self._query, vectors)
+        # The estimates of the others are as often too good as those of the best: they stay behind.
+        rest = np.setdiff1d(np.arange(len(distances)), places)
+        distances[rest] = np.maximum(distances[rest], distances[places].max())
+        order = np.lexsort((near.rows, distances))
+        return Neighbours(near.rows[order], distances[order])

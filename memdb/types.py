@@ -125,12 +125,17 @@ class Trashed:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """How one hit came to its score: raw measures and each stage's contribution."""
+    """How one hit came to its score: raw measures and each stage's contribution.
+
+    ``stages`` are log-odds, and the score is the logistic of their plain sum. ``words`` says of
+    each stage, where ``explain`` was asked for, why it added what it added.
+    """
 
     cosine: float | None = None
     bm25: float | None = None
     terms: tuple[str, ...] = ()
     stages: Mapping[str, float] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,8 @@ PARAMETERS = {
     "Database.values": "field where",
     "Database.list": "where order_by descending limit cursor",
     "Database.namespaces": "",
-    "Database.recall": "query k where mode as_of namespace space vector min_score exact explain",
+    "Database.recall": "query k where mode as_of namespace space vector min_score exact explain"
+    " stages",
     "Database.recall_within": "radius query vector where namespace space",
     "Database.context": "query tokens where namespace",
     "Database.forget": "ids where about",

@@ -73,12 +73,12 @@ def test_a_cosine_of_the_second_look_is_that_of_the_uncompressed_vectors(
     vectors = embedders.embed_documents(model, [best[0].text or ""])
     wanted = float(embedders.embed_queries(model, ["flowers"])[0] @ vectors[0])
     assert best[0].why.cosine == pytest.approx(wanted, abs=1e-5)
-    assert best.plan["reembedded"] == 5
+    assert best.plan["reembed"] == 5
 
 
 def test_nobody_pays_for_it_who_did_not_ask(nano: memdb.Database) -> None:
     nano.settings.reembed_top = 0
-    assert "reembedded" not in nano.recall("flowers", mode="vector", explain=True).plan
+    assert "reembed" not in nano.recall("flowers", mode="vector", explain=True).plan
 
 
 def test_the_number_has_limits(nano: memdb.Database) -> None:

@@ -1,0 +1,175 @@
+"""Ranking as a row of small stages, each named, each switchable, each accountable for its part.
+
+    find     stages that know rows propose them; their union are the candidates
+    weigh    each stage in turn adds its part to each candidate: log-odds that it is relevant
+
+A candidate's total is the plain sum of its parts, beginning with ``base``: what any candidate of
+the question starts from. Its score is the logistic of that sum and nothing else. A stage that is
+switched off adds nothing, and the parts of the others stay what they are. Stages that look far
+(``wide = False``) see only the best of the candidates by then, so that what they cost follows the
+shortlist and not the store.
+
+This file knows rows, parts and stages; no store, no record, and not what a stage does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.uint32]
+Parts = NDArray[np.float64]
+
+BASE: Final = "base"
+NO_ROWS: Final[Rows] = np.empty(0, np.uint32)
+
+
+class Candidates:
+    """Rows (n,) with what each stage added to each of them.
+
+    ``parts``: by stage, (n,), what counts. ``measures``: (n,) raw figures that stages leave for
+    those after them and for ``why``, by name, NaN where unknown; they count for nothing.
+    """
+
+    def __init__(self, rows: Rows, base: float) -> None:
+        self.rows = rows
+        self.parts: dict[str, Parts] = {BASE: np.full(len(rows), base)}
+        self.measures: dict[str, NDArray[np.float32]] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def total(self) -> Parts:
+        """(n,) the sum of the parts, added up in the order in which they were weighed."""
+        total = np.zeros(len(self.rows))
+        for part in self.parts.values():
+            total += part
+        return total
+
+    def order(self) -> NDArray[np.int64]:
+        """Places, best first; equal totals by row."""
+        return np.lexsort((self.rows, -self.total()))
+
+    def taken(self, places: NDArray[Any]) -> Candidates:
+        """Those at ``places``, in that order."""
+        chosen = Candidates(self.rows[places], 0.0)
+        chosen.parts = {name: part[places] for name, part in self.parts.items()}
+        chosen.measures = {name: one[places] for name, one in self.measures.items()}
+        return chosen
+
+
+class Stage:
+    """One step of ranking, made anew for each question; override what it does.
+
+    ``name`` is what ``explain`` and the ``stages`` argument call it. ``needed``: others read what
+    it found or measured, so that it runs although it is switched off, and only its part is left
+    out. ``wide``: it weighs every candidate, before the shortlist is drawn up. ``default``: whether
+    it is on when nobody says.
+    """
+
+    name: ClassVar[str]
+    needed: ClassVar[bool] = False
+    wide: ClassVar[bool] = False
+    default: ClassVar[bool] = True
+
+    def expects(self) -> int | None:
+        """How many rows ``find`` will give, estimated before it is asked; None if it gives none."""
+        return None
+
+    def find(self, limit: int) -> Rows:
+        """Distinct allowed rows that this stage wants ranked; ``limit`` is a hint."""
+        return NO_ROWS
+
+    def weigh(self, candidates: Candidates) -> Parts | None:
+        """(n,) what to add to each candidate; None: nothing to any.
+
+        May leave ``measures``; must not change rows and parts.
+        """
+        return None
+
+    def say(self, candidates: Candidates, place: int) -> str:
+        """In plain words, why it added what it added to the candidate at ``place``."""
+        return ""
+
+    def report(self) -> dict[str, Any]:
+        """What it did with this question, for ``plan``."""
+        return {}
+
+
+class Pipeline:
+    """The stages of one question, in order, with a log of what each did and how long it took.
+
+    ``switched`` overrides the default of the stages it names; ``explain`` asks for estimates too.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], switched: Mapping[str, bool], *, explain: bool
+    ) -> None:
+        self._explain = explain
+        self._stages = [(stage, switched.get(stage.name, stage.default)) for stage in stages]
+        self._log: dict[str, dict[str, Any]] = {
+            stage.name: {"on": on, "ms": 0.0} for stage, on in self._stages
+        }
+
+    def find(self, limit: int) -> Rows:
+        """The union, ascending, of what the stages propose."""
+        found = [NO_ROWS]
+        for stage, on in self._stages:
+            if not (on or stage.needed):
+                continue
+            started = time.perf_counter()
+            expected = stage.expects() if self._explain else None
+            rows = stage.find(limit)
+            self._took(stage, started)
+            if expected is not None:
+                self._log[stage.name].update(estimated=expected, found=len(rows))
+            found.append(rows)
+        return np.unique(np.concatenate(found))
+
+    def rank(self, rows: Rows, base: float, shortlist: int) -> Candidates:
+        """Weigh ``rows``; the best ``shortlist`` of them, best first."""
+        candidates = Candidates(rows, base)
+        self._weigh(candidates, wide=True)
+        if len(candidates) > shortlist:
+            candidates = candidates.taken(np.sort(candidates.order()[:shortlist]))
+        self._weigh(candidates, wide=False)
+        return candidates.taken(candidates.order())
+
+    def said(self, candidates: Candidates, place: int) -> dict[str, str]:
+        """What each stage that took part says of the candidate at ``place``."""
+        said = {
+            stage.name: stage.say(candidates, place)
+            for stage, _ in self._stages
+            if stage.name in candidates.parts
+        }
+        return {name: text for name, text in said.items() if text}
+
+    def log(self) -> dict[str, dict[str, Any]]:
+        """By stage: whether it was on, what it took in milliseconds, what it reports of itself."""
+        return {
+            stage.name: {**self._log[stage.name], **stage.report()} for stage, _ in self._stages
+        }
+
+    def _weigh(self, candidates: Candidates, *, wide: bool) -> None:
+        for stage, on in self._stages:
+            if stage.wide != wide or not (on or stage.needed):
+                continue
+            started = time.perf_counter()
+            part = stage.weigh(candidates)
+            self._took(stage, started)
+            if part is not None and on:
+                candidates.parts[stage.name] = np.asarray(part, np.float64)
+
+    def _took(self, stage: Stage, since: float) -> None:
+        log = self._log[stage.name]
+        log["ms"] = round(log["ms"] + (time.perf_counter() - since) * 1e3, 3)
+
+
+def score_of(total: Parts) -> Parts:
+    """(n,) the estimates in [0, 1] that totals stand for."""
+    scores: Parts = 1 / (1 + np.exp(-total))
+    return scores

@@ -1,0 +1,71 @@
+"""What a stage may look at: one question, one snapshot, and ways to bring more of it.
+
+It holds a store's read side and calls that the wiring lends; it decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from memdb.query.lexical import LexicalQuery
+from memdb.query.pipeline import Rows
+from memdb.storage.environment import ReadTxn
+from memdb.storage.filters import FilterIndex
+from memdb.types import Memory
+
+Similarities = NDArray[np.float32]
+
+
+class Meaning(Protocol):
+    """The question's vector in one space."""
+
+    def nearest(self, limit: int) -> tuple[Rows, Similarities]:
+        """The min(limit, matches) allowed rows closest to the question, closest first."""
+        ...
+
+    def of(self, rows: Rows) -> Similarities:
+        """(n,) similarities of any rows; NaN where a row has no vector."""
+        ...
+
+    def matches(self) -> int:
+        """Allowed rows that have a vector."""
+        ...
+
+
+@dataclass(slots=True)
+class Asked:
+    """One question to one snapshot.
+
+    ``allowed``: the rows that may be answered with, or looked at at all: nothing outside it may
+    leave a trace. ``words``: the question looked up in the lexicon, None where words do not
+    count. ``meaning``: None where there is no vector. ``read``: rows to memories.
+    """
+
+    text: str | None
+    k: int
+    mode: str
+    namespace: str
+    now: datetime
+    as_of: datetime | None
+    zone: tzinfo
+    txn: ReadTxn
+    allowed: BitMap
+    filters: FilterIndex
+    words: LexicalQuery | None
+    meaning: Meaning | None
+    read: Callable[[Sequence[int]], dict[int, Memory]]
+    _known: dict[int, Memory] = field(default_factory=dict)
+
+    def memories(self, rows: Rows) -> dict[int, Memory]:
+        """The memories of those rows that exist; each row is read once a question."""
+        wanted = [row for row in rows.tolist() if row not in self._known]
+        if wanted:
+            self._known.update(self.read(sorted(wanted)))
+        return {row: self._known[row] for row in rows.tolist() if row in self._known}

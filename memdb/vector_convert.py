@@ -1,7 +1,7 @@
 """A ``VectorIndex`` on its way to a smaller profile: what each write transaction does for it.
 
 The job is written down in the index's state: the target, and how many slots have been looked at.
-Steps copy some thousand slots each; every other write meanwhile does to the new files what it did
+Steps copy some hundred slots each; every other write meanwhile does to the new files what it did
 to the old ones, in the same transaction, whichever process it is of. So the files of the target
 are right when the last slot was copied, and a job whose process died costs disk, until it goes on
 or another begins. The files are opened anew in each transaction, because another process may have
@@ -24,8 +24,21 @@ from memdb.index.engines import AnyEngine, drop_graph, files_of
 from memdb.index.protocol import Profile, SpaceSpec
 from memdb.vector_book import Book, Converting, Draft, Slots, State
 
-COPIED_AT_ONCE: Final = 1024
-"""Slots of a step: at 384 dimensions some 70 ms, for which writers wait."""
+STEP_MS: Final = 40.0
+"""What a step should take: writers wait for so long."""
+_FIRST, _FEWEST, _MOST = 256, 64, 8192
+
+
+class Pace:
+    """How many slots the next step copies, so that it takes about ``STEP_MS`` on this machine."""
+
+    def __init__(self) -> None:
+        self.slots = _FIRST
+
+    def took(self, elapsed_ms: float) -> None:
+        """At most doubled from one step to the next: one quick step says little."""
+        fitting = self.slots * STEP_MS / max(elapsed_ms, 0.1)
+        self.slots = int(min(max(fitting, _FEWEST), 2 * self.slots, _MOST))
 
 
 def profile_of(state: State) -> Profile:
@@ -60,8 +73,8 @@ def begin(path: Path, draft: Draft, target: Profile) -> None:
     draft.converting = None if spec.profile == target else Converting(profile=target)
 
 
-def step(path: Path, engine: AnyEngine, draft: Draft, target: Profile) -> bool:
-    """Copy what comes next; with the last of it the draft has the new spec. Whether that is so.
+def step(path: Path, engine: AnyEngine, draft: Draft, target: Profile, slots: int) -> bool:
+    """Copy the next ``slots``; with the last of them the draft has the new spec. Whether so.
 
     Raises ``Conflict`` when another target was chosen meanwhile.
     """
@@ -85,7 +98,7 @@ def step(path: Path, engine: AnyEngine, draft: Draft, target: Profile) -> bool:
             return False
     conversion = Conversion(files_of(engine), target)
     try:
-        part = draft.states[job.copied : job.copied + COPIED_AT_ONCE]
+        part = draft.states[job.copied : job.copied + slots]
         encoded = np.flatnonzero(part == vector_book.ENCODED) + job.copied
         conversion.copy(encoded.astype(np.uint32))
         copied = job.copied + len(part)

@@ -375,14 +375,17 @@ class SharedIndex:
         if not self._is_at(target):
             self._write(lambda _, draft: vector_convert.begin(self.path, draft, target))
         done = self._is_at(target)
+        pace = vector_convert.Pace()
         while not done:
             started = time.monotonic()
 
             def step(_: WriteTxn, draft: Draft) -> None:
-                nonlocal done
-                done = vector_convert.step(self.path, self.files, draft, target)
+                nonlocal done, started
+                started = time.monotonic()  # writers of other processes may have been first
+                done = vector_convert.step(self.path, self.files, draft, target, pace.slots)
 
             self._write(step)
+            pace.took((time.monotonic() - started) * 1e3)
             with self.snapshot() as (_, book, _):
                 job = vector_convert.progress_of(book)
                 report(book.state.count if job is None else job["done"])

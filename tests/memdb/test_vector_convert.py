@@ -50,7 +50,7 @@ def step(index: VectorIndex, target: str) -> bool:
 
     def one(_: WriteTxn, draft: Draft) -> None:
         nonlocal done
-        done = vector_convert.step(shared.path, shared.files, draft, target)
+        done = vector_convert.step(shared.path, shared.files, draft, target, 1024)
 
     shared._write(one)
     return done
@@ -457,3 +457,15 @@ def test_threads_search_while_one_writes_and_one_converts(tmp_path: Path, kind: 
             assert stats["linked"] == stats["encoded"] and stats["graph_problem"] is None
     with VectorIndex(tmp_path) as index:
         assert index.search(vectors[1234], 1)[0].tolist() == [[1234]]
+
+
+def test_a_step_becomes_as_large_as_the_time_for_it_allows() -> None:
+    pace = vector_convert.Pace()
+    first = pace.slots
+    pace.took(1.0)
+    assert pace.slots == 2 * first
+    for _ in range(20):
+        pace.took(pace.slots * 0.1)  # 10 slots a millisecond
+    assert pace.slots == 10 * vector_convert.STEP_MS
+    pace.took(1e6)
+    assert 0 < pace.slots < first

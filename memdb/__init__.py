@@ -35,6 +35,7 @@ from memdb.errors import (
 )
 from memdb.types import (
     Context,
+    ContextItem,
     FileStatus,
     Forgotten,
     Hit,
@@ -62,6 +63,7 @@ __all__ = [
     "BudgetExceeded",
     "Conflict",
     "Context",
+    "ContextItem",
     "Database",
     "DimensionMismatch",
     "EmbedderMismatch",

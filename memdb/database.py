@@ -58,6 +58,7 @@ class Database:
         self._reader = MemoryReader(engine)
         self._writer = MemoryWriter(engine)
         self._recaller = Recaller(engine, self._reader)
+        self._context = context.ContextMaker(engine, self._reader)
         self._maintenance = shared.maintenance
         self._admin = Admin(engine, self._reader, self._writer, self._maintenance)
         self.profile = Profile(self)
@@ -325,17 +326,32 @@ class Database:
         tokens: int = 2000,
         *,
         where: Mapping[str, Any] | None = None,
+        as_of: TimeLike | None = None,
         namespace: str | None = None,
+        counter: Callable[[str], int] | None = None,
     ) -> Context:
         """What is worth telling an agent about ``query``, within a budget of ``tokens``.
 
-        Tokens are those of the embedder's tokenizer once it is loaded, else an estimate that errs
-        high; ``counter`` of the result says which. Times are in the database's zone.
+        Facts that the question names, what ``recall`` finds, the neighbours of the best in their
+        streams, the latest events: each once, in order of time, as data that cannot pass for
+        instructions. ``items`` are what is in the text, ``dropped`` what is not, with the reason.
+        ``counter`` counts the tokens of a text; without it the embedder's tokenizer does once it
+        is loaded, else an estimate that errs high. Its name is in the result. Times are in the
+        database's zone.
         """
         validate.integer(tokens, "tokens", 0, 1 << 20)
-        hits = self.recall(query, 50, where, namespace=namespace)
-        counter = context.counter_of(self._engine.embedding.loaded)
-        return context.pack(hits, tokens, *counter, self._engine.zone)
+        counted_by = context.counter_of(counter, None)
+        hits = self.recall(query, context.FOUND, where, as_of=as_of, namespace=namespace)
+        if counter is None:
+            counted_by = context.counter_of(None, self._engine.embedding.loaded)
+        return self._context.make(
+            hits,
+            tokens,
+            counted_by,
+            condition=self._reader.compile(where),
+            namespace=self._read_namespace(namespace),
+            as_of=self._moment(as_of),
+        )
 
     # --- forgetting ---------------------------------------------------------------------
 

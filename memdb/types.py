@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Context",
+    "ContextItem",
     "FileStatus",
     "Forgotten",
     "Hit",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 Precision = Literal["year", "month", "day", "minute", "exact"]
+Role = Literal["fact", "earlier", "relevant", "neighbour", "recent"]
 Status = Literal["inserted", "duplicate", "replaced", "superseded"]
 
 
@@ -278,14 +280,47 @@ class Page(_Table):
 
 
 @dataclass(frozen=True, slots=True)
+class ContextItem:
+    """One memory that ``context`` looked at.
+
+    ``role``: what it is there for: a "fact" that the question names, its "earlier" value, a
+    memory found "relevant", the "neighbour" of one in its stream, or something "recent".
+    ``score`` is that of the hit, where it was one. ``reason``: why it was left out; None for what
+    was packed.
+    """
+
+    memory: Memory
+    role: Role
+    score: float | None = None
+    reason: str | None = None
+
+    @property
+    def id(self) -> str:
+        return self.memory.id
+
+    @property
+    def text(self) -> str | None:
+        return self.memory.text
+
+    @property
+    def source(self) -> str:
+        return self.memory.source
+
+    @property
+    def event_time(self) -> datetime | None:
+        return self.memory.event_time
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """What ``context`` packed: text for an agent, at most the budget by ``counter``."""
 
     text: str
-    items: tuple[Hit, ...]
-    dropped: tuple[Hit, ...]
+    items: tuple[ContextItem, ...]
+    dropped: tuple[ContextItem, ...]
     tokens: int
     counter: str
+    search_id: str | None = None
 
     def __str__(self) -> str:
         return self.text

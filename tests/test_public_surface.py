@@ -26,6 +26,7 @@ from tests.source_tree import ROOT
 
 RESULTS = [
     "Context",
+    "ContextItem",
     "FileStatus",
     "Forgotten",
     "Hit",
@@ -60,7 +61,7 @@ PARAMETERS = {
     "Database.recall": "query k where mode as_of namespace space vector min_score exact explain"
     " stages",
     "Database.recall_within": "radius query vector where namespace space",
-    "Database.context": "query tokens where namespace",
+    "Database.context": "query tokens where as_of namespace counter",
     "Database.forget": "ids where about",
     "Database.restore": "ids batch",
     "Database.trash": "",

@@ -255,6 +255,7 @@ CONTEXT = Command(
     (
         QUESTION,
         Option("tokens", "how much it may be (default: 2000)", kind="integer"),
+        AS_OF,
         *SELECTOR,
     ),
     (

@@ -70,7 +70,7 @@ def test_every_parameter_of_the_python_call_is_an_option(name: str, db: memdb.Da
     if command.call is None:
         return
     # Of every command, or without a meaning on a command line.
-    elsewhere = {"namespace", "progress", "default", "fields"}
+    elsewhere = {"namespace", "progress", "default", "fields", "counter"}
     parameters = set(inspect.signature(attrgetter(command.call)(db)).parameters) - elsewhere
     missing = parameters - {option.parameter for option in command.options}
     assert missing <= {"key"} if name == "remember" else not missing

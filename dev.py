@@ -209,7 +209,8 @@ def requirements(groups: tuple) -> list:
 
 def build_fingerprint() -> str:
     """Hash of what the installed checkout was built from: metadata, scripts and kernels."""
-    native = (path for path in (ROOT / "index" / "native").rglob("*") if path.is_file())
+    folders = (ROOT / name / "native" for name in ("index", "storage"))
+    native = (path for folder in folders for path in folder.rglob("*") if path.is_file())
     digest = hashlib.sha256(sys.version.encode())
     for path in [ROOT / "pyproject.toml", *sorted(native)]:
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())

@@ -20,6 +20,8 @@ import pytest
 
 from tests.source_tree import LINKED, ROOT, walk
 
+NATIVE = ["index", "storage"]  # the packages with a native module, its sources in native/
+
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -64,7 +66,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: zipfile.ZipFile) -> No
     assert not package_files() - set(wheel.namelist())
 
 
-def test_the_wheel_holds_nothing_but_the_package_and_one_native_module(
+def test_the_wheel_holds_nothing_but_the_package_and_its_native_modules(
     wheel: zipfile.ZipFile,
 ) -> None:
     extra = {
@@ -72,8 +74,9 @@ def test_the_wheel_holds_nothing_but_the_package_and_one_native_module(
         for name in set(wheel.namelist()) - package_files()
         if ".dist-info/" not in name and not name.endswith("/")
     }
-    (native,) = extra
-    assert re.fullmatch(r"memdb/index/_native(\.[\w-]+)?\.(so|pyd)", native)
+    module = re.compile(r"memdb/(\w+)/_native(\.[\w-]+)?\.(so|pyd)")
+    found = [module.fullmatch(name) for name in sorted(extra)]
+    assert [native and native[1] for native in found] == NATIVE
 
 
 def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
@@ -87,15 +90,16 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_sdist_holds_what_a_wheel_is_built_from(sdist_names: set[str]) -> None:
-    kernels = {path.relative_to(ROOT).as_posix() for path in walk(ROOT / "index" / "native")}
+    folders = [ROOT / name / "native" for name in NATIVE]
+    kernels = {path.relative_to(ROOT).as_posix() for one in folders for path in walk(one)}
     assert not {"pyproject.toml", "README.md", "LICENSE"} - sdist_names
     assert not (package_files() | kernels) - sdist_names
 
 
 def test_the_sdist_holds_nothing_twice(sdist_names: set[str]) -> None:
     folders = {PurePosixPath(name).parts[0] for name in sdist_names if "/" in name}
-    assert folders == {"memdb", "index"}
-    assert not [name for name in sdist_names if name.startswith("memdb/index/native")]
+    assert folders == {"memdb", *NATIVE}
+    assert not [name for name in sdist_names if re.match(r"memdb/\w+/native/", name)]
 
 
 def test_the_sdist_holds_no_build_output(sdist_names: set[str]) -> None:
@@ -107,10 +111,10 @@ def test_the_wheel_works_without_the_checkout(dist: Path, tmp_path: Path) -> Non
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "installed")
     program = (
-        "import memdb, memdb.index._native as native;"
+        "import memdb, memdb.index._native as native, memdb.storage._native as second;"
         "db = memdb.open('life'); db.remember('Ana is allergic to peanuts');"
         "print(db.recall('what is Ana allergic to?', k=1)[0].text);"
-        "print(memdb.__file__); print(native.__file__)"
+        "print(memdb.__file__); print(native.__file__); print(second.__file__)"
     )
     # -S: no .pth file, so the editable install of the checkout is not seen.
     libraries = os.pathsep.join([str(tmp_path / "installed"), sysconfig.get_path("platlib")])

@@ -3,13 +3,13 @@
     V = w R         w: what it holds, from how rare its words are, how new it was, how linked it is
                     R: how likely it is to be wanted still, which time lowers and use renews
 
-Sources. The forgetting curve: H. Ebbinghaus, *Ueber das Gedaechtnis*, 1885, sections 26-29. The power
-law and its constants: the FSRS-4.5 algorithm (J. Ye and others, *A Stochastic Shortest Path Algorithm for
-Optimizing Spaced Repetition Scheduling*, KDD 2022, and its published successors). Activation: J. R. Anderson and
-L. J. Schooler, *Reflections of the environment in memory*, Psychological Science 2, 1991; with the
-approximation for many uses of J. R. Anderson and C. Lebiere, *The Atomic Components of Thought*, 1998,
-section 3.3. Inverse document frequency: S. Robertson and H. Zaragoza, *The Probabilistic Relevance
-Framework*, 2009, section 3.1.
+Sources. The forgetting curve: H. Ebbinghaus, *Ueber das Gedaechtnis*, 1885, sections 26-29. The
+power law and its constants: the FSRS-4.5 algorithm (J. Ye and others, *A Stochastic Shortest Path
+Algorithm for Optimizing Spaced Repetition Scheduling*, KDD 2022, and its published successors).
+Activation: J. R. Anderson and L. J. Schooler, *Reflections of the environment in memory*,
+Psychological Science 2, 1991; with the approximation for many uses of J. R. Anderson and C. Lebiere,
+*The Atomic Components of Thought*, 1998, section 3.3. Inverse document frequency: S. Robertson and
+H. Zaragoza, *The Probabilistic Relevance Framework*, 2009, section 3.1.
 
 Times are days here, strengths too. This file knows no memory, row or policy.
 """
@@ -200,7 +200,7 @@ def first_strength(retention_class: str) -> float:
 
 
 class ActiveDays:
-    """A clock that stands still on days when nothing happened, so that a holiday forgets nothing."""
+    """A clock that stands still while nothing happens, so that a holiday forgets nothing."""
 
     __slots__ = ("_days",)
 

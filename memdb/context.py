@@ -29,6 +29,7 @@ FOUND: Final = 50  # hits asked for: some 2,000 tokens of one-line memories
 _ACCOMPANIED: Final = 8  # best hits that bring their neighbours
 _AHEAD: Final = 12  # hits that go before any neighbour
 _TOGETHER: Final = timedelta(hours=6)  # farther apart, neighbours are two conversations
+_EARLIER: Final = 3  # values of a fact before the one that is true
 _RECENT: Final = 8
 _LOOKED_AT: Final = 512  # latest events among which those visible are taken
 ESTIMATE: Final = "estimate"
@@ -71,9 +72,9 @@ class ContextMaker:
         with engine.store.read() as txn:
             visible = self._reader.select(txn, namespace, condition, now=now, valid_at=as_of or now)
             pieces = [
-                *(Piece(hit.memory, "relevant", hit.score) for hit in hits[:_AHEAD]),
+                *_found(hits[:_AHEAD]),
                 *self._neighbours(txn, hits[:_ACCOMPANIED], visible),
-                *(Piece(hit.memory, "relevant", hit.score) for hit in hits[_AHEAD:]),
+                *_found(hits[_AHEAD:]),
                 *self._recent(txn, as_of or now, visible),
             ]
             zone = engine.zone_in(txn)
@@ -106,6 +107,16 @@ class ContextMaker:
         rows = [row for _, row in islice(entries, _LOOKED_AT) if row in visible][:_RECENT]
         known = self._engine.records.get_many(txn, sorted(rows))
         return [Piece(known[row], "recent") for row in rows]
+
+
+def _found(hits: Iterable[Hit]) -> Iterable[Piece]:
+    """What recall found; a fact that the question names brings its latest earlier values."""
+    for hit in hits:
+        if not hit.why.stages.get("profile", 0.0) > 0:
+            yield Piece(hit.memory, "relevant", hit.score)
+            continue
+        yield Piece(hit.memory, "fact", hit.score)
+        yield from (Piece(value, "earlier") for value in hit.history[: -_EARLIER - 1 : -1])
 
 
 def _close(one: datetime | None, other: datetime | None) -> bool:

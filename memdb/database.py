@@ -39,6 +39,7 @@ from memdb.writer import MemoryWriter
 Mode = Literal["vector", "lexical", "hybrid"]
 OnConflict = Literal["error", "replace", "skip"]
 Dedup = Literal["exact", "off"]
+TimeUse = Literal["boost", "filter", "off"]
 
 
 class Database:
@@ -276,13 +277,16 @@ class Database:
         exact: bool = False,
         explain: bool = False,
         stages: Mapping[str, bool] | None = None,
+        time: TimeUse = "boost",
     ) -> Hits:
         """The k memories that answer ``query`` best, best first.
 
         Exactly min(k, matches) of them, at every selectivity of ``where``. ``as_of`` asks for what
         was true then. ``vector`` replaces the query's embedding; ``space`` names where to look for
         it. ``min_score`` (of ``hit.score``, in [0, 1]) makes "I do not know" possible. ``stages``
-        switches stages of the ranking on or off by name: ``{"neighbours": False}``.
+        switches stages of the ranking on or off by name: ``{"neighbours": False}``. ``time`` says
+        what a time that the question names does ("last March", "before the trip"): "boost" prefers
+        memories of then, "filter" takes no others, "off" leaves it to the words.
         """
         question = self._recaller.check(
             query,
@@ -297,6 +301,7 @@ class Database:
             exact=exact,
             explain=explain,
             stages=stages,
+            time=time,
         )
         return self._recaller.recall(question)
 

@@ -10,29 +10,34 @@ asked to explain. What cannot run (no embedding model) degrades the answer and i
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from datetime import datetime
+from time import perf_counter as clock
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from memdb import settings, validate
+from memdb import facts, settings, validate
 from memdb.engine import Engine
 from memdb.errors import EmbedderUnavailable, InvalidArgument, MissingDependency
 from memdb.query import filters, fusion, stages
 from memdb.query.lexical import LexicalQuery
+from memdb.query.moment import Moment, moment_of, rows_at
 from memdb.query.pipeline import Candidates, Pipeline, score_of
+from memdb.query.stages.profile import ProfileStage
+from memdb.query.time_expressions import TimeReading, read
 from memdb.reader import MemoryReader
 from memdb.second_look import SecondLook
 from memdb.space_vectors import SpaceVectors
+from memdb.storage import lookups
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Reader
-from memdb.types import Hit, Hits, Why
+from memdb.types import Hit, Hits, Memory, Why, from_micros
 
 MODES = ("vector", "lexical", "hybrid")
+TIME_USES = ("boost", "filter", "off")
 _CANDIDATES = 200  # of each leg; what the stages may reorder
 
 
@@ -51,6 +56,7 @@ class Question(NamedTuple):
     exact: bool
     explain: bool
     stages: Mapping[str, bool]
+    time: str = "boost"
 
 
 class Recaller:
@@ -75,10 +81,13 @@ class Recaller:
         exact: bool,
         explain: bool,
         stages: Mapping[str, bool] | None = None,
+        time: str = "boost",
     ) -> Question:
         """Check every argument of ``recall``; raises ``InvalidArgument``, ``FilterError``."""
         if mode not in MODES:
             raise InvalidArgument(f"mode must be one of {', '.join(MODES)}", field="mode")
+        if time not in TIME_USES:
+            raise InvalidArgument(f"time must be one of {', '.join(TIME_USES)}", field="time")
         if query is None and vector is None:
             raise InvalidArgument("query or vector is needed", field="query")
         if query is not None:
@@ -99,29 +108,35 @@ class Recaller:
             exact,
             explain,
             _switches(stages),
+            time,
         )
 
     def recall(self, question: Question) -> Hits:
         """Exactly min(k, matches) hits, best first; fewer only through ``min_score``."""
-        started = time.perf_counter()
+        started = clock()
         engine = self._engine
         plan: dict[str, Any] = {"mode": question.mode, "times_ms": {}}
         vector, degraded = self._query_vector(question)
         _lap(plan, "embed", started)
         now = engine.now()
         with engine.store.read() as txn:
-            lap = time.perf_counter()
+            lap = clock()
+            reading = self._reading(txn, question, now)
             allowed = self._reader.select(
                 txn,
                 question.namespace,
                 question.condition,
                 now=now,
-                valid_at=question.as_of or now,
+                valid_at=_valid_at(question, reading, now),
                 plan=plan,
             )
+            moment = self._moment(txn, reading, allowed)
+            if question.time == "filter" and moment is not None and moment.bounded:
+                span = moment.start_us, moment.end_us
+                allowed = rows_at(txn, engine.filters, allowed, *span, lasting=True)
             plan["allowed"] = len(allowed)
             lap = _lap(plan, "select", lap)
-            asked = self._asked(txn, question, now, allowed, vector, plan)
+            asked = self._asked(txn, question, now, allowed, vector, moment, plan)
             lap = _lap(plan, "look up", lap)
             pipeline = Pipeline(stages.made_for(asked), question.stages, explain=question.explain)
             depth = question.k if question.mode == "vector" else max(question.k, _CANDIDATES)
@@ -130,7 +145,7 @@ class Recaller:
             lap = _lap(plan, "find", lap)
             ranked = pipeline.rank(rows, fusion.base(stages.legs(asked)), depth)
             lap = _lap(plan, "rank", lap)
-            hits = self._hits(question, asked, pipeline, ranked)
+            hits = self._hits(txn, question, asked, pipeline, ranked)
             _lap(plan, "read", lap)
         _lap(plan, "total", started)
         if question.explain:
@@ -155,6 +170,28 @@ class Recaller:
             raise InvalidArgument("the database embeds nothing; pass vector=", field="vector")
         return (None, None) if embedded is None else (embedded[0], None)
 
+    def _reading(self, txn: Reader, question: Question, now: datetime) -> TimeReading | None:
+        """What the question says of time; nothing where only nearness of vectors is to count."""
+        if question.query is None or question.time == "off":
+            return None
+        if question.mode == "vector" and question.time != "filter":
+            return None
+        moment = question.as_of or now
+        return read(question.query, now=moment, zone=self._engine.zone_in(txn))
+
+    def _moment(self, txn: Reader, reading: TimeReading | None, allowed: BitMap) -> Moment | None:
+        if reading is None:
+            return None
+        engine = self._engine
+        return moment_of(
+            reading,
+            txn=txn,
+            filters=engine.filters,
+            allowed=allowed,
+            look_up=lambda text: LexicalQuery(txn, engine.analyser.query(text, txn.digest)),
+            memories=lambda rows: engine.records.get_many(txn, rows),
+        )
+
     def _asked(
         self,
         txn: Reader,
@@ -162,6 +199,7 @@ class Recaller:
         now: datetime,
         allowed: BitMap,
         vector: NDArray[np.float32] | None,
+        moment: Moment | None,
         plan: dict[str, Any],
     ) -> stages.Asked:
         engine = self._engine
@@ -191,6 +229,7 @@ class Recaller:
             words=words,
             meaning=meaning,
             read=lambda rows: engine.records.get_many(txn, rows),
+            moment=moment,
         )
 
     def _space(self, txn: Reader, question: Question) -> SpaceRecord | None:
@@ -200,6 +239,7 @@ class Recaller:
 
     def _hits(
         self,
+        txn: Reader,
         question: Question,
         asked: stages.Asked,
         pipeline: Pipeline,
@@ -222,8 +262,22 @@ class Recaller:
                 stages={name: float(part[place]) for name, part in best.parts.items()},
                 words=pipeline.said(best, place) if question.explain else {},
             )
-            hits.append(Hit(memories[row], float(scores[place]), why))
+            earlier: tuple[Memory, ...] = ()
+            if ProfileStage.name in why.stages and why.stages[ProfileStage.name] > 0:
+                earlier = self._earlier(txn, question, memories[row], asked.now)
+            hits.append(Hit(memories[row], float(scores[place]), why, earlier))
         return hits
+
+    def _earlier(
+        self, txn: Reader, question: Question, fact: Memory, now: datetime
+    ) -> tuple[Memory, ...]:
+        """The values that the fact had before, oldest first, of those that the caller may see."""
+        key = lookups.profile_key(txn, fact.namespace, fact.subject or "", fact.key or "")
+        visible = self._reader.select(txn, question.namespace, None, now=now)
+        rows = [row for row in lookups.timeline(txn, key) if row in visible]
+        known = self._engine.records.get_many(txn, rows)
+        before = [known[row] for row in rows if known[row].id != fact.id]
+        return tuple(one for one in before if facts.began(one) < facts.began(fact))
 
     # --- by distance --------------------------------------------------------------------
 
@@ -317,6 +371,15 @@ class _Meaning:
         return self._space.rows_with_vectors(self._txn).intersection_cardinality(self._allowed)
 
 
+def _valid_at(question: Question, reading: TimeReading | None, now: datetime) -> datetime:
+    """When facts must be true: at ``as_of``, or at the end of a past time that is to filter."""
+    if question.as_of is not None:
+        return question.as_of
+    if question.time != "filter" or reading is None or reading.end_us is None:
+        return now
+    return min(now, from_micros(reading.end_us - 1))
+
+
 def _switches(given: Mapping[str, bool] | None) -> Mapping[str, bool]:
     """The stages argument, checked."""
     for name, on in (given or {}).items():
@@ -340,6 +403,6 @@ def _number(measure: NDArray[np.float32] | None, place: int) -> float | None:
 
 
 def _lap(plan: dict[str, Any], stage: str, since: float) -> float:
-    now = time.perf_counter()
+    now = clock()
     plan["times_ms"][stage] = round((now - since) * 1e3, 3)
     return now

@@ -142,11 +142,15 @@ class Why:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One recalled memory. ``score`` estimates, in [0, 1], that it is relevant."""
+    """One recalled memory. ``score`` estimates, in [0, 1], that it is relevant.
+
+    ``history``: the earlier values, oldest first, of a fact that the question named.
+    """
 
     memory: Memory
     score: float
     why: Why
+    history: tuple[Memory, ...] = ()
 
     @property
     def id(self) -> str:

@@ -152,6 +152,11 @@ def of_number(token: str) -> list[str] | None:
     return list(terms) or None
 
 
+def needs_company(name: str) -> bool:
+    """Whether the name of a month means something else too, where nothing says it is one."""
+    return name in _AMBIGUOUS
+
+
 def around_months(tokens: list[str]) -> tuple[list[str], list[str]]:
     """(tokens that are no part of a date, the terms of the dates found around month names)."""
     used: set[int] = set()

@@ -119,6 +119,10 @@ class LexicalQuery:
         known = {one.term: one.df for one in self._terms}
         return known | {term: 0 for term, _ in self._unmatched}
 
+    def weights(self) -> dict[str, float]:
+        """The idf of each of the question's terms."""
+        return {one.term: one.idf for one in self._terms} | dict(self._unmatched)
+
     # --- ranking ------------------------------------------------------------------------
 
     def search(self, allowed: BitMap, limit: int) -> tuple[Rows, Scores]:

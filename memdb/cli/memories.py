@@ -232,6 +232,11 @@ RECALL = Command(
         K,
         Option("mode", "how to search (default: hybrid)", choices=("hybrid", "vector", "lexical")),
         AS_OF,
+        Option(
+            "time",
+            "what a time in the question does (default: boost)",
+            choices=("boost", "filter", "off"),
+        ),
         Option("min_score", "leave out what scores less, between 0 and 1", kind="number"),
         Option("space", "the embedding space to search", metavar="NAME"),
         Option("vector", "search with this vector, a JSON list", kind="json"),

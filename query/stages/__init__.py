@@ -11,10 +11,12 @@ from typing import Final
 from memdb.query.pipeline import Stage
 from memdb.query.stages.asked import Asked
 from memdb.query.stages.legs import Lexical, Vector, legs
+from memdb.query.stages.profile import ProfileStage
+from memdb.query.stages.time import TimeStage
 
 __all__ = ["NAMES", "STAGES", "Asked", "legs", "made_for"]
 
-STAGES: Final = (Lexical, Vector)
+STAGES: Final = (Lexical, Vector, ProfileStage, TimeStage)
 NAMES: Final = tuple(stage.name for stage in STAGES)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb.query.lexical import LexicalQuery
+from memdb.query.moment import Moment
 from memdb.query.pipeline import Rows
 from memdb.storage.environment import ReadTxn
 from memdb.storage.filters import FilterIndex
@@ -45,7 +46,8 @@ class Asked:
 
     ``allowed``: the rows that may be answered with, or looked at at all: nothing outside it may
     leave a trace. ``words``: the question looked up in the lexicon, None where words do not
-    count. ``meaning``: None where there is no vector. ``read``: rows to memories.
+    count. ``meaning``: None where there is no vector. ``read``: rows to memories. ``moment``: what
+    the question says of time, None where that does not count.
     """
 
     text: str | None
@@ -61,6 +63,7 @@ class Asked:
     words: LexicalQuery | None
     meaning: Meaning | None
     read: Callable[[Sequence[int]], dict[int, Memory]]
+    moment: Moment | None = None
     _known: dict[int, Memory] = field(default_factory=dict)
 
     def memories(self, rows: Rows) -> dict[int, Memory]:

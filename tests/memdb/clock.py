@@ -12,8 +12,8 @@ NOW = datetime(2025, 3, 1, 12, tzinfo=UTC)
 class Clock:
     """A clock that stands still until it is moved."""
 
-    def __init__(self) -> None:
-        self.moment = NOW
+    def __init__(self, moment: datetime = NOW) -> None:
+        self.moment = moment
 
     def now(self) -> datetime:
         return self.moment

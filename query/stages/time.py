@@ -1,0 +1,138 @@
+"""Time: what lies in the time that the question names, and the first or last where it asks so.
+
+A soft boost: a memory of another time stays where its words and meaning put it. What lies in a
+named time is proposed as well, so that "what did I do yesterday?", which holds no word of the
+answer, finds it. An order ("when did I last ...") decides among the memories that are about as
+relevant as the best; next to a named event ("after the trip"), nearness in time does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from memdb.query import moment as moments
+from memdb.query.moment import Moment
+from memdb.query.pipeline import NO_ROWS, Candidates, Parts, Rows, Stage
+from memdb.query.stages.asked import Asked
+from memdb.types import Memory, to_micros
+
+INSIDE: Final = 1.5  # log-odds of lying in the time that is named
+ITSELF: Final = -2.5  # of being the event that others are asked for before or after
+ORDERED: Final = 1.6  # of being the first, or the last, of the plausible ones
+_PLAUSIBLE: Final = 0.75  # log-odds behind the best; less than half of ORDERED, so that it decides
+_ORDERED_AT_MOST: Final = 64
+
+
+class TimeStage(Stage):
+    """The time a question names, as a boost."""
+
+    name: ClassVar[str] = "time"
+    wide: ClassVar[bool] = True
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._moment: Moment | None = asked.moment
+        self._ordered: dict[int, float] = {}
+
+    def find(self, limit: int) -> Rows:
+        asked, moment = self._asked, self._moment
+        if moment is None or not moment.bounded:
+            return NO_ROWS
+        txn, filters = asked.txn, asked.filters
+        span = moment.start_us, moment.end_us
+        if moment.anchor is not None:
+            near = moments.nearest_to(txn, filters, asked.allowed, *span, limit)
+            return np.unique(np.array(near, np.uint32))
+        inside = moments.rows_at(txn, filters, asked.allowed, *span)
+        if len(inside) <= limit:
+            return np.array(inside.to_array(), np.uint32)
+        if asked.words is not None:
+            rows = asked.words.search(inside, limit)[0]
+            if len(rows):
+                return np.sort(rows)
+        return np.unique(
+            np.array(moments.nearest_to(txn, filters, inside, *span, limit), np.uint32)
+        )
+
+    def weigh(self, candidates: Candidates) -> Parts | None:
+        moment = self._moment
+        if moment is None or not len(candidates):
+            return None
+        part = np.zeros(len(candidates))
+        if moment.bounded:
+            part += INSIDE * self._inside(candidates.rows, moment)
+        if moment.anchor is not None:
+            part[candidates.rows == moment.anchor.row] += ITSELF
+        if moment.reading.order is not None or moment.anchor is not None:
+            part += self._in_order(candidates, candidates.total() + part, moment)
+        return part
+
+    def _inside(self, rows: Rows, moment: Moment) -> NDArray[np.bool_]:
+        asked = self._asked
+        among = BitMap(rows.tolist())
+        inside = moments.rows_at(asked.txn, asked.filters, among, moment.start_us, moment.end_us)
+        return np.isin(rows, np.array(inside.to_array(), np.uint32))
+
+    def _in_order(self, candidates: Candidates, total: Parts, moment: Moment) -> Parts:
+        """For the plausible ones, ``ORDERED`` over their place in the order asked for."""
+        best = float(total.max())
+        plausible = np.flatnonzero(total >= best - _PLAUSIBLE)
+        plausible = plausible[np.argsort(-total[plausible], kind="stable")][:_ORDERED_AT_MOST]
+        memories = self._asked.memories(candidates.rows[plausible])
+        now = to_micros(self._asked.as_of or self._asked.now)
+        keys = []
+        for place in plausible.tolist():
+            row = int(candidates.rows[place])
+            key = _sort_key(memories[row], moment, now)
+            if key is not None:
+                keys.append((key, place, row))
+        part = np.zeros(len(candidates))
+        for rank, (_, place, row) in enumerate(sorted(keys)):
+            part[place] = self._ordered[row] = ORDERED / (1 + rank)
+        return part
+
+    def say(self, candidates: Candidates, place: int) -> str:
+        moment = self._moment
+        if moment is None:
+            return ""
+        row = int(candidates.rows[place])
+        if moment.anchor is not None and row == moment.anchor.row:
+            return "is the event itself that the question speaks of"
+        added = candidates.parts[self.name][place]
+        said = []
+        if added - self._ordered.get(row, 0.0) > 0:
+            said.append(f"lies in the time that {moment.reading.words!r} means")
+        if row in self._ordered:
+            said.append(f"place {round(ORDERED / self._ordered[row])} in the order asked for")
+        return "; ".join(said)
+
+    def report(self) -> dict[str, Any]:
+        return {} if self._moment is None else self._moment.to_dict()
+
+
+def _sort_key(memory: Memory, moment: Moment, now_us: int) -> int | None:
+    """Smaller comes first in the order asked for; None: it has no place in it."""
+    at = memory.event_time or memory.valid_from
+    if at is None:
+        return None
+    micros = to_micros(at)
+    order = moment.reading.order
+    if order == "next":
+        return micros if micros > now_us else None
+    if order == "last" and micros > now_us:
+        return None
+    if order is None:  # next to an event: the nearest on the side that is asked for
+        if not _within(micros, moment):
+            return None
+        return micros if moment.reading.relation == "after" else -micros
+    return micros if order == "first" else -micros
+
+
+def _within(micros: int, moment: Moment) -> bool:
+    if moment.start_us is not None and micros < moment.start_us:
+        return False
+    return moment.end_us is None or micros < moment.end_us

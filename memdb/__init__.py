@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.index.protocol import SearchPlan
     from memdb.opening import open
+    from memdb.receipt import Receipt
     from memdb.vector_filter import VectorFilter
     from memdb.vector_index import VectorIndex
 
@@ -82,6 +83,7 @@ __all__ = [
     "NotFound",
     "Page",
     "PermissionDenied",
+    "Receipt",
     "Report",
     "SearchPlan",
     "Space",
@@ -99,6 +101,7 @@ __all__ = [
 
 _LOADED_ON_USE = {
     "Database": "memdb.database",
+    "Receipt": "memdb.receipt",
     "SearchPlan": "memdb.index.protocol",
     "VectorFilter": "memdb.vector_filter",
     "VectorIndex": "memdb.vector_index",

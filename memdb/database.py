@@ -41,6 +41,9 @@ from memdb.writer import MemoryWriter
 Mode = Literal["vector", "lexical", "hybrid"]
 OnConflict = Literal["error", "replace", "skip"]
 Dedup = Literal["exact", "off"]
+Ids = str | Sequence[str] | None
+Where = Mapping[str, Any] | None
+Name = str | None
 
 
 class Database:
@@ -358,13 +361,7 @@ class Database:
 
     # --- forgetting ---------------------------------------------------------------------
 
-    def forget(
-        self,
-        ids: str | Sequence[str] | None = None,
-        *,
-        where: Mapping[str, Any] | None = None,
-        about: str | None = None,
-    ) -> Forgotten:
+    def forget(self, ids: Ids = None, *, where: Where = None, about: Name = None) -> Forgotten:
         """Hide memories at once; ``restore`` brings them back for seven days.
 
         What is named is narrowed by every argument given. Samples of a series have no words, tags
@@ -393,13 +390,7 @@ class Database:
         with self._engine.store.read() as txn:
             return trash.listing(txn, self._engine, self._namespace)
 
-    def report(
-        self,
-        ids: str | Sequence[str] | None = None,
-        *,
-        where: Mapping[str, Any] | None = None,
-        about: str | None = None,
-    ) -> Report:
+    def report(self, ids: Ids = None, *, where: Where = None, about: Name = None) -> Report:
         """Everything known under a selector, and what ``erase`` with it would reach.
 
         That is also what is in the trash or has expired, earlier versions, and what was derived.
@@ -408,13 +399,7 @@ class Database:
         select = self._eraser.select(self._namespace, ids, where, about)
         return self._eraser.report(self._namespace, select, about)
 
-    def erase(
-        self,
-        ids: str | Sequence[str] | None = None,
-        *,
-        where: Mapping[str, Any] | None = None,
-        about: str | None = None,
-    ) -> Receipt:
+    def erase(self, ids: Ids = None, *, where: Where = None, about: Name = None) -> Receipt:
         """Remove memories for good, with all that was derived from them; nothing brings them back.
 
         They are invisible, in every process, when this returns; ``receipt.wait()`` returns when no

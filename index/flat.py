@@ -424,6 +424,14 @@ class FlatIndex:
             raise records.damaged(bad)
         return distances
 
+    def all_codes(self, at_once: int) -> Iterator[NDArray[np.uint8]]:
+        """Every code in the file, (n, code bytes) at a time, published or not; for audits."""
+        codes = self._codes
+        if codes is not None:
+            for first in range(0, codes.capacity, at_once):
+                last = min(first + at_once, codes.capacity)
+                yield codes.read(np.arange(first, last, dtype=np.uint32))[0]
+
     # --- care ------------------------------------------------------------------------------
 
     def verify(self, slots: ArrayLike) -> None:

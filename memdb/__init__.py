@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from memdb.database import Database
     from memdb.index.protocol import SearchPlan
     from memdb.opening import open
+    from memdb.receipt import Receipt
+    from memdb.scanning import Canary, Residue, ScanReport, scan_erased
     from memdb.vector_filter import VectorFilter
     from memdb.vector_index import VectorIndex
 
@@ -61,6 +63,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BudgetExceeded",
+    "Canary",
     "Conflict",
     "Context",
     "ContextItem",
@@ -82,7 +85,10 @@ __all__ = [
     "NotFound",
     "Page",
     "PermissionDenied",
+    "Receipt",
     "Report",
+    "Residue",
+    "ScanReport",
     "SearchPlan",
     "Space",
     "StoreCorrupt",
@@ -95,14 +101,20 @@ __all__ = [
     "Written",
     "__version__",
     "open",
+    "scan_erased",
 ]
 
 _LOADED_ON_USE = {
+    "Canary": "memdb.scanning",
     "Database": "memdb.database",
+    "Receipt": "memdb.receipt",
+    "Residue": "memdb.scanning",
+    "ScanReport": "memdb.scanning",
     "SearchPlan": "memdb.index.protocol",
     "VectorFilter": "memdb.vector_filter",
     "VectorIndex": "memdb.vector_index",
     "open": "memdb.opening",
+    "scan_erased": "memdb.scanning",
 }
 
 

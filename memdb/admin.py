@@ -1,4 +1,4 @@
-"""Keeping house: statistics, reports, compaction, snapshots, export and import.
+"""Keeping house: statistics, compaction, snapshots, export and import.
 
 What the owner of a database does to it as a whole. Each verb is a thin sequence of calls into the
 packages that own the bytes.
@@ -13,32 +13,28 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-from pyroaring import BitMap
-
-from memdb import checking, space_convert
+from memdb import checking, snapshots, space_convert
 from memdb.embedding import NONE
 from memdb.engine import HIDDEN, Engine
+from memdb.erasure import sample_mark
 from memdb.errors import InvalidArgument, LockHeld
 from memdb.maintenance import Maintenance
 from memdb.progress import Progress, reporting
 from memdb.query import filters
-from memdb.query.lexical import LexicalQuery
 from memdb.reader import MemoryReader, is_sample
-from memdb.selection import Select
-from memdb.spaces import remove_dropped_files
+from memdb.removal import remove_dropped_files
+from memdb.storage import erased, generations, lookups, series, spaces, tables
 from memdb.storage import format as disk_format
-from memdb.storage import generations, lookups, series, spaces, tables
+from memdb.storage.environment import Environment
 from memdb.storage.ids import require_id
-from memdb.storage.store import Reader, Writer
-from memdb.types import Memory, Report, to_micros
+from memdb.storage.store import Writer
+from memdb.types import Memory
 from memdb.validate import Draft
 from memdb.writer import MemoryWriter
 
 if TYPE_CHECKING:
     from memdb.transfer import Exported, SpaceOf
 
-_SNAPSHOTS = b"snapshot/"
 _IMPORT_BATCH = 1_024
 
 
@@ -66,7 +62,7 @@ class Admin:
             live = engine.live(txn)
             kinds = dict(engine.filters.values(txn, "kind", live))
             hidden = len(engine.filters.get_set(txn, HIDDEN))
-            by_table = {name: txn.bytes_of(name) for name in tables.ALL}
+            by_table = {name: txn.bytes_of(name) for name in tables.ALL if txn.has(name)}
             series_of = [header for _, header in series.every(txn)]
             known = spaces.spaces(txn)
             state = txn.state
@@ -94,33 +90,6 @@ class Admin:
             "lease": {"held": engine.store.lease.held, "pid": pid, "host": host},
             "maintenance_error": str(self._maintenance.last_error or "") or None,
         }
-
-    def report(self, select: Select, namespace: str, about: str | None) -> Report:
-        """What a selector names, what was derived from it, and what merely mentions a person."""
-        engine = self._engine
-        with engine.store.read() as txn:
-            chosen = select(txn)
-            rows = chosen.rows
-            items = [memory for _, memory in engine.records.iterate(txn, rows)] + chosen.samples
-            derived_rows, frontier = BitMap(), [memory.id for memory in items]
-            while frontier:
-                condition = self._reader.compile({"derived_from": {"$in": frontier[:4096]}})
-                found = self._reader.select(txn, namespace, condition) - rows - derived_rows
-                derived_rows |= found
-                frontier = [m.id for _, m in engine.records.iterate(txn, found)]
-            derived = [memory for _, memory in engine.records.iterate(txn, derived_rows)]
-            mentions: list[Memory] = []
-            if about is not None:
-                mentioned = self._mentioning(txn, namespace, about) - rows - derived_rows
-                mentions = [memory for _, memory in engine.records.iterate(txn, mentioned)]
-        return Report(tuple(items), tuple(derived), tuple(mentions))
-
-    def _mentioning(self, txn: Reader, namespace: str, person: str) -> BitMap:
-        """Visible rows whose words contain every word of ``person``."""
-        rows = self._reader.select(txn, namespace, None)
-        for term in self._engine.analyser.query(person, txn.digest):
-            rows = LexicalQuery(txn, [term]).matches(rows)
-        return rows
 
     def check(self, *, repair: bool) -> dict[str, Any]:
         """Verify everything; see ``checking``."""
@@ -152,22 +121,29 @@ class Admin:
         temporary = target.with_name(target.name + ".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         with self._maintenance.paused():
+            with self._engine.store.read() as txn:
+                number = snapshots.settled(txn)
             try:
-                self._copy(temporary)
+                self._copy(temporary, number)
                 os.rename(temporary, target)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
-        generations.fsync_directory(target.parent)
-        self._register(target)
+            generations.fsync_directory(target.parent)
+            snapshots.register(self._engine, target, number)
         return target
 
-    def _copy(self, directory: Path) -> None:
+    def _copy(self, directory: Path, number: int) -> None:
         """LMDB first: what the files gain meanwhile is not yet published in the copy."""
         disk_format.make_directories(directory)
         first = directory / "kv" / generations.name_of(1)
         first.mkdir(mode=0o700)
         self._engine.store.copy_to(first)
+        copied = Environment(first)
+        with copied.write() as txn:
+            snapshots.mark_origin(txn, self._engine.store.path, number)
+        copied.close()
+        (first / "users").touch(mode=0o600)  # so that it opens read-only as well
         for folder in ("space", "blob"):
             shutil.copytree(
                 self._engine.store.path / folder, directory / folder, dirs_exist_ok=True
@@ -179,14 +155,6 @@ class Admin:
             generations.fsync_directory(folder_path)
         generations.write_current(directory / "kv", 1)
         disk_format.write_version(directory)
-
-    def _register(self, target: Path) -> None:
-        """Remember where a snapshot went, so that an erase can reach it."""
-        engine = self._engine
-        now = engine.now()
-        key = _SNAPSHOTS + engine.new_id(now).encode()
-        payload = msgspec.msgpack.encode({"path": str(target), "at": to_micros(now)})
-        engine.store.write(lambda txn: txn.put(tables.META, key, payload))
 
     def _require_lease(self) -> None:
         """Finish the backlog under the lease. Raises ``LockHeld`` naming who has it."""
@@ -309,23 +277,29 @@ class Admin:
             for m, vector in entries
         ]
         written = self._writer.insert(drafts, on_conflict="skip", dedup="off", by_id=True)
-        return sum(1 for one in written if one.status != "duplicate")
+        return sum(1 for one in written if one.status not in ("duplicate", "erased"))
 
     def _import_samples(self, memories: Sequence[Memory]) -> int:
-        """Append the samples that are not held yet; they get ids of this database."""
-        grouped: dict[series.SeriesKey, list[series.Sample]] = {}
-        for memory in memories:
-            key, sample = series.from_memory(memory)
-            grouped.setdefault(key, []).append(sample)
+        """Append the samples that are neither held nor were erased; they get ids of their own."""
+        given = [(memory, *series.from_memory(memory)) for memory in memories]
 
         def append(txn: Writer) -> int:
+            gone: set[bytes] = set()
+            marks: list[bytes] = []
+            if erased.anything(txn):
+                marks = [sample_mark(txn, memory) for memory, _, _ in given]
+                gone = erased.among(txn, marks)
+            grouped: dict[series.SeriesKey, list[series.Sample]] = {}
+            for place, (_, key, sample) in enumerate(given):
+                if not gone or marks[place] not in gone:
+                    grouped.setdefault(key, []).append(sample)
             new = [id for key, found in grouped.items() for id in
                    series.append_missing(txn, key, found)]  # fmt: skip
             if new:
                 txn.series_changed()
             return len(new)
 
-        return self._engine.store.write(append) if grouped else 0
+        return self._engine.store.write(append) if given else 0
 
 
 def _bytes_by_folder(path: Path) -> dict[str, int]:

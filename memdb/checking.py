@@ -16,7 +16,7 @@ from memdb import space_convert
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import MemdbError, StoreCorrupt
 from memdb.space_vectors import rows_array, rows_bitmap
-from memdb.storage import lookups, postings, spaces, tables, vectors
+from memdb.storage import erased, lookups, postings, receipts, spaces, tables, vectors
 from memdb.storage.ids import parse_id
 from memdb.storage.store import Reader, Writer
 from memdb.storage.values import obeys_size_rule, unseal
@@ -39,6 +39,7 @@ def check(engine: Engine, *, repair: bool) -> dict[str, Any]:
         "facts": _facts,
         "vectors": _vectors,
         "blobs": _blobs,
+        "receipts": _receipts,
     }
     with engine.store.read() as txn:
         for name, look in looks.items():
@@ -70,7 +71,7 @@ def _add(problems: list[str], found: Iterator[str | None], name: str) -> int:
 
 
 def _values(engine: Engine, txn: Reader) -> Iterator[str | None]:
-    for name in tables.ALL:
+    for name in filter(txn.has, tables.ALL):
         for key, value in txn.raw(name):
             if not value:
                 yield None
@@ -111,6 +112,7 @@ def _records(engine: Engine, txn: Reader) -> Iterator[str | None]:
             yield None
     if postings.stats(txn).docs != txn.count(tables.FORWARD):
         yield "the postings count another number of rows than have terms"
+    known |= erased.rows_under_way(txn)
     for _, payload in txn.scan(tables.IDS):
         row = int.from_bytes(payload, "little")
         if row not in known:
@@ -159,6 +161,16 @@ def _blobs(engine: Engine, txn: Reader) -> Iterator[str | None]:
         yield f"{error.path}: {error}"
     for _ in range(sum(1 for _ in engine.blobs.referenced(txn)) - len(damaged)):
         yield None
+
+
+def _receipts(engine: Engine, txn: Reader) -> Iterator[str | None]:
+    """Each entry names the one before it, and each erasure under way has one."""
+    found = receipts.chain(txn)
+    for _ in found:
+        yield None
+    known = {entry.id for entry, _ in found}
+    for job in erased.jobs(txn):
+        yield None if job.receipt in known else "an erasure under way has no receipt"
 
 
 def _repair(engine: Engine) -> list[str]:

@@ -17,8 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from memdb import context, sharing, trash, validate
+from memdb import context, receipt, sharing, trash, validate
 from memdb.admin import Admin
+from memdb.erasure import Eraser
 from memdb.errors import InvalidArgument, NotFound
 from memdb.files import Files
 from memdb.history import History
@@ -27,7 +28,8 @@ from memdb.profile import Profile
 from memdb.progress import Progress, reporting
 from memdb.reader import MemoryReader
 from memdb.recall import Recaller
-from memdb.selection import Select, selector
+from memdb.receipt import Receipt
+from memdb.selection import selector
 from memdb.settings_store import Settings
 from memdb.sharing import Shared
 from memdb.spaces import Spaces
@@ -40,6 +42,9 @@ Mode = Literal["vector", "lexical", "hybrid"]
 OnConflict = Literal["error", "replace", "skip"]
 Dedup = Literal["exact", "off"]
 TimeUse = Literal["boost", "filter", "off"]
+Ids = str | Sequence[str] | None
+Where = Mapping[str, Any] | None
+Name = str | None
 
 
 class Database:
@@ -61,6 +66,7 @@ class Database:
         self._recaller = Recaller(engine, self._reader)
         self._context = context.ContextMaker(engine, self._reader)
         self._maintenance = shared.maintenance
+        self._eraser = Eraser(engine, self._reader)
         self._admin = Admin(engine, self._reader, self._writer, self._maintenance)
         self.profile = Profile(self)
         self.history = History(self)
@@ -360,19 +366,14 @@ class Database:
 
     # --- forgetting ---------------------------------------------------------------------
 
-    def forget(
-        self,
-        ids: str | Sequence[str] | None = None,
-        *,
-        where: Mapping[str, Any] | None = None,
-        about: str | None = None,
-    ) -> Forgotten:
+    def forget(self, ids: Ids = None, *, where: Where = None, about: Name = None) -> Forgotten:
         """Hide memories at once; ``restore`` brings them back for seven days.
 
         What is named is narrowed by every argument given. Samples of a series have no words, tags
         or people: ``where`` and ``about`` do not reach them, ``ids`` does.
         """
-        done = self._writer.forget(self._selector(ids, where, about))
+        select = selector(self._reader, self._namespace, ids=ids, where=where, about=about)
+        done = self._writer.forget(select)
         self._maintenance.notify()
         return done
 
@@ -394,23 +395,30 @@ class Database:
         with self._engine.store.read() as txn:
             return trash.listing(txn, self._engine, self._namespace)
 
-    def report(
-        self,
-        ids: str | Sequence[str] | None = None,
-        *,
-        where: Mapping[str, Any] | None = None,
-        about: str | None = None,
-    ) -> Report:
-        """Everything known under a selector, with what was derived from it."""
-        return self._admin.report(self._selector(ids, where, about), self._namespace, about)
+    def report(self, ids: Ids = None, *, where: Where = None, about: Name = None) -> Report:
+        """Everything known under a selector, and what ``erase`` with it would reach.
 
-    def _selector(
-        self,
-        ids: str | Sequence[str] | None,
-        where: Mapping[str, Any] | None,
-        about: str | None,
-    ) -> Select:
-        return selector(self._reader, self._namespace, ids=ids, where=where, about=about)
+        That is also what is in the trash or has expired, earlier versions, and what was derived.
+        Memories that merely mention the name ``about`` are listed apart: ``erase`` leaves them.
+        """
+        select = self._eraser.select(self._namespace, ids, where, about)
+        return self._eraser.report(self._namespace, select, about)
+
+    def erase(self, ids: Ids = None, *, where: Where = None, about: Name = None) -> Receipt:
+        """Remove memories for good, with all that was derived from them; nothing brings them back.
+
+        They are invisible, in every process, when this returns; ``receipt.wait()`` returns when no
+        file that memdb can reach holds a byte of them. Their ids and your ``external_id``s stay
+        taken: writing, importing or syncing the same again does nothing.
+        """
+        select = self._eraser.select(self._namespace, ids, where, about)
+        number = self._eraser.erase(self._namespace, select)
+        return receipt.at(self._engine, self._maintenance, number)
+
+    def receipts(self) -> builtins.list[Receipt]:
+        """The receipt of every erasure, oldest first. Raises ``StoreCorrupt`` where one was
+        changed or is missing."""
+        return receipt.listing(self._engine, self._maintenance)
 
     # --- keeping house ------------------------------------------------------------------
 

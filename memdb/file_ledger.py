@@ -17,6 +17,7 @@ from memdb.errors import StoreCorrupt
 from memdb.ingest.sync import FileState
 from memdb.storage import tables
 from memdb.storage.store import Reader, Writer
+from memdb.types import Memory
 
 _PREFIX_BYTES = 6
 _PATH_BYTES = 10
@@ -85,6 +86,36 @@ def put_state(txn: Writer, prefix: bytes, state: FileState) -> None:
 
 def drop_state(txn: Writer, prefix: bytes, path: str) -> None:
     txn.delete(tables.FILES, file_key(txn, prefix, path))
+
+
+def holding(txn: Reader | Writer, memory: Memory) -> tuple[bytes, FileState] | None:
+    """The folder's prefix and the row of the file that a chunk belongs to."""
+    path = memory.metadata.get("path")
+    if memory.kind != "chunk" or not isinstance(path, str):
+        return None
+    for prefix, root in roots(txn):
+        if root.namespace == memory.namespace:
+            state = state_at(txn, prefix, path)
+            if state is not None and any(chunk.id == memory.id for chunk in state.chunks):
+                return prefix, state
+    return None
+
+
+def strike(txn: Writer, memory: Memory) -> bytes | None:
+    """Take an erased chunk out of its file's row; returns its digest. None if none lists it.
+
+    A file that has no chunk left has no row left: its path may be what was erased.
+    """
+    found = holding(txn, memory)
+    if found is None:
+        return None
+    prefix, state = found
+    kept = tuple(chunk for chunk in state.chunks if chunk.id != memory.id)
+    if kept:
+        put_state(txn, prefix, msgspec.structs.replace(state, chunks=kept))
+    else:
+        drop_state(txn, prefix, state.path)
+    return next(chunk.digest for chunk in state.chunks if chunk.id == memory.id)
 
 
 def _decode(payload: bytes) -> Root:

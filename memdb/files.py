@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from memdb import file_ledger as ledger
+from memdb.erasure import chunk_mark
 from memdb.errors import Conflict, NotFound
 from memdb.file_ledger import Root
 from memdb.file_writer import FileWriter, stream_name
@@ -24,6 +26,7 @@ from memdb.ingest.globs import Globs
 from memdb.ingest.scan import Rules, Scan, real_root, scan
 from memdb.ingest.sync import FileState, SyncPlan, guard_root
 from memdb.progress import Progress, reporting
+from memdb.storage import erased
 from memdb.storage.store import Writer
 from memdb.types import FileStatus, SyncReport
 from memdb.watcher import Watcher
@@ -167,7 +170,7 @@ class _Sync:
         group: list[FileChange] = []
         total = len(todo.removed) + len(todo.moved) + len(todo.changed) + len(todo.added)
         with reporting(progress, total, "syncing") as report:
-            for change in differ.changes(self._previous, todo):
+            for change in map(self._unerased, differ.changes(self._previous, todo)):
                 if change.state is None and change.kind != "removed":
                     tally.count(change)  # nothing to write
                     continue
@@ -182,6 +185,23 @@ class _Sync:
                 tally.count(*writer.write(group, self._previous))
             report(total)
         return tally.report()
+
+    def _unerased(self, change: FileChange) -> FileChange:
+        """The change without chunks that were erased: they do not come back from the disk.
+
+        A file that has no others is left out of the ledger, where its path would be read again.
+        """
+        if not change.added:
+            return change
+        with self._db._engine.store.read() as txn:
+            marks = [chunk_mark(txn, self._namespace, chunk.digest) for chunk in change.added]
+            gone = erased.among(txn, marks)
+        if not gone:
+            return change
+        added = tuple(c for c, mark in zip(change.added, marks, strict=True) if mark not in gone)
+        if added or change.kept or change.removed:
+            return replace(change, added=added)
+        return FileChange("skipped", change.path, reason="its content was erased")
 
     def _differ(self) -> Differ:
         embedder = self._db._engine.embedding.get()

@@ -19,6 +19,7 @@ from pyroaring import BitMap
 from memdb import settings
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import MemdbError
+from memdb.scrub import Scrubber
 from memdb.storage import postings, series, spaces, tables
 from memdb.storage.records import Records
 from memdb.storage.store import Writer
@@ -52,12 +53,13 @@ class Maintenance:
         self._postponed = False
         self._own = -1  # the ``content_seq`` that filing rows may have left: nobody's write
         self._written_at = float("-inf")
+        self._scrubber = Scrubber(engine)
         self.last_error: MemdbError | None = None
 
     def notify(self) -> None:
         """There may be work: start the thread if need be. It looks every 50 ms; waking it for
         each write would make it compete with the writer for the lock."""
-        if self._thread is None and not self._engine.store.readonly:
+        if self._thread is None:
             with self._guard:
                 if self._thread is None and not self._stopping:
                     self._thread = threading.Thread(
@@ -92,7 +94,8 @@ class Maintenance:
     def _run(self) -> None:
         lease = self._engine.store.lease
         while not self._stopping:
-            if not lease.try_acquire():
+            if self._engine.store.readonly or not lease.try_acquire():
+                self._follow()
                 self._wake.wait(_RETRY_LEASE_S)
                 self._wake.clear()
                 continue
@@ -118,6 +121,15 @@ class Maintenance:
                 self._wake.wait(settings.MAINTENANCE_POLL_MS / 1000)
                 self._wake.clear()
 
+    def _follow(self) -> None:
+        """Move on with the store: an idle process must not keep a superseded generation, in which
+        what was erased is still to be read."""
+        try:
+            with self._engine.store.read():
+                pass
+        except MemdbError as error:
+            self.last_error = error
+
     def _give_way(self, worked_s: float) -> None:
         """Somebody is writing: take a fifth of the time at most, so that an import has the rest.
 
@@ -132,6 +144,7 @@ class Maintenance:
         with self._engine.store.read() as txn:
             self._latest = txn.state.content_seq
             wanted = any(space.converting is not None for space in spaces.spaces(txn))
+            wanted = wanted or self._scrubber.due(txn)
         return wanted or self._latest != self._seen
 
     def _mark(self) -> None:
@@ -146,6 +159,7 @@ class Maintenance:
         self._postponed = False
         with self._working:
             steps: list[Callable[[], bool]] = [
+                self._scrubber.step,
                 self._fold,
                 lambda: self._file(quiet),
                 lambda: self._merge(quiet),

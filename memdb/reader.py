@@ -16,7 +16,7 @@ import msgspec
 from pyroaring import BitMap
 
 from memdb import validate
-from memdb.engine import Engine
+from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import InvalidArgument
 from memdb.query import filters
 from memdb.storage import lookups, series
@@ -38,7 +38,7 @@ class MemoryReader:
     # --- selection ----------------------------------------------------------------------
 
     def compile(
-        self, where: Mapping[str, Any] | None, txn: Reader | None = None
+        self, where: Mapping[str, Any] | None, txn: Reader | Writer | None = None
     ) -> filters.Filter | None:
         """The filter of a ``where``; None selects everything. With ``txn`` it opens none."""
         if where is None:
@@ -73,6 +73,19 @@ class MemoryReader:
         if plan is not None:
             plan["filter"] = {**found.plan.to_dict(), "checked": found.checked}
         return found.rows
+
+    def known(
+        self, txn: Reader | Writer, namespace: str, condition: filters.Filter | None
+    ) -> BitMap:
+        """The rows that are stored, be they visible, expired or in the trash, of a filter."""
+        engine = self._engine
+        rows = engine.filters.get_set(txn, LIVE) | engine.filters.get_set(txn, HIDDEN)
+        if namespace:
+            rows &= engine.filters.subtree(txn, namespace)
+        if condition is None:
+            return rows
+        fetch = lambda wanted: engine.records.iterate(txn, wanted)
+        return filters.explain(condition, txn, engine.filters, rows, fetch).rows
 
     # --- by id --------------------------------------------------------------------------
 
@@ -117,9 +130,13 @@ class MemoryReader:
         ]
 
     @staticmethod
-    def samples(txn: Reader | Writer, namespace: str, ids: Sequence[str]) -> dict[str, Memory]:
-        """The visible samples of those ids that the namespace covers."""
+    def samples(
+        txn: Reader | Writer, namespace: str, ids: Sequence[str], *, hidden: bool = False
+    ) -> dict[str, Memory]:
+        """The samples of those ids that the namespace covers; visible ones, or ``hidden`` too."""
         found = series.get_many(txn, ids) if ids else {}
+        if hidden:
+            found = {**found, **series.hidden_of(txn, ids)}
         return {id: memory for id, memory in found.items() if covers(namespace, memory)}
 
     def versions(self, namespace: str, id: str) -> list[Memory]:

@@ -1,4 +1,4 @@
-"""The one selector that ``forget``, ``report`` and later ``erase`` share: by id, filter or person.
+"""The one selector that ``forget``, ``report`` and ``erase`` share: by id, filter or person.
 
 A selector becomes a function of a transaction, so that the rows it names are those of the very
 transaction that acts on them.
@@ -38,8 +38,11 @@ def selector(
     ids: str | Sequence[str] | None,
     where: Mapping[str, Any] | None,
     about: str | None,
+    hidden: bool = False,
 ) -> Select:
     """What is visible of what is named; several parts narrow each other.
+
+    ``hidden``: what is in the trash or has expired is found as well.
 
     Raises ``InvalidArgument`` when nothing is named, or when ``where`` names everything.
     """
@@ -57,18 +60,20 @@ def selector(
     condition = reader.compile(where)
     person = None if about is None else reader.compile(about_filter(about))
 
+    look = reader.known if hidden else reader.select
+
     def select(txn: Reader | Writer) -> Selected:
         if raw is None or raw:
-            rows = reader.select(txn, namespace, condition)
+            rows = look(txn, namespace, condition)
             if person is not None:
-                rows = rows & reader.select(txn, namespace, person)
+                rows = rows & look(txn, namespace, person)
             if raw is not None:
                 rows = rows & BitMap(lookups.rows_of(txn, raw).values())
         else:
             rows = BitMap()
         samples = [
             memory
-            for memory in reader.samples(txn, namespace, sampled).values()
+            for memory in reader.samples(txn, namespace, sampled, hidden=hidden).values()
             if all(filters.matches(one, memory) for one in (condition, person) if one is not None)
         ]
         return Selected(rows, samples)

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from memdb import adoption
 from memdb.engine import Engine
 from memdb.maintenance import Maintenance
 from memdb.times import Clock
@@ -26,7 +27,7 @@ class Shared:
 
 
 _open: dict[Path, Shared] = {}
-_guard = threading.Lock()
+_guard = threading.RLock()  # maintenance opens snapshots
 
 
 def acquire(
@@ -54,6 +55,11 @@ def acquire(
             memory_budget=memory_budget,
             clock=clock,
         )
+        try:
+            adoption.catch_up(engine)
+        except BaseException:
+            engine.close()
+            raise
         shared = _open[real] = Shared(engine)
         return shared
 
@@ -72,7 +78,7 @@ def release(shared: Shared) -> None:
 def _forget_after_fork() -> None:
     """A child starts with no open databases; its parent's handles are poisoned by the store."""
     global _guard
-    _guard = threading.Lock()
+    _guard = threading.RLock()
     _open.clear()
 
 

@@ -155,6 +155,12 @@ def _end(txn: Writer, filters: FilterIndex, record: SpaceRecord, index: dict[str
     txn.layout_moved()
 
 
+def drop_files(space: SpaceVectors, spec: SpaceSpec) -> None:
+    """Remove the files besides those of ``spec``; Windows keeps what somebody has mapped."""
+    with suppress(PermissionDenied):
+        remove_others(space.directory, spec)
+
+
 def tidy(space: SpaceVectors, store: Store, timeout_s: float) -> None:
     """Remove what conversions left that ended or were given up; lease holder only.
 

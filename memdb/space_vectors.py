@@ -325,6 +325,14 @@ class SpaceVectors:
         self._filters.set_add(txn, f"encoded/{self.record.number}", rows_bitmap(rows))
         txn.layout_moved()
 
+    def clear(self, rows: BitMap) -> None:
+        """Zero the slots of rows that no reader sees any more, durably. Lease holder only."""
+        with self._store.read() as txn:
+            layout = self.layout_view(txn)
+        if layout.files is not None:
+            with self.files_guard:
+                layout.files.clear(layout.allocation.slots(rows_array(rows)))
+
     def encode_step(self) -> bool:
         """Move one batch of fresh vectors into the files; False when there is too little to do.
 

@@ -8,7 +8,6 @@ removed (a reader that takes long, a system that keeps open files) go with the n
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from typing import Final, Literal
@@ -19,6 +18,7 @@ from memdb.engine import Engine
 from memdb.errors import Conflict, InvalidArgument, LockHeld
 from memdb.maintenance import Maintenance
 from memdb.progress import Progress, reporting
+from memdb.removal import remove_dropped_files
 from memdb.storage import spaces, vectors
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Writer
@@ -175,17 +175,6 @@ class Spaces:
     def default(self) -> str:
         """The name of the space texts are embedded into."""
         return DEFAULT_SPACE
-
-
-def remove_dropped_files(engine: Engine) -> None:
-    """Delete the folders of spaces that are no more. No snapshot may be older than their drop."""
-    folder = engine.store.path / "space"
-    present = sorted(folder.iterdir()) if folder.is_dir() else []  # before the look at the store:
-    with engine.store.read() as txn:  # a space made meanwhile is known, and in the list or not
-        known = {str(record.number) for record in spaces.spaces(txn)}
-    for one in present:
-        if one.name not in known:
-            shutil.rmtree(one, ignore_errors=True)
 
 
 def _public(record: SpaceRecord, vectors: int) -> Space:

@@ -136,6 +136,15 @@ def restoring(
     return run
 
 
+def take_out(txn: Writer, rows: BitMap, samples: Sequence[str]) -> None:
+    """Strike rows and samples from every batch: they will not come back."""
+    batches = {
+        key[len(_TRASH) :].decode(): _decode(payload)
+        for key, payload in txn.scan(tables.META, _TRASH, _TRASH_END)
+    }
+    _take_out(txn, batches, rows, set(samples))
+
+
 def _take_out(txn: Writer, batches: dict[str, _Batch], restored: BitMap, samples: set[str]) -> None:
     for name, batch in batches.items():
         before = batch.bitmap()

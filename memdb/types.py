@@ -45,7 +45,7 @@ __all__ = [
 
 Precision = Literal["year", "month", "day", "minute", "exact"]
 Role = Literal["fact", "earlier", "relevant", "neighbour", "recent"]
-Status = Literal["inserted", "duplicate", "replaced", "superseded"]
+Status = Literal["inserted", "duplicate", "replaced", "superseded", "erased"]
 
 
 class Memory(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
@@ -99,7 +99,11 @@ class Memory(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=Fals
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a write did. ``superseded``: it closed an older value of the same profile fact."""
+    """What a write did.
+
+    ``superseded``: it closed an older value of the same profile fact. ``erased``: nothing was
+    written, since what had that external id was erased.
+    """
 
     id: str
     status: Status
@@ -332,11 +336,19 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything known under a selector; ``mentions`` only name it in their words."""
+    """Everything known under a selector, and what ``erase`` of it would reach.
+
+    ``items`` is what reads show, ``hidden`` what they do not: in the trash, or expired. ``derived``
+    was inferred from those. ``mentions`` only name a person in their words: ``erase`` leaves them,
+    for the owner to decide. ``counts``: what would go, by kind; ``snapshots``: where copies lie.
+    """
 
     items: tuple[Memory, ...]
     derived: tuple[Memory, ...]
     mentions: tuple[Memory, ...]
+    hidden: tuple[Memory, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    snapshots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from memdb import facts, rows, settings, trash
+from memdb import erasure, facts, rows, settings, trash
 from memdb.embedding import default_space
 from memdb.engine import LIVE, Engine
 from memdb.errors import Conflict, DimensionMismatch, InvalidArgument, NotFound
@@ -329,11 +329,22 @@ class _Insertion:
         known = self._txn.get_many(tables.EXTERNAL, wanted)
         ids = sorted(entry.raw_id for entry in entries) if self._by_id else []
         stored = lookups.rows_of(self._txn, ids)
+        given = [
+            (e.raw_id if self._by_id else None, k[0]) for e, k in zip(entries, keys, strict=True)
+        ]
+        gone = erasure.erased_places(self._txn, given)
+        if gone and self._on_conflict == "error":
+            raise Conflict(
+                "what had that external_id was erased, and the id stays taken",
+                hint="write it under another external_id, or leave it with on_conflict='skip'",
+            )
         met: set[bytes] = set()  # ids that the batch itself brings twice
         for place, entry in enumerate(entries):
             external, content = keys[place]
             twin = next((claimed[k] for k in (external, content) if k in claimed), None)
-            if entry.raw_id in stored or (self._by_id and entry.raw_id in met):
+            if place in gone:
+                results[place] = Written(entry.memory.id, "erased", entry.memory)
+            elif entry.raw_id in stored or (self._by_id and entry.raw_id in met):
                 results[place] = Written(entry.memory.id, "duplicate", entry.memory)
             elif twin is not None and entry.memory.key is None:
                 results[place] = self._twin(entries, place, twin, external)

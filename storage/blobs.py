@@ -259,6 +259,23 @@ class BlobStore:
             if entry.name.startswith("blob-") and self._idle(path, now, grace_s):
                 path.unlink(missing_ok=True)
 
+    def drop_drafts(self, names: Sequence[bytes], *, grace_s: float) -> bool:
+        """Remove what writers of these contents left in ``tmp/`` when they were cut off.
+
+        False while one may still be writing: its file is younger than ``grace_s``.
+        """
+        wanted = {name.hex() for name in names}
+        now, done = time.time(), True
+        with _typed_errors():
+            for entry in os.scandir(self._tmp):
+                if entry.name.startswith("blob-") and entry.name.rpartition("-")[2] in wanted:
+                    path = Path(entry.path)
+                    if self._idle(path, now, grace_s):
+                        path.unlink(missing_ok=True)
+                    else:
+                        done = False
+        return done
+
     def check(self, txn: ReadTxn) -> list[StoreCorrupt]:
         """Reads every blob in use; what is missing or damaged."""
         found = []

@@ -110,6 +110,17 @@ def decode_raw(payload: bytes, indexes: Iterable[int] | None = None) -> list[byt
     return records if indexes is None else [records[i] for i in indexes]
 
 
+def held(payload: bytes) -> set[int]:
+    """The indexes of the records that a block holds; nothing is decompressed."""
+    try:
+        version, size, mask = _HEAD.unpack_from(payload)
+    except struct.error as error:
+        raise StoreCorrupt("a cold block does not decode", path="kv") from error
+    if version != _VERSION:
+        raise StoreCorrupt("a cold block has an unknown version", path="kv")
+    return {index for index in range(size) if mask >> index & 1}
+
+
 def without(payload: bytes, indexes: Iterable[int]) -> bytes:
     """The block written anew without the bytes of the records at ``indexes``."""
     records = decode_raw(payload)

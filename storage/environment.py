@@ -90,6 +90,10 @@ class ReadTxn:
         with self._txn.cursor(self._dbs[table]) as cursor:
             return {key: unseal(key, value) for key, value in cursor.getmulti(keys)}
 
+    def has(self, table: str) -> bool:
+        """Whether the store has the table: see ``tables.LATER``."""
+        return table in self._dbs
+
     def exists(self, table: str, key: bytes) -> bool:
         return self._txn.get(key, None, self._dbs[table]) is not None
 

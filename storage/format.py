@@ -24,7 +24,7 @@ from memdb.storage.environment import Environment
 from memdb.storage.generations import write_atomically
 
 PARTS = ("kv", "space", "blob", "audit", "tmp", "trash")
-_OURS = {*PARTS, "FORMAT", "lease", "server.json", "policies.toml"}
+_OURS = {*PARTS, "FORMAT", "erased", "lease", "server.json", "policies.toml"}
 _NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
 
 

@@ -157,6 +157,28 @@ def reap(kv: Path, current: int) -> int:
     return removed
 
 
+def others(kv: Path, current: int) -> list[Path]:
+    """What is there besides the current generation: superseded ones, and unfinished copies."""
+    return [entry for entry in kv.iterdir() if entry.is_dir() and entry.name != name_of(current)]
+
+
+def users(directory: Path) -> list[int]:
+    """Process ids of those who hold the generation open, as far as the system tells (Linux)."""
+    try:
+        inode = (directory / "users").stat().st_ino
+        lines = Path("/proc/locks").read_text("ascii", "replace").splitlines()
+    except OSError:
+        return []
+    found = [line.split() for line in lines]
+    return sorted(
+        {
+            int(words[4])
+            for words in found
+            if len(words) > 5 and words[1] == "FLOCK" and words[5].endswith(f":{inode}")
+        }
+    )
+
+
 def _unused(directory: Path) -> bool:
     try:
         with open(directory / "users", "ab") as users:

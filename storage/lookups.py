@@ -61,6 +61,13 @@ def versions(txn: ReadTxn, raw_id: bytes) -> list[int]:
     return [int(_ROW.unpack(p)[0]) for _, p in txn.scan(tables.VERSIONS, raw_id, stop)]
 
 
+def forget_version(txn: WriteTxn, raw_id: bytes, version: int, row: int) -> None:
+    """Forget where an earlier version is, if that row holds it."""
+    key = raw_id + version.to_bytes(4, "big")
+    if txn.get(tables.VERSIONS, key) == _ROW.pack(row):
+        txn.delete(tables.VERSIONS, key)
+
+
 # --- the caller's own id, and exact duplicates ----------------------------------------------
 
 
@@ -90,6 +97,21 @@ def drop_under(txn: WriteTxn, key: bytes, raw_id: bytes) -> None:
     """Forget the key if it still names this memory."""
     if txn.get(tables.EXTERNAL, key) == raw_id:
         txn.delete(tables.EXTERNAL, key)
+
+
+def keys_naming(txn: ReadTxn, raw_ids: set[bytes]) -> list[bytes]:
+    """Every external and content key under which one of these ids is found.
+
+    Reads the whole table: what a content key was made of need not be what is stored.
+    """
+    return [key for key, raw_id in txn.scan(tables.EXTERNAL) if raw_id in raw_ids]
+
+
+def drop_keys(txn: WriteTxn, keys: list[bytes], raw_ids: set[bytes]) -> None:
+    """Forget keys that still name one of these ids."""
+    for key in keys:
+        if txn.get(tables.EXTERNAL, key) in raw_ids:
+            txn.delete(tables.EXTERNAL, key)
 
 
 # --- profile timelines ----------------------------------------------------------------------

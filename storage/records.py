@@ -140,18 +140,38 @@ class Records:
         is_blob = payload is not None and payload[0] == _ESCAPE and payload[1] == 2
         return payload[2:_BLOB_HEAD] if payload is not None and is_blob else None
 
-    def delete(self, txn: WriteTxn, row: int) -> None:
-        """Remove a record's bytes, from its cold block too."""
-        payload = txn.get(tables.RECORDS, row_key(row))
-        if payload is None:
-            return
-        if payload[0] == _ESCAPE and payload[1] == 1:
-            _, _, block, index = _COLD.unpack(payload)
+    def outlines(self, txn: ReadTxn, rows: Sequence[int]) -> dict[int, Memory]:
+        """As ``get_many``, without texts that are blobs: no file is read."""
+        found = txn.get_many(tables.RECORDS, [row_key(row) for row in rows])
+        blocks: dict[int, list[Memory | None]] = {}
+        return {
+            int.from_bytes(key, "big"): decode(payload[_BLOB_HEAD:])
+            if payload[0] == _ESCAPE and payload[1] == 2
+            else self._open(txn, payload, blocks)
+            for key, payload in found.items()
+        }
+
+    def delete(self, txn: WriteTxn, rows: Iterable[int]) -> None:
+        """Remove records' bytes, from their cold blocks too.
+
+        A record that was written again since it was frozen is hot; its earlier bytes in the block
+        go as well.
+        """
+        groups: dict[int, list[int]] = {}
+        for row in rows:
+            txn.delete(tables.RECORDS, row_key(row))
+            groups.setdefault(row >> 6, []).append(row & 63)
+        for block, indexes in groups.items():
             key = block.to_bytes(4, "big")
             packed = txn.get(tables.COLD, key)
-            if packed is not None:
-                txn.put(tables.COLD, key, cold.without(packed, [index]))
-        txn.delete(tables.RECORDS, row_key(row))
+            if packed is None:
+                continue
+            held = cold.held(packed)
+            gone = [index for index in indexes if index in held]
+            if len(gone) == len(held):
+                txn.delete(tables.COLD, key)
+            elif gone:
+                txn.put(tables.COLD, key, cold.without(packed, gone))
 
     def freeze(self, txn: WriteTxn, rows: Sequence[int]) -> int:
         """Move up to 64 hot records of one aligned group of rows into a cold block.

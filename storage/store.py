@@ -378,6 +378,14 @@ class Store:
         """Remove generations that nobody uses any more; the caller holds the lease."""
         return generations.reap(self._kv, self._generation.number)
 
+    def others(self) -> list[Path]:
+        """Generations besides the current one: those that somebody uses still."""
+        return generations.others(self._kv, self._generation.number)
+
+    def users_of_others(self) -> list[int]:
+        """Process ids of those who use superseded generations, where the system tells."""
+        return sorted({pid for entry in self.others() for pid in generations.users(entry)})
+
     def copy_to(self, directory: Path) -> None:
         """A compacting copy of the last committed state into an existing directory."""
         generation = self._enter()

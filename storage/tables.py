@@ -31,6 +31,7 @@ streams    keyed hash of (namespace, stream), 8 | position 8      records
 files      keyed hash of (root, path), 16 bytes                   file ledger
 blobs      content hash, 32 bytes                                 blobs
 fresh_flt  row u32                                                filters
+erased     fingerprint, 16 bytes of keyed hash                    erased
 ========== ====================================================== ====================
 """
 
@@ -61,6 +62,7 @@ STREAMS: Final = "streams"
 FILES: Final = "files"
 BLOBS: Final = "blobs"
 FRESH_FILTERS: Final = "fresh_flt"
+ERASED: Final = "erased"
 
 ALL: Final = (
     META,
@@ -86,6 +88,7 @@ ALL: Final = (
     FILES,
     BLOBS,
     FRESH_FILTERS,
+    ERASED,
 )
-LATER: Final = frozenset([FRESH_FILTERS])
-"""Tables that stores of an earlier format lack until they are opened for writing."""
+LATER: Final = frozenset([FRESH_FILTERS, ERASED])
+"""Tables that stores of an earlier memdb lack until they are opened for writing."""

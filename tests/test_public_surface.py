@@ -33,6 +33,7 @@ RESULTS = [
     "Hits",
     "Memory",
     "Page",
+    "Receipt",
     "Report",
     "Space",
     "SyncReport",
@@ -41,7 +42,8 @@ RESULTS = [
     "Written",
 ]
 INDEX = ["SearchPlan", "VectorFilter", "VectorIndex"]
-PUBLIC = {"Database", *INDEX, "__version__", "open", *RESULTS, *errors.__all__}
+AUDIT = ["Canary", "Residue", "ScanReport", "scan_erased"]
+PUBLIC = {"Database", *AUDIT, *INDEX, "__version__", "open", *RESULTS, *errors.__all__}
 
 PARAMETERS = {
     "open": "path embedder namespace source memory_budget readonly create clock",
@@ -66,6 +68,10 @@ PARAMETERS = {
     "Database.restore": "ids batch",
     "Database.trash": "",
     "Database.report": "ids where about",
+    "Database.erase": "ids where about",
+    "Database.receipts": "",
+    "Receipt.wait": "timeout",
+    "scan_erased": "path canaries fragments",
     "Database.stats": "",
     "Database.check": "repair",
     "Database.compact": "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memdb.cli import completion, faces, memories, upkeep
+from memdb.cli import completion, erasing, faces, memories, upkeep
 from memdb.cli.calls import Call
 from memdb.cli.spec import Command, Option
 
@@ -45,6 +45,7 @@ COMPLETION = Command(
 COMMANDS: tuple[Command, ...] = (
     DEMO,
     *memories.COMMANDS,
+    *erasing.COMMANDS,
     *faces.COMMANDS,
     *upkeep.COMMANDS,
     COMPLETION,

@@ -11,33 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from memdb.cli.calls import Call, with_database
 from memdb.cli.output import counted, plain
-from memdb.cli.spec import SELECTOR, SELECTOR_TO_ACT_ON, Command, Option
+from memdb.cli.spec import SELECTOR, Command, Option
 from memdb.cli.terminal import working
 
 if TYPE_CHECKING:
     from memdb import Database
 
 STDIO = "-"
-
-
-@with_database
-def report(call: Call, db: Database) -> None:
-    """Print everything known under a selector."""
-    found = db.report(**call.arguments())
-    if call.out.as_json:
-        call.out.json(found)
-        return
-    for title, memories in (
-        ("known", found.items),
-        ("derived from that", found.derived),
-        ("mentions it in passing", found.mentions),
-    ):
-        if memories:
-            call.out.line(call.out.style(f"{title} ({len(memories)})", "bold", "blue"))
-            call.out.memories(memories)
-            call.out.line()
-    if not (found.items or found.derived or found.mentions):
-        call.out.note("nothing is known")
 
 
 @with_database
@@ -205,15 +185,6 @@ def spaces_drop(call: Call, db: Database) -> None:
 NAME = Option("name", "name of the space", place="one")
 
 COMMANDS = (
-    Command(
-        "report",
-        "print everything known about someone or something",
-        report,
-        "report",
-        SELECTOR_TO_ACT_ON,
-        ("report --about Ana", "report --source 'app:*' --since 2024 --json"),
-        opens="read",
-    ),
     Command(
         "config",
         "print or change the settings stored in the database",

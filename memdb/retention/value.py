@@ -7,9 +7,9 @@ Sources. The forgetting curve: H. Ebbinghaus, *Ueber das Gedaechtnis*, 1885, sec
 power law and its constants: the FSRS-4.5 algorithm (J. Ye and others, *A Stochastic Shortest Path
 Algorithm for Optimizing Spaced Repetition Scheduling*, KDD 2022, and its published successors).
 Activation: J. R. Anderson and L. J. Schooler, *Reflections of the environment in memory*,
-Psychological Science 2, 1991; with the approximation for many uses of J. R. Anderson and C.
-Lebiere, *The Atomic Components of Thought*, 1998, section 3.3. Inverse document frequency: S. Robertson and
-H. Zaragoza, *The Probabilistic Relevance Framework*, 2009, section 3.1.
+Psychological Science 2, 1991; with the approximation for many uses of J. R. Anderson and
+C. Lebiere, *The Atomic Components of Thought*, 1998, section 3.3. Inverse document frequency:
+S. Robertson and H. Zaragoza, *The Probabilistic Relevance Framework*, 2009, section 3.1.
 
 Times are days here, strengths too. This file knows no memory, row or policy.
 """

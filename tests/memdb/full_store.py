@@ -117,6 +117,7 @@ def build(path: Path, folder: Path, clock: Clock) -> None:
         db.update(first.id, text=f"{MARK}rewritten", vector=vector(0))
         db.update(first.id, tags=[f"{MARK}retagged"])
         db.forget(where={f"metadata.{MARK}number": {"$gte": NOTES - 10}})
+        db.erase(db.remember("erased at once").id).wait()
         clock.advance(days=40)
         db.compact()  # freezes what is old by now
         db.remember_many(

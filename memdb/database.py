@@ -2,14 +2,14 @@
 
 A handle has a namespace and a source for what its calls do not name. Handles on one directory in
 one process share an ``Engine``. Page by page: ``writer`` and ``rows`` write, ``reader`` selects,
-``recall`` answers, ``profile``, ``history``, ``files`` and ``spaces`` are its faces, ``admin``
-keeps the house, ``maintenance`` works in the background.
+``recall`` answers, ``profile``, ``history``, ``files`` and ``spaces`` are its faces,
+``forgetting`` and ``upkeep`` have the verbs that forget and keep house, ``maintenance`` works in
+the background.
 """
 
 from __future__ import annotations
 
 import builtins
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -17,24 +17,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from memdb import context, receipt, sharing, trash, validate
+from memdb import context, sharing, validate
 from memdb.admin import Admin
 from memdb.erasure import Eraser
 from memdb.errors import InvalidArgument, NotFound
 from memdb.files import Files
+from memdb.forgetting import Forgetting
 from memdb.history import History
 from memdb.pauses import collection_paused
 from memdb.profile import Profile
 from memdb.progress import Progress, reporting
 from memdb.reader import MemoryReader
 from memdb.recall import Recaller
-from memdb.receipt import Receipt
-from memdb.selection import selector
 from memdb.settings_store import Settings
 from memdb.sharing import Shared
 from memdb.spaces import Spaces
 from memdb.storage.ids import require_id
-from memdb.types import Context, Forgotten, Hits, Memory, Page, Report, Trashed, Written
+from memdb.types import Context, Hits, Memory, Page, Written
+from memdb.upkeep import Upkeep
 from memdb.validate import Draft, TimeLike
 from memdb.writer import MemoryWriter
 
@@ -42,12 +42,9 @@ Mode = Literal["vector", "lexical", "hybrid"]
 OnConflict = Literal["error", "replace", "skip"]
 Dedup = Literal["exact", "off"]
 TimeUse = Literal["boost", "filter", "off"]
-Ids = str | Sequence[str] | None
-Where = Mapping[str, Any] | None
-Name = str | None
 
 
-class Database:
+class Database(Forgetting, Upkeep):
     """One person's memory. Open it with ``memdb.open``; use it from any thread.
 
     Every method raises a ``memdb.MemdbError`` with a ``hint`` when it cannot do what was asked.
@@ -363,98 +360,6 @@ class Database:
             namespace=self._read_namespace(namespace),
             as_of=self._moment(as_of),
         )
-
-    # --- forgetting ---------------------------------------------------------------------
-
-    def forget(self, ids: Ids = None, *, where: Where = None, about: Name = None) -> Forgotten:
-        """Hide memories at once; ``restore`` brings them back for seven days.
-
-        What is named is narrowed by every argument given. Samples of a series have no words, tags
-        or people: ``where`` and ``about`` do not reach them, ``ids`` does.
-        """
-        select = selector(self._reader, self._namespace, ids=ids, where=where, about=about)
-        done = self._writer.forget(select)
-        self._maintenance.notify()
-        return done
-
-    def restore(
-        self, ids: str | Sequence[str] | None = None, *, batch: str | None = None
-    ) -> Sequence[str]:
-        """Bring back what ``forget`` hid, by id or by batch; returns the ids.
-
-        Raises ``NotFound`` when nothing of that is in the trash of this handle's namespace,
-        ``Conflict`` when an external id has been taken meanwhile.
-        """
-        named = [ids] if isinstance(ids, str) else ids
-        done = self._writer.restore(self._namespace, named, batch)
-        self._maintenance.notify()
-        return done
-
-    def trash(self) -> Sequence[Trashed]:
-        """What ``restore`` can bring back within this handle's namespace, latest batch first."""
-        with self._engine.store.read() as txn:
-            return trash.listing(txn, self._engine, self._namespace)
-
-    def report(self, ids: Ids = None, *, where: Where = None, about: Name = None) -> Report:
-        """Everything known under a selector, and what ``erase`` with it would reach.
-
-        That is also what is in the trash or has expired, earlier versions, and what was derived.
-        Memories that merely mention the name ``about`` are listed apart: ``erase`` leaves them.
-        """
-        select = self._eraser.select(self._namespace, ids, where, about)
-        return self._eraser.report(self._namespace, select, about)
-
-    def erase(self, ids: Ids = None, *, where: Where = None, about: Name = None) -> Receipt:
-        """Remove memories for good, with all that was derived from them; nothing brings them back.
-
-        They are invisible, in every process, when this returns; ``receipt.wait()`` returns when no
-        file that memdb can reach holds a byte of them. Their ids and your ``external_id``s stay
-        taken: writing, importing or syncing the same again does nothing.
-        """
-        select = self._eraser.select(self._namespace, ids, where, about)
-        number = self._eraser.erase(self._namespace, select)
-        return receipt.at(self._engine, self._maintenance, number)
-
-    def receipts(self) -> builtins.list[Receipt]:
-        """The receipt of every erasure, oldest first. Raises ``StoreCorrupt`` where one was
-        changed or is missing."""
-        return receipt.listing(self._engine, self._maintenance)
-
-    # --- keeping house ------------------------------------------------------------------
-
-    def stats(self) -> dict[str, Any]:
-        """Counts, bytes by component, spaces and the maintenance backlog."""
-        return self._admin.stats()
-
-    def check(self, repair: bool = False) -> dict[str, Any]:
-        """Verify every checksum and that all structures agree; ``repair`` rebuilds derived data."""
-        return self._admin.check(repair=repair)
-
-    def compact(self) -> dict[str, Any]:
-        """Fold, merge, freeze and rewrite the store without free pages or dead bytes."""
-        return self._admin.compact()
-
-    def snapshot(self, path: str | os.PathLike[str]) -> Path:
-        """A consistent copy of the database in a new directory, which opens like any other."""
-        return self._admin.snapshot(Path(path))
-
-    def export(
-        self,
-        path: str | os.PathLike[str],
-        format: Literal["jsonl", "parquet"] = "jsonl",
-        where: Mapping[str, Any] | None = None,
-        *,
-        progress: Progress = None,
-    ) -> int:
-        """Write every field of the memories selected; returns how many."""
-        return self._admin.export(Path(path), format, self._namespace, where, progress)
-
-    def import_(self, path: str | os.PathLike[str], *, progress: Progress = None) -> int:
-        """Read what ``export`` wrote; memories whose id exists are left alone. Returns how many
-        were new."""
-        added = self._admin.import_(Path(path), progress)
-        self._maintenance.notify()
-        return added
 
     # --- the handle ---------------------------------------------------------------------
 

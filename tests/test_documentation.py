@@ -135,7 +135,9 @@ def calls_table() -> str:
     """Every method of a database and of its faces, by the first sentence about it."""
     rows = ["| call | what it does |", "| --- | --- |"]
     for prefix, kind in {"": Database, **FACES}.items():
-        for name, method in vars(kind).items():
+        # In the order of the code: what a class inherits comes after its own.
+        members = {name: method for one in kind.__mro__ for name, method in vars(one).items()}
+        for name, method in members.items():
             if inspect.isfunction(method) and not name.startswith("_"):
                 first = re.split(r"(?<=\.)\s", inspect.getdoc(method) or "", maxsplit=1)[0]
                 said = " ".join(first.split()).rstrip(".").replace("``", "`")

@@ -151,7 +151,7 @@ def test_every_public_method_is_listed_above(owner: str) -> None:
     kind = FACES.get(owner, memdb.Database)
     methods = {
         f"{owner}.{name}"
-        for name, value in vars(kind).items()
+        for name, value in inspect.getmembers(kind)
         if inspect.isfunction(value) and not name.startswith("_")
     }
     assert methods == {name for name in PARAMETERS if name.startswith(f"{owner}.")}

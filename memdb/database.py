@@ -2,8 +2,8 @@
 
 A handle has a namespace and a source for what its calls do not name. Handles on one directory in
 one process share an ``Engine``. Page by page: ``writer`` and ``rows`` write, ``reader`` selects,
-``recall`` answers, ``profile``, ``history``, ``files`` and ``spaces`` are its faces, ``admin``
-keeps the house, ``maintenance`` works in the background.
+``recall`` and ``asking`` answer, ``profile``, ``history``, ``files`` and ``spaces`` are its faces,
+``admin`` keeps the house, ``maintenance`` works in the background.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from memdb import context, receipt, sharing, trash, validate
+from memdb import receipt, sharing, trash, validate
 from memdb.admin import Admin
+from memdb.asking import Asking
 from memdb.erasure import Eraser
 from memdb.errors import InvalidArgument, NotFound
 from memdb.files import Files
@@ -34,7 +35,7 @@ from memdb.settings_store import Settings
 from memdb.sharing import Shared
 from memdb.spaces import Spaces
 from memdb.storage.ids import require_id
-from memdb.types import Context, Forgotten, Hits, Memory, Page, Report, Trashed, Written
+from memdb.types import Forgotten, Hits, Memory, Page, Report, Trashed, Written
 from memdb.validate import Draft, TimeLike
 from memdb.writer import MemoryWriter
 
@@ -47,7 +48,7 @@ Where = Mapping[str, Any] | None
 Name = str | None
 
 
-class Database:
+class Database(Asking):
     """One person's memory. Open it with ``memdb.open``; use it from any thread.
 
     Every method raises a ``memdb.MemdbError`` with a ``hint`` when it cannot do what was asked.
@@ -64,7 +65,6 @@ class Database:
         self._reader = MemoryReader(engine)
         self._writer = MemoryWriter(engine)
         self._recaller = Recaller(engine, self._reader)
-        self._context = context.ContextMaker(engine, self._reader)
         self._maintenance = shared.maintenance
         self._eraser = Eraser(engine, self._reader)
         self._admin = Admin(engine, self._reader, self._writer, self._maintenance)
@@ -329,39 +329,6 @@ class Database:
             where=where,
             namespace=self._read_namespace(namespace),
             space=space,
-        )
-
-    def context(
-        self,
-        query: str,
-        tokens: int = 2000,
-        *,
-        where: Mapping[str, Any] | None = None,
-        as_of: TimeLike | None = None,
-        namespace: str | None = None,
-        counter: Callable[[str], int] | None = None,
-    ) -> Context:
-        """What is worth telling an agent about ``query``, within a budget of ``tokens``.
-
-        Facts that the question names, what ``recall`` finds, the neighbours of the best in their
-        streams, the latest events: each once, in order of time, as data that cannot pass for
-        instructions. ``items`` are what is in the text, ``dropped`` what is not, with the reason.
-        ``counter`` counts the tokens of a text; without it the embedder's tokenizer does once it
-        is loaded, else an estimate that errs high. Its name is in the result. Times are in the
-        database's zone.
-        """
-        validate.integer(tokens, "tokens", 0, 1 << 20)
-        counted_by = context.counter_of(counter, None)
-        hits = self.recall(query, context.FOUND, where, as_of=as_of, namespace=namespace)
-        if counter is None:
-            counted_by = context.counter_of(None, self._engine.embedding.loaded)
-        return self._context.make(
-            hits,
-            tokens,
-            counted_by,
-            condition=self._reader.compile(where),
-            namespace=self._read_namespace(namespace),
-            as_of=self._moment(as_of),
         )
 
     # --- forgetting ---------------------------------------------------------------------

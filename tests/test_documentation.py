@@ -135,7 +135,7 @@ def calls_table() -> str:
     """Every method of a database and of its faces, by the first sentence about it."""
     rows = ["| call | what it does |", "| --- | --- |"]
     for prefix, kind in {"": Database, **FACES}.items():
-        for name, method in vars(kind).items():
+        for name, method in {**vars(kind), **vars(kind.__base__)}.items():
             if inspect.isfunction(method) and not name.startswith("_"):
                 first = re.split(r"(?<=\.)\s", inspect.getdoc(method) or "", maxsplit=1)[0]
                 said = " ".join(first.split()).rstrip(".").replace("``", "`")

@@ -36,6 +36,7 @@ from memdb.errors import (
 from memdb.types import (
     Context,
     ContextItem,
+    Feedback,
     FileStatus,
     Forgotten,
     Hit,
@@ -71,6 +72,7 @@ __all__ = [
     "DimensionMismatch",
     "EmbedderMismatch",
     "EmbedderUnavailable",
+    "Feedback",
     "FileStatus",
     "FilterError",
     "Forgotten",

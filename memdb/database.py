@@ -2,7 +2,7 @@
 
 A handle has a namespace and a source for what its calls do not name. Handles on one directory in
 one process share an ``Engine``. Page by page: ``writer`` and ``rows`` write, ``reader`` selects,
-``recall`` answers, ``profile``, ``history``, ``files`` and ``spaces`` are its faces,
+``recall`` and ``asking`` answer, ``profile``, ``history``, ``files`` and ``spaces`` are its faces,
 ``forgetting`` and ``upkeep`` have the verbs that forget and keep house, ``maintenance`` works in
 the background.
 """
@@ -17,8 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from memdb import context, sharing, validate
+from memdb import sharing, validate
 from memdb.admin import Admin
+from memdb.asking import Asking
 from memdb.erasure import Eraser
 from memdb.errors import InvalidArgument, NotFound
 from memdb.files import Files
@@ -33,7 +34,7 @@ from memdb.settings_store import Settings
 from memdb.sharing import Shared
 from memdb.spaces import Spaces
 from memdb.storage.ids import require_id
-from memdb.types import Context, Hits, Memory, Page, Written
+from memdb.types import Hits, Memory, Page, Written
 from memdb.upkeep import Upkeep
 from memdb.validate import Draft, TimeLike
 from memdb.writer import MemoryWriter
@@ -44,7 +45,7 @@ Dedup = Literal["exact", "off"]
 TimeUse = Literal["boost", "filter", "off"]
 
 
-class Database(Forgetting, Upkeep):
+class Database(Asking, Forgetting, Upkeep):
     """One person's memory. Open it with ``memdb.open``; use it from any thread.
 
     Every method raises a ``memdb.MemdbError`` with a ``hint`` when it cannot do what was asked.
@@ -61,7 +62,6 @@ class Database(Forgetting, Upkeep):
         self._reader = MemoryReader(engine)
         self._writer = MemoryWriter(engine)
         self._recaller = Recaller(engine, self._reader)
-        self._context = context.ContextMaker(engine, self._reader)
         self._maintenance = shared.maintenance
         self._eraser = Eraser(engine, self._reader)
         self._admin = Admin(engine, self._reader, self._writer, self._maintenance)
@@ -326,39 +326,6 @@ class Database(Forgetting, Upkeep):
             where=where,
             namespace=self._read_namespace(namespace),
             space=space,
-        )
-
-    def context(
-        self,
-        query: str,
-        tokens: int = 2000,
-        *,
-        where: Mapping[str, Any] | None = None,
-        as_of: TimeLike | None = None,
-        namespace: str | None = None,
-        counter: Callable[[str], int] | None = None,
-    ) -> Context:
-        """What is worth telling an agent about ``query``, within a budget of ``tokens``.
-
-        Facts that the question names, what ``recall`` finds, the neighbours of the best in their
-        streams, the latest events: each once, in order of time, as data that cannot pass for
-        instructions. ``items`` are what is in the text, ``dropped`` what is not, with the reason.
-        ``counter`` counts the tokens of a text; without it the embedder's tokenizer does once it
-        is loaded, else an estimate that errs high. Its name is in the result. Times are in the
-        database's zone.
-        """
-        validate.integer(tokens, "tokens", 0, 1 << 20)
-        counted_by = context.counter_of(counter, None)
-        hits = self.recall(query, context.FOUND, where, as_of=as_of, namespace=namespace)
-        if counter is None:
-            counted_by = context.counter_of(None, self._engine.embedding.loaded)
-        return self._context.make(
-            hits,
-            tokens,
-            counted_by,
-            condition=self._reader.compile(where),
-            namespace=self._read_namespace(namespace),
-            as_of=self._moment(as_of),
         )
 
     # --- the handle ---------------------------------------------------------------------

@@ -206,7 +206,7 @@ class MemoryReader:
             raise InvalidArgument(f"order_by must be one of {', '.join(_ORDERS)}", field="order_by")
         validate.integer(limit, "limit", 1, 10_000)
         condition = self.compile(where)
-        after = None if cursor is None else _read_cursor(cursor, order_by, descending)
+        after = None if cursor is None else read_cursor(cursor, order_by, descending)
         engine = self._engine
         with engine.store.read() as txn:
             rows = self.select(txn, namespace, condition)
@@ -214,7 +214,7 @@ class MemoryReader:
             memories = engine.records.get_many(txn, [row for _, row in chosen[:limit]])
         items = tuple(memories[row] for _, row in chosen[:limit])
         more = len(chosen) > limit
-        following = _make_cursor(order_by, descending, *chosen[limit - 1]) if more else None
+        following = make_cursor(order_by, descending, *chosen[limit - 1]) if more else None
         return Page(items, following)
 
     def _ordered(
@@ -234,7 +234,7 @@ class MemoryReader:
                 low, high = None, None if after is None or after[0] is None else after[0] + 1
             entries = self._engine.filters.times_in_order(txn, field, low, high, reverse=descending)
             for micros, row in entries:
-                if row in rows and _is_past((micros, row), after, descending):
+                if row in rows and is_past((micros, row), after, descending):
                     found.append((micros, row))
                     if len(found) == limit:
                         return found
@@ -261,9 +261,7 @@ def _speaks_of_validity(condition: filters.Filter) -> bool:
     return any(_speaks_of_validity(child) for child in condition.children)
 
 
-def _is_past(
-    entry: tuple[int, int], after: tuple[int | None, int] | None, descending: bool
-) -> bool:
+def is_past(entry: tuple[int, int], after: tuple[int | None, int] | None, descending: bool) -> bool:
     if after is None or after[0] is None:
         return True
     return entry < (after[0], after[1]) if descending else entry > (after[0], after[1])
@@ -276,12 +274,12 @@ def _believed(memory: Memory, moment: datetime) -> bool:
     return memory.retired_at is None or memory.retired_at > moment
 
 
-def _make_cursor(order_by: str, descending: bool, micros: int | None, row: int) -> str:
+def make_cursor(order_by: str, descending: bool, micros: int | None, row: int) -> str:
     packed = msgspec.msgpack.encode((order_by, descending, micros, row))
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 
-def _read_cursor(text: str, order_by: str, descending: bool) -> tuple[int | None, int]:
+def read_cursor(text: str, order_by: str, descending: bool) -> tuple[int | None, int]:
     try:
         packed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         made_for, direction, micros, row = msgspec.msgpack.decode(

@@ -57,6 +57,7 @@ class Question(NamedTuple):
     explain: bool
     stages: Mapping[str, bool]
     time: str = "boost"
+    span: tuple[int | None, int | None] = (None, None)
 
 
 class Recaller:
@@ -82,6 +83,7 @@ class Recaller:
         explain: bool,
         stages: Mapping[str, bool] | None = None,
         time: str = "boost",
+        span: tuple[int | None, int | None] = (None, None),
     ) -> Question:
         """Check every argument of ``recall``; raises ``InvalidArgument``, ``FilterError``."""
         if mode not in MODES:
@@ -109,6 +111,7 @@ class Recaller:
             explain,
             _switches(stages),
             time,
+            span,
         )
 
     def recall(self, question: Question) -> Hits:
@@ -130,6 +133,8 @@ class Recaller:
                 valid_at=_valid_at(question, reading, now),
                 plan=plan,
             )
+            if question.span != (None, None):
+                allowed = rows_at(txn, engine.filters, allowed, *question.span)
             moment = self._moment(txn, reading, allowed)
             if question.time == "filter" and moment is not None and moment.bounded:
                 span = moment.start_us, moment.end_us

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Context",
     "ContextItem",
+    "Feedback",
     "FileStatus",
     "Forgotten",
     "Hit",
@@ -332,6 +333,15 @@ class Context:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What ``feedback`` recorded: the ids whose use counted, and those where one had lately."""
+
+    search_id: str
+    counted: tuple[str, ...]
+    unchanged: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from tests.source_tree import ROOT
 RESULTS = [
     "Context",
     "ContextItem",
+    "Feedback",
     "FileStatus",
     "Forgotten",
     "Hit",
@@ -64,6 +65,8 @@ PARAMETERS = {
     " stages time",
     "Database.recall_within": "radius query vector where namespace space",
     "Database.context": "query tokens where as_of namespace counter",
+    "Database.timeline": "query start end where descending limit cursor namespace",
+    "Database.feedback": "search_id used",
     "Database.forget": "ids where about",
     "Database.restore": "ids batch",
     "Database.trash": "",
@@ -151,8 +154,8 @@ def test_every_public_method_is_listed_above(owner: str) -> None:
     kind = FACES.get(owner, memdb.Database)
     methods = {
         f"{owner}.{name}"
-        for name, value in inspect.getmembers(kind)
-        if inspect.isfunction(value) and not name.startswith("_")
+        for name, value in inspect.getmembers(kind, inspect.isfunction)
+        if not name.startswith("_")
     }
     assert methods == {name for name in PARAMETERS if name.startswith(f"{owner}.")}
 

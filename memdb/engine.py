@@ -87,7 +87,7 @@ class Engine:
         digest = self.store.digest
         if len(texts) < _ANALYSE_TOGETHER:
             return [self.analyser.analyse(text, digest) for text in texts]
-        return self.analyser.analyse_many(texts, digest).split()
+        return self.analyser.analyse_many(texts, digest)
 
     # --- spaces -------------------------------------------------------------------------
 

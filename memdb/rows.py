@@ -23,7 +23,7 @@ from memdb.query.tokenizer import TOKENIZER_VERSION
 from memdb.space_vectors import SpaceVectors
 from memdb.storage import lookups, postings, spaces, vectors
 from memdb.storage.ids import require_id
-from memdb.storage.postings import Analysed, AnalysedBatch
+from memdb.storage.postings import Analysed
 from memdb.storage.records import encode
 from memdb.storage.store import Writer
 from memdb.types import Memory
@@ -142,8 +142,8 @@ def _index_terms(txn: Writer, entries: Sequence[Entry], rows: Sequence[int]) -> 
         # A later version reads here whether its terms are those of the postings.
         txn.state = txn.state._replace(tokenizer=TOKENIZER_VERSION)
     if len(analysed) >= SEGMENT_AT:
-        batch = AnalysedBatch.of([terms for _, terms in analysed])
-        postings.add_segment(txn, [row for row, _ in analysed], batch)
+        texts = [terms for _, terms in analysed]
+        postings.add_segment(txn, [row for row, _ in analysed], texts)
     else:
         for row, terms in analysed:
             postings.add(txn, row, terms)

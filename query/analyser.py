@@ -17,7 +17,8 @@ from typing import Final
 import numpy as np
 
 from memdb.query.tokenizer import Tokenizer
-from memdb.storage.postings import HASH_BYTES, Analysed, AnalysedBatch
+from memdb.storage.kernels import KERNELS
+from memdb.storage.postings import HASH_BYTES, Analysed
 
 Digest = Callable[[bytes, int], bytes]
 
@@ -103,8 +104,8 @@ class Analyser:
             len(numbers),
         )
 
-    def analyse_many(self, texts: Sequence[str], digest: Digest) -> AnalysedBatch:
-        """The hashed terms of many texts; see ``AnalysedBatch`` for shapes."""
+    def analyse_many(self, texts: Sequence[str], digest: Digest) -> list[Analysed]:
+        """The hashed terms of each of many texts, at a fraction of the price of one."""
         with self._lock:
             self._begin(digest)
             raw_of, number_of = self.tokenizer.raw, self._cache.__getitem__
@@ -115,7 +116,8 @@ class Analyser:
                 raws.extend(map(number_of, tokens))
                 counts.append(len(tokens))
             self._refresh_tables()
-            return self._batch(np.array(raws, np.int64), np.array(counts, np.int64))
+            tables = self._starts, self._counts, self._flat, self._table
+            return list(map(Analysed._make, KERNELS.count_terms(raws, counts, *tables)))
 
     def _refresh_tables(self) -> None:
         """Arrays over what the cache learned since the last batch."""
@@ -131,31 +133,3 @@ class Analyser:
         if len(self._table) < len(self._hashes):
             more = np.frombuffer(b"".join(self._hashes[len(self._table) :]), np.uint8)
             self._table = np.concatenate((self._table, more.reshape(-1, HASH_BYTES)))
-
-    def _batch(
-        self,
-        raws: np.ndarray[tuple[int], np.dtype[np.int64]],
-        per_text: np.ndarray[tuple[int], np.dtype[np.int64]],
-    ) -> AnalysedBatch:
-        sizes = self._counts[raws]
-        owner = np.repeat(np.repeat(np.arange(len(per_text)), per_text), sizes)
-        within = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        numbers = self._flat[np.repeat(self._starts[raws], sizes) + within]
-        lengths = np.bincount(owner, minlength=len(per_text)).astype(np.uint32)
-        # Rank terms of the batch by hash, so that one sort of small integers orders each text.
-        present, place = np.unique(numbers, return_inverse=True)
-        table = self._table[present]
-        order = np.lexsort(
-            (table[:, 8:].copy().view(">u4").ravel(), table[:, :8].copy().view(">u8").ravel())
-        )
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(len(order))
-        width = max(1, len(present))
-        pairs, tfs = np.unique(owner * width + rank[place], return_counts=True)
-        texts, ranks = np.divmod(pairs, width)
-        return AnalysedBatch(
-            np.concatenate(([0], np.cumsum(np.bincount(texts, minlength=len(per_text))))),
-            table[order][ranks],
-            np.minimum(tfs, _MAX_TF).astype(np.uint8),
-            lengths,
-        )

@@ -21,6 +21,8 @@ import lmdb
 from memdb import settings
 from memdb.errors import MemdbError, PermissionDenied, StoreCorrupt, StoreFull
 from memdb.storage import pages, tables
+from memdb.storage.kernels import KERNELS
+from memdb.storage.reference import Entry, Pair, RowSet
 from memdb.storage.values import seal, seal_many, unseal, unseal_until
 
 _HASH_KEY = b"hash_key"
@@ -198,31 +200,19 @@ class ReadTxn:
                 return None
             return cursor.key(), unseal(*cursor.item())
 
-    def floors(
-        self, table: str, keys: Iterable[bytes], shared: int
-    ) -> Iterator[tuple[bytes, bytes, bytes] | None]:
-        """For each key, the entry at or before it as (key, payload, the key that follows it).
-
-        None where that entry's first ``shared`` bytes are not the key's; ``b""`` follows the last.
-        One cursor for all: they had better ascend. Nothing may be written before it is exhausted.
-        """
+    def blocks_for(
+        self, table: str, field: int, entries: list[Entry]
+    ) -> tuple[list[Pair], list[int]]:
+        """The blocks that ascending entries belong in; see ``reference.blocks_for``."""
         with self._txn.cursor(self._dbs[table]) as cursor:
-            place, back, end = cursor.set_range, cursor.prev, cursor.last
-            for key in keys:
-                following = b""
-                if place(key):
-                    following = cursor.key()
-                    if following == key:
-                        value = cursor.value()
-                        yield key, unseal(key, value), cursor.key() if cursor.next() else b""
-                        continue
-                    before = cursor.key() if back() else b""
-                else:
-                    before = cursor.key() if end() else b""
-                if before[:shared] == key[:shared]:
-                    yield before, unseal(before, cursor.value()), following
-                else:
-                    yield None
+            return KERNELS.blocks_for(cursor, field, entries)
+
+    def extend_sets(
+        self, table: str, sets: list[RowSet]
+    ) -> tuple[list[list[int] | None], list[Pair], list[int]]:
+        """What becomes of sets that get rows; see ``reference.extend_sets``. Writes nothing."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            return KERNELS.extend_sets(cursor, sets)
 
     def count(self, table: str) -> int:
         """Entries in the table."""

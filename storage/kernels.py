@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from collections.abc import Iterable
-from typing import Protocol, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from memdb.storage import reference
-
-Pair = tuple[bytes, bytes]
+from memdb.storage.reference import Entry, Numbers, Pair, RowSet, Terms, Text
 
 
 class Kernels(Protocol):
@@ -25,6 +27,34 @@ class Kernels(Protocol):
     def seal_many(self, items: Iterable[Pair]) -> list[Pair]: ...
     def unseal(self, key: bytes, value: bytes) -> bytes: ...
     def unseal_until(self, entries: Iterable[Pair], stop: bytes) -> list[Pair]: ...
+    def blocks_for(
+        self, cursor: Any, field: int, entries: list[Entry]
+    ) -> tuple[list[Pair], list[int]]: ...
+    def extend_sets(
+        self, cursor: Any, sets: list[RowSet]
+    ) -> tuple[list[list[int] | None], list[Pair], list[int]]: ...
+    def merge_blocks(
+        self, field: int, blocks: list[Pair], bounds: list[int], entries: list[Entry], full: int
+    ) -> tuple[list[Pair], list[bytes]]: ...
+    def radix_sets(
+        self, field: int, shifts: list[int], first_level: int, entries: list[Entry]
+    ) -> list[RowSet]: ...
+    def join_block(self, block: bytes, entries: Sequence[Text]) -> bytes | None: ...
+    def join_blocks(
+        self, blocks: list[Pair], entries: list[Text]
+    ) -> tuple[list[Pair], list[Text]]: ...
+    def count_terms(
+        self,
+        tokens: list[int],
+        counts: list[int],
+        starts: Numbers,
+        sizes: Numbers,
+        numbers: Numbers,
+        hashes: NDArray[np.uint8],
+    ) -> list[Terms]: ...
+    def invert(
+        self, segment: int, rows: list[int], forwards: list[bytes], lengths: bytes
+    ) -> list[Pair]: ...
 
 
 def available() -> dict[str, Kernels]:

@@ -21,7 +21,7 @@ def built(
     own: Mapping[str, list[str]],
     folder: Path,
 ) -> Path:
-    """``program`` with all sources in ``native`` but the Python module, as a file in ``folder``.
+    """``program`` with the sources in ``native`` that know no Python, as a file in ``folder``.
 
     ``own``: the flags that a source of an instruction set of x86 is given on such a machine. Files
     say that this build lacks their set when its flags are missing.
@@ -34,7 +34,7 @@ def built(
         subprocess.run([*command, "-o", str(target)], check=True, timeout=100)
         return str(target)
 
-    sources = [path for path in native.glob("*.cpp") if path.name != "module.cpp"]
+    sources = [path for path in native.glob("*.cpp") if not path.stem.endswith("module")]
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compiled, [*sources, program]))
     made = folder / program.stem

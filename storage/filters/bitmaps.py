@@ -27,6 +27,7 @@ from pyroaring import BitMap
 from memdb.errors import StoreCorrupt
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
+from memdb.storage.reference import RowSet
 from memdb.storage.values import SMALL_PAYLOAD_MAX_BYTES
 
 PREFIX_BYTES = 10
@@ -86,35 +87,12 @@ def add_rows(txn: WriteTxn, prefix: bytes, rows: Sequence[int]) -> list[int] | N
     return None
 
 
-def add_many(txn: WriteTxn, sets: Sequence[tuple[bytes, Sequence[int]]]) -> list[list[int] | None]:
+def add_many(txn: WriteTxn, sets: list[RowSet]) -> list[list[int] | None]:
     """``add_rows`` of many sets, in the order of their distinct prefixes: one cursor, one write."""
-    ordered = [(prefix, rows if len(rows) == 1 else sorted(set(rows))) for prefix, rows in sets]
-    found = txn.floors(
-        tables.BITMAPS, [p + rows[0].to_bytes(4, "big") for p, rows in ordered], PREFIX_BYTES
-    )
-    before: list[list[int] | None] = []
-    pieces: list[tuple[bytes, bytes]] = []
-    spread: list[tuple[bytes, Sequence[int]]] = []  # over several blocks: few are
-    for (prefix, rows), entry in zip(ordered, found, strict=True):
-        if entry is None:
-            before.append([])
-            pieces += _new_pieces(prefix, rows)
-            continue
-        key, payload, following = entry
-        if payload[:1] == b"A":
-            held = row_array(payload[1:]).tolist()
-            before.append(held)
-            if not set(rows).issubset(held):
-                pieces += _new_pieces(prefix, sorted({*held, *rows}))
-            continue
-        before.append(None)
-        if following[:PREFIX_BYTES] == prefix and following[-4:] <= rows[-1].to_bytes(4, "big"):
-            spread.append((prefix, rows))
-        else:
-            pieces += _pieces(key, payload, rows)
+    before, pieces, spread = txn.extend_sets(tables.BITMAPS, sets)
     txn.put_many(tables.BITMAPS, pieces)
-    for prefix, rows in spread:
-        add_rows(txn, prefix, rows)
+    for place in spread:  # over several blocks: few are
+        add_rows(txn, *sets[place])
     return before
 
 

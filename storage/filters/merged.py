@@ -15,7 +15,7 @@ from memdb.storage.environment import ReadTxn
 from memdb.storage.filters import bitmaps
 from memdb.storage.filters.filing import table_of
 from memdb.storage.filters.fresh import Fresh
-from memdb.storage.filters.ordered import Entry
+from memdb.storage.reference import Entry
 
 __all__ = ["bounds", "exists", "load", "load_many", "rows_between", "scan"]
 

@@ -26,17 +26,16 @@ from pyroaring import BitMap
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
 from memdb.storage.filters import bitmaps, sorted_blocks
+from memdb.storage.kernels import KERNELS
+from memdb.storage.reference import Entry, RowSet
 
 BLOCK_ENTRIES = 150
 KEY_END = 1 << 64
 _TIME_BIAS = 1 << 63
 _DIRECT_BLOCKS = 8
-_TOGETHER = 16  # entries that are entered faster as arrays than one by one
 _FIRST_LEVEL = 0x10  # the byte after the field: under it special sets, from 0x80 hashes of text
 _DOUBLE = struct.Struct(">d")
 _UNSIGNED = struct.Struct(">Q")
-
-Entry = tuple[int, int]
 
 
 def time_key(micros: int) -> int:
@@ -71,88 +70,27 @@ def key_number(key: int) -> float:
 class OrderedIndex:
     """One table of ordered entries. Stateless: every call takes its transaction."""
 
-    def __init__(self, table: str, shifts: tuple[int, ...]) -> None:
+    def __init__(self, table: str, *shifts: int) -> None:
         self._table = table
-        self._shifts = shifts
+        self._shifts = list(shifts)
 
     # --- writing ---------------------------------------------------------------------------
 
     def add(self, txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
         """Enter (key, row) pairs, in any order; those already there stay once."""
         ordered = sorted(set(entries))
-        if len(ordered) >= _TOGETHER:
-            sorted_blocks.enter(txn, self._table, field, ordered, BLOCK_ENTRIES)
-        else:
-            at = 0
-            while at < len(ordered):
-                at = self._add_to_block(txn, field, ordered, at)
-        bitmaps.add_many(txn, sorted(self._radix(field, ordered).items()))
+        sorted_blocks.enter(txn, self._table, field, ordered, BLOCK_ENTRIES)
+        bitmaps.add_many(txn, self._radix(field, ordered))
 
     def remove(self, txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
         """Take (key, row) pairs out; those not there are passed over."""
         ordered = sorted(set(entries))
         removed = [entry for entry in ordered if self._remove_one(txn, field, entry)]
-        for prefix, rows in self._radix(field, removed).items():
+        for prefix, rows in self._radix(field, removed):
             bitmaps.discard_rows(txn, prefix, rows)
 
-    def _radix(self, field: int, entries: Sequence[Entry]) -> dict[bytes, list[int]]:
-        groups: dict[bytes, list[int]] = {}
-        for level, shift in enumerate(self._shifts):
-            head = field.to_bytes(2, "big") + bytes((_FIRST_LEVEL + level,))
-            last, rows = -1, [0]
-            for key, row in entries:
-                bucket = key >> shift
-                if bucket != last:
-                    last, rows = bucket, []
-                    groups[head + bucket.to_bytes(7, "big")] = rows
-                rows.append(row)
-        return groups
-
-    def _add_to_block(self, txn: WriteTxn, field: int, ordered: list[Entry], at: int) -> int:
-        """Enter those entries from ``at`` on that belong in one block; the index after them."""
-        found = self._block_of(txn, field, *ordered[at])
-        if found is None:
-            self._write(txn, field, None, array("Q"), array("I"), ordered[at:], appended=True)
-            return len(ordered)
-        stop = at + 1
-        if stop < len(ordered):
-            following = self._key_after(txn, field, found[0])
-            stop = len(ordered) if following is None else bisect_left(ordered, following, stop)
-        keys, rows = _unpack(found[1])
-        old_last = (keys[-1], rows[-1])
-        fresh = ordered[at:stop]
-        self._write(txn, field, found[0], keys, rows, fresh, appended=fresh[0] > old_last)
-        return stop
-
-    def _write(
-        self,
-        txn: WriteTxn,
-        field: int,
-        old_key: bytes | None,
-        keys: array[int],
-        rows: array[int],
-        fresh: Sequence[Entry],
-        *,
-        appended: bool,
-    ) -> None:
-        for key, row in fresh:
-            i = _position(keys, rows, key, row)
-            if i < len(keys) and keys[i] == key and rows[i] == row:
-                continue
-            keys.insert(i, key)
-            rows.insert(i, row)
-        # Entries mostly ascend: full blocks stay full then; otherwise a split leaves room.
-        count = -(-len(keys) // BLOCK_ENTRIES)
-        size = BLOCK_ENTRIES if appended else -(-len(keys) // count)
-        if old_key is not None and old_key != _block_key(field, keys[0], rows[0]):
-            txn.delete(self._table, old_key)
-        for start in range(0, len(keys), size):
-            part = slice(start, start + size)
-            txn.put(
-                self._table,
-                _block_key(field, keys[start], rows[start]),
-                _pack(keys[part], rows[part]),
-            )
+    def _radix(self, field: int, entries: list[Entry]) -> list[RowSet]:
+        return KERNELS.radix_sets(field, self._shifts, _FIRST_LEVEL, entries)
 
     def _remove_one(self, txn: WriteTxn, field: int, entry: Entry) -> bool:
         found = self._block_of(txn, field, *entry)
@@ -273,16 +211,10 @@ class OrderedIndex:
             return found
         return next(txn.scan(self._table, _bound(field, 0), _bound(field + 1, 0)), None)
 
-    def _key_after(self, txn: ReadTxn, field: int, block: bytes) -> Entry | None:
-        after = txn.first_key(self._table, block + b"\0", _bound(field + 1, 0))
-        if after is None:
-            return None
-        return int.from_bytes(after[2:10], "big"), int.from_bytes(after[10:], "big")
 
-
-NUMBERS = OrderedIndex(tables.NUMBERS, (47, 52))
-PLAIN_NUMBERS = OrderedIndex(tables.NUMBERS, ())  # few distinct values, or seldom asked for
-TIMES = OrderedIndex(tables.TIMES, (37, 42))
+NUMBERS = OrderedIndex(tables.NUMBERS, 47, 52)
+PLAIN_NUMBERS = OrderedIndex(tables.NUMBERS)  # few distinct values, or seldom asked for
+TIMES = OrderedIndex(tables.TIMES, 37, 42)
 
 
 def _block_key(field: int, key: int, row: int) -> bytes:

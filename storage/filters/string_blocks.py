@@ -7,50 +7,26 @@ has more in common than they) are handed back: ``strings`` enters them one after
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
-
 from memdb.storage import tables
 from memdb.storage.environment import WriteTxn
+from memdb.storage.kernels import KERNELS
+from memdb.storage.reference import Text
 
-Entry = tuple[bytes, int]
 _MANY = 64
 _BLOCKS_AN_ENTRY = 4  # more blocks than so many times the entries are not all read
 
 
-def enter(
-    txn: WriteTxn,
-    bounds: tuple[bytes, bytes],
-    entries: Sequence[Entry],
-    first_of: Callable[[bytes], Entry],
-    joined: Callable[[bytes, Sequence[Entry]], bytes | None],
-) -> Sequence[Entry]:
+def enter(txn: WriteTxn, bounds: tuple[bytes, bytes], entries: list[Text]) -> list[Text]:
     """Enter (text, row) pairs, ascending, into a field's blocks; returns those that are left.
 
-    ``bounds``: the field's keys. ``first_of`` and ``joined`` read and extend a block.
+    ``bounds``: the field's keys.
     """
     if len(entries) < _MANY:
         return entries
     most = _BLOCKS_AN_ENTRY * len(entries)
     if not 0 < len(txn.keys(tables.NAMES, *bounds, most + 1)) <= most:
         return entries
-    blocks = txn.entries(tables.NAMES, *bounds)
-    firsts = [first_of(payload) for _, payload in blocks]
-    written: list[tuple[bytes, bytes]] = []
-    left: list[Entry] = []
-    at = 0
-    while at < len(entries):
-        place = max(bisect_right(firsts, entries[at]) - 1, 0)
-        stop = len(entries)
-        if place + 1 < len(firsts):
-            stop = bisect_left(entries, firsts[place + 1], at)
-        key, payload = blocks[place]
-        made = joined(payload, entries[at:stop])
-        if made is None:
-            left += entries[at:stop]
-        else:
-            written.append((key, made))
-        at = stop
+    written, left = KERNELS.join_blocks(txn.entries(tables.NAMES, *bounds), entries)
     txn.put_many(tables.NAMES, written)
     for key, _ in written:
         txn.moved_block(key)

@@ -23,6 +23,7 @@ from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
 from memdb.storage.filters import string_blocks
 from memdb.storage.filters.bitmaps import row_array, row_bytes
+from memdb.storage.kernels import KERNELS
 from memdb.storage.values import SMALL_PAYLOAD_MAX_BYTES
 
 MANY = 0xFFFF_FFFF
@@ -133,7 +134,7 @@ class Labels:
 def insert(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
     """Enter (text, row) pairs, in any order; those already there stay once."""
     bounds = block_key(field, 0), block_key(field + 1, 0)
-    ordered = string_blocks.enter(txn, bounds, sorted(set(entries)), first_entry, _joined)
+    ordered = string_blocks.enter(txn, bounds, sorted(set(entries)))
     listed = len(ordered) >= _BATCH
     labels = Labels(txn, field, listed=listed)
     at = 0
@@ -148,7 +149,7 @@ def insert(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
             if following is not None and stop - at > 1:
                 stop = max(bisect_left(ordered, labels.first(following), at), at + 1)
             payload = txn.get(tables.NAMES, block_key(field, label)) or b""
-            joined = _joined(payload, ordered[at:stop])
+            joined = KERNELS.join_block(payload, ordered[at:stop])
             if joined is not None:
                 _put(txn, field, label, joined)
                 labels.wrote(label, min(labels.first(label), ordered[at]))
@@ -262,29 +263,6 @@ def _encode(block: Sequence[Entry]) -> bytes:
     texts = b"".join([b"\xff" + text[size:] for text, _ in block])
     rows = row_bytes(row for _, row in block)
     return len(block).to_bytes(2, "little") + rows + prefix + texts
-
-
-def _joined(payload: bytes, entries: Sequence[Entry]) -> bytes | None:
-    """A block with entries added, without taking it apart into its texts.
-
-    None where that does not do: they lack what all texts of the block begin with, or do not fit.
-    """
-    count = int.from_bytes(payload[:2], "little")
-    parts = payload[2 + 4 * count :].split(b"\xff")
-    rows = row_array(payload[2 : 2 + 4 * count])
-    prefix = parts[0]
-    for text, row in entries:
-        if not text.startswith(prefix):
-            return None
-        suffix = text[len(prefix) :]
-        at = bisect_left(parts, suffix, 1)
-        while at < len(parts) and parts[at] == suffix and rows[at - 1] < row:
-            at += 1
-        if at == len(parts) or parts[at] != suffix or rows[at - 1] != row:
-            parts.insert(at, suffix)
-            rows.insert(at - 1, row)
-    made = b"".join((len(rows).to_bytes(2, "little"), row_bytes(rows), b"\xff".join(parts)))
-    return made if len(made) <= SMALL_PAYLOAD_MAX_BYTES else None
 
 
 def decode_block(payload: bytes) -> list[Entry]:

@@ -25,7 +25,6 @@ from memdb.storage.postings.layout import (
     HASH_BYTES,
     LENGTHS,
     Analysed,
-    AnalysedBatch,
     decode_lengths,
     encode_lengths,
 )
@@ -42,7 +41,6 @@ __all__ = [
     "HASH_BYTES",
     "LENGTHS",
     "Analysed",
-    "AnalysedBatch",
     "PostingsReader",
     "Statistics",
     "add",

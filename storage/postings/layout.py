@@ -66,35 +66,6 @@ class AnalysedBatch(NamedTuple):
     tfs: NDArray[np.uint8]  # (terms,)
     lengths: NDArray[np.uint32]  # (n,)
 
-    @classmethod
-    def of(cls, analysed: Sequence[Analysed]) -> AnalysedBatch:
-        counts = [len(one.tfs) for one in analysed]
-        return cls(
-            np.concatenate(([0], np.cumsum(counts, dtype=np.int64))),
-            np.frombuffer(b"".join(one.hashes for one in analysed), np.uint8).reshape(-1, 12),
-            np.frombuffer(b"".join(one.tfs for one in analysed), np.uint8),
-            np.array([one.length for one in analysed], dtype=np.uint32),
-        )
-
-    def split(self) -> list[Analysed]:
-        """The texts one by one."""
-        hashes, tfs = self.hashes.tobytes(), self.tfs.tobytes()
-        lengths, bounds = self.lengths.tolist(), self.offsets.tolist()
-        return [
-            Analysed(hashes[12 * a : 12 * b], tfs[a:b], lengths[i])
-            for i, (a, b) in enumerate(pairwise(bounds))
-        ]
-
-    def forwards(self) -> list[bytes]:
-        """The forward row of each text."""
-        lengths = self.lengths.astype("<u4").tobytes()
-        hashes, tfs = self.hashes.tobytes(), self.tfs.tobytes()
-        bounds = self.offsets.tolist()
-        return [
-            lengths[4 * i : 4 * i + 4] + tfs[a:b] + hashes[12 * a : 12 * b]
-            for i, (a, b) in enumerate(pairwise(bounds))
-        ]
-
 
 def encode_lengths(lengths: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """The byte whose ``LENGTHS`` is nearest."""
@@ -115,6 +86,11 @@ def entry_key(segment: int, term_hash: bytes, first_row: int) -> bytes:
 
 def encode_forward(analysed: Analysed) -> bytes:
     return analysed.length.to_bytes(4, "little") + analysed.tfs + analysed.hashes
+
+
+def lengths_of(forwards: Sequence[bytes]) -> NDArray[np.uint32]:
+    """(n,) how many terms the texts of forward rows have."""
+    return np.frombuffer(b"".join([one[:4].ljust(4, b"\0") for one in forwards]), "<u4")
 
 
 def decode_forward(payload: bytes) -> Analysed:

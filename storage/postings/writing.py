@@ -16,22 +16,19 @@ from pyroaring import BitMap
 from memdb.errors import StoreCorrupt
 from memdb.storage import tables
 from memdb.storage.environment import WriteTxn
+from memdb.storage.kernels import KERNELS
 from memdb.storage.postings import manifest as manifests
 from memdb.storage.postings.layout import (
-    ENTRY,
     EVERY_ROW,
     HASH_BYTES,
     Analysed,
-    AnalysedBatch,
     decode_forward,
-    decode_forwards,
     encode_forward,
     encode_lengths,
     entries_of,
     entry_key,
-    pack_values,
+    lengths_of,
     row_key,
-    sort_order,
 )
 from memdb.storage.postings.manifest import Manifest, Segment
 
@@ -49,19 +46,19 @@ def add(txn: WriteTxn, row: int, analysed: Analysed) -> None:
     manifests.shift_stats(txn, 1, analysed.length)
 
 
-def add_segment(txn: WriteTxn, rows: Sequence[int], batch: AnalysedBatch) -> None:
-    """Enter many rows as a segment of their own; ``rows`` (n,) distinct, in any order."""
+def add_segment(txn: WriteTxn, rows: Sequence[int], texts: Sequence[Analysed]) -> None:
+    """Enter many rows as a segment of their own; ``rows`` distinct, in any order."""
     if not len(rows):
         return
     numbers = np.asarray(rows, dtype=np.uint32)
-    keys = [row_key(int(row)) for row in numbers.tolist()]
-    forwards = sorted(zip(keys, batch.forwards(), strict=True))
+    forwards = list(map(encode_forward, texts))
+    pairs = sorted(zip(map(row_key, numbers.tolist()), forwards, strict=True))
     last = next(txn.scan_keys(tables.FORWARD, reverse=True), b"")
-    txn.put_many(tables.FORWARD, forwards, append=last < forwards[0][0])  # fuller pages
+    txn.put_many(tables.FORWARD, pairs, append=last < pairs[0][0])  # fuller pages
     manifest = manifests.load(txn)
-    _write_segment(txn, manifest, numbers, batch)
+    _write_segment(txn, manifest, numbers, forwards)
     manifests.save(txn, manifest)
-    manifests.shift_stats(txn, len(numbers), int(batch.lengths.sum(dtype=np.uint64)))
+    manifests.shift_stats(txn, len(numbers), sum([text.length for text in texts]))
 
 
 def fresh_count(txn: WriteTxn) -> int:
@@ -83,9 +80,9 @@ def fold(txn: WriteTxn, *, at_least: int = FOLD_ROWS) -> int:
     found = txn.get_many(tables.FORWARD, keys)
     if len(found) != len(keys):
         raise StoreCorrupt("a fresh row has no forward row", path="kv")
-    batch = decode_forwards([found[key] for key in keys])
+    rows = np.frombuffer(b"".join(keys), ">u4").astype(np.uint32)
     manifest = manifests.load(txn)
-    _write_segment(txn, manifest, np.frombuffer(b"".join(keys), ">u4").astype(np.uint32), batch)
+    _write_segment(txn, manifest, rows, [found[key] for key in keys])
     manifests.save(txn, manifest)
     for key in keys:
         txn.delete(tables.FRESH_FORWARD, key)
@@ -93,31 +90,15 @@ def fold(txn: WriteTxn, *, at_least: int = FOLD_ROWS) -> int:
 
 
 def _write_segment(
-    txn: WriteTxn, manifest: Manifest, rows: NDArray[np.uint32], batch: AnalysedBatch
+    txn: WriteTxn, manifest: Manifest, rows: NDArray[np.uint32], forwards: list[bytes]
 ) -> None:
     number = manifest.new_id()
     append = manifest.appendable(number)
-    hashes, entries = _inverted(rows, batch)
-    txn.put_many(tables.POSTINGS, pack_values(number, hashes, entries), append=append)
+    lengths = encode_lengths(lengths_of(forwards)).tobytes()
+    pairs = KERNELS.invert(number, rows.tolist(), forwards, lengths)
+    txn.put_many(tables.POSTINGS, pairs, append=append)
     manifests.set_rows(txn, number, manifests.bitmap_of(rows))
     manifest.segments = [*manifest.segments, Segment(number, len(rows))]
-
-
-def _inverted(
-    rows: NDArray[np.uint32], batch: AnalysedBatch
-) -> tuple[NDArray[np.uint8], NDArray[np.void]]:
-    """(hashes (n, 12), entries (n,)) of all terms and of ``EVERY_ROW``, sorted by (hash, row)."""
-    docs, terms = len(rows), len(batch.tfs)
-    owner = np.repeat(np.arange(docs), np.diff(batch.offsets))
-    entries = np.empty(docs + terms, ENTRY)
-    codes = encode_lengths(batch.lengths)
-    entries["row"][:docs], entries["row"][docs:] = rows, rows[owner]
-    entries["length"][:docs], entries["length"][docs:] = codes, codes[owner]
-    entries["tf"][:docs], entries["tf"][docs:] = 1, batch.tfs
-    hashes = np.zeros((docs + terms, HASH_BYTES), np.uint8)
-    hashes[docs:] = batch.hashes
-    order = sort_order(hashes, entries["row"])
-    return hashes[order], entries[order]
 
 
 def remove(txn: WriteTxn, rows: Iterable[int]) -> int:

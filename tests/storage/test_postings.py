@@ -16,7 +16,7 @@ from pyroaring import BitMap
 from memdb.storage import postings, tables
 from memdb.storage.environment import Environment, ReadTxn
 from memdb.storage.postings import layout, manifest
-from memdb.storage.postings.layout import Analysed, AnalysedBatch
+from memdb.storage.postings.layout import Analysed
 from memdb.storage.store import Store, Writer
 from memdb.storage.values import obeys_size_rule
 
@@ -119,7 +119,7 @@ def _apply(  # type: ignore[no-untyped-def]
         model[row] = argument
     elif step == "segment":
         rows = [unused.pop() for _ in argument]
-        postings.add_segment(txn, rows, AnalysedBatch.of([analysed(one) for one in argument]))
+        postings.add_segment(txn, rows, [analysed(one) for one in argument])
         model.update(zip(rows, argument, strict=True))
     elif step == "fold":
         postings.fold(txn, at_least=1)
@@ -154,7 +154,7 @@ def test_a_merge_in_slices_never_changes_what_is_read_and_ends_in_few_segments(
     env = Environment(tmp_path)
     # Interleaved rows: every segment's rows lie between every other's.
     for part in range(17):
-        batch = AnalysedBatch.of([analysed(one) for one in _batch(rng, 120)])
+        batch = [analysed(one) for one in _batch(rng, 120)]
         with env.write() as txn:
             postings.add_segment(txn, range(part, part + 120 * 17, 17), batch)
     with env.read() as txn:
@@ -177,7 +177,7 @@ def test_removal_in_the_middle_of_a_merge_reaches_source_and_target(tmp_path: Pa
     rng = np.random.default_rng(2)
     env = Environment(tmp_path)
     for part in range(16):
-        batch = AnalysedBatch.of([analysed(one) for one in _batch(rng, 100)])
+        batch = [analysed(one) for one in _batch(rng, 100)]
         with env.write() as txn:
             postings.add_segment(txn, range(part * 100, part * 100 + 100), batch)
     gone: set[int] = set()
@@ -199,7 +199,7 @@ def test_removal_in_the_middle_of_a_merge_reaches_source_and_target(tmp_path: Pa
 def test_a_merge_leaves_out_rows_that_are_no_longer_stored(tmp_path: Path) -> None:
     env = Environment(tmp_path)
     for part in range(16):
-        batch = AnalysedBatch.of([analysed(Counter({TERMS[0]: 1}))] * 10)
+        batch = [analysed(Counter({TERMS[0]: 1}))] * 10
         with env.write() as txn:
             postings.add_segment(txn, range(part * 10, part * 10 + 10), batch)
     stored = BitMap(range(0, 160, 2))
@@ -217,10 +217,8 @@ def test_values_obey_the_size_rule_and_keys_hold_no_text(tmp_path: Path) -> None
     env = Environment(tmp_path)
     with env.read() as txn:
         secret = txn.digest(b"grandmother", 12)
-    long_text = AnalysedBatch.of(
-        [analysed(Counter(int(n).to_bytes(12, "big") for n in range(1, 2000)))] * 3
-    )
-    many = AnalysedBatch.of([analysed(Counter({secret: 2}))] * 2000)
+    long_text = [analysed(Counter(int(n).to_bytes(12, "big") for n in range(1, 2000)))] * 3
+    many = [analysed(Counter({secret: 2}))] * 2000
     with env.write() as txn:
         postings.add_segment(txn, range(3), long_text)
         postings.add_segment(txn, range(3, 2003), many)

@@ -1,13 +1,20 @@
 // The native code of storage against plain forms of itself: a program of its own, so that
 // sanitizers and emulators can run it. Exits 1 at the first difference and says which.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <set>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "crc32c.h"
+#include "row_sets.h"
 #include "seal.h"
+#include "sorted_runs.h"
+#include "terms.h"
 
 using namespace memdb_storage;
 
@@ -80,11 +87,150 @@ void check_seal() {
   }
 }
 
+// Rows that make arrays, runs and bits, near and far apart.
+std::set<uint32_t> random_rows() {
+  std::set<uint32_t> rows;
+  const size_t parts = 1 + next_number() % 5;
+  for (size_t part = 0; part < parts; ++part) {
+    const uint32_t first = static_cast<uint32_t>(next_number()) >> (next_number() % 24);
+    const uint32_t step = 1 + next_number() % 3, count = 1 + next_number() % 700;
+    for (uint32_t i = 0; i < count; ++i) rows.insert(first + i * step);
+  }
+  return rows;
+}
+
+Buffer copied(const Payload& bytes) {
+  Buffer made(bytes.size());
+  std::copy(bytes.begin(), bytes.end(), made.data.get());
+  return made;
+}
+
+std::vector<uint32_t> rows_in(const std::vector<Interval>& intervals) {
+  std::vector<uint32_t> rows;
+  for (const Interval& one : intervals)
+    for (uint64_t row = one.first; row <= one.last; ++row)
+      rows.push_back(static_cast<uint32_t>(row));
+  return rows;
+}
+
+void check_row_sets() {
+  for (int round = 0; round < 300; ++round) {
+    std::set<uint32_t> all = random_rows();
+    const std::set<uint32_t> more = random_rows();
+    Payload block, extended;
+    const bool fits = new_block({all.begin(), all.end()}, &block);
+    if (!fits || block[0] != 'R') continue;
+    require(block.size() <= kSmallPayloadMaxBytes, "a block's size", block.size());
+    const Buffer exact = copied(block);
+    if (!extended_block(exact.view(), 0, {more.begin(), more.end()}, &extended)) continue;
+    all.insert(more.begin(), more.end());
+    const Buffer after = copied(extended);
+    std::vector<Interval> found;
+    require(read_roaring({after.data.get() + 1, after.size - 1}, &found) &&
+                rows_in(found) == std::vector<uint32_t>(all.begin(), all.end()),
+            "a set of rows", after.size);
+    after.data[1 + next_number() % (after.size - 1)] ^= 1 << next_number() % 8;
+    read_roaring({after.data.get() + 1, after.size - 1}, &found);  // whatever it is, no crash
+  }
+}
+
+void check_damage() {
+  for (int round = 0; round < 2000; ++round) {
+    const Buffer body(next_number() % 80);
+    if (body.size > 4 && round % 2) {
+      const uint8_t cookie[] = {0x3b, 0x30, static_cast<uint8_t>(next_number() % 4), 0};
+      std::copy(cookie, cookie + 4, body.data.get());
+    }
+    std::vector<Interval> intervals;
+    std::vector<Entry> entries;
+    std::vector<Posting> postings;
+    Rows rows;
+    TextBlock texts;
+    Payload joined;
+    read_roaring(body.view(), &intervals);
+    read_entries(body.view(), &entries);
+    read_forward(body.view(), 1, 1, &postings);
+    inline_rows(body.view(), &rows);
+    extended_block(body.view(), 0, {5}, &joined);
+    const Text given{body.view(), 7};
+    if (read_texts(body.view(), &texts)) join_texts(texts, &given, 1, &joined);
+  }
+}
+
+void check_entries() {
+  for (int round = 0; round < 200; ++round) {
+    std::set<std::pair<uint64_t, uint32_t>> sides[2], both;
+    for (auto& side : sides)
+      for (size_t i = next_number() % 40; i > 0; --i) {
+        side.insert({next_number() % 50, static_cast<uint32_t>(next_number() % 3)});
+        both.insert(side.begin(), side.end());
+      }
+    std::vector<Entry> old, given;
+    for (const auto& one : sides[0]) old.push_back({one.first, one.second});
+    for (const auto& one : sides[1]) given.push_back({one.first, one.second});
+    Merged merged;
+    merge_entries(old, given.data(), given.size(), &merged);
+    Buffer block(merged.entries.size() * kEntryBytes);
+    write_entries(merged.entries.data(), merged.entries.size(), block.data.get());
+    std::vector<Entry> found;
+    require(read_entries(block.view(), &found) && found.size() == both.size() &&
+                merged.new_count == both.size() - old.size(),
+            "merged entries", block.size);
+    size_t at = 0;
+    for (const auto& one : both)
+      require(found[at++] == Entry{one.first, one.second}, "an entry", block.size);
+  }
+}
+
+void check_texts() {
+  std::set<std::string> all;
+  Payload block;
+  for (int round = 0; round < 60; ++round) {
+    std::string text = "shared";
+    for (size_t i = next_number() % 9; i > 0; --i)
+      text += static_cast<char>('a' + next_number() % 3);
+    const Buffer exact(text.size()), before = copied(block);
+    std::copy(text.begin(), text.end(), exact.data.get());
+    TextBlock parts;
+    require(read_texts(before.view(), &parts), "a block of texts", before.size);
+    const Text given{exact.view(), 1};
+    require(join_texts(parts, &given, 1, &block), "a text that fits", block.size());
+    all.insert(text);
+    const Buffer after = copied(block);
+    require(read_texts(after.view(), &parts) && parts.suffixes.size() == all.size(), "texts",
+            after.size);
+    size_t at = 0;
+    for (const std::string& one : all) {
+      const Bytes suffix = parts.suffixes[at++].text;
+      require(std::equal(one.begin(), one.end(), suffix.data, suffix.data + suffix.size), "a text",
+              one.size());
+    }
+  }
+}
+
+void check_terms() {
+  std::vector<Hash> hashes;
+  for (int i = 0; i < 900; ++i) hashes.push_back({next_number() % 2, static_cast<uint32_t>(i % 2)});
+  std::vector<Counted> counted;
+  count_hashes(&hashes, &counted);
+  require(counted.size() == 4, "distinct terms", counted.size());
+  for (const Counted& one : counted) {
+    uint8_t bytes[kHashBytes];
+    write_hash(bytes, one.hash);
+    require(read_hash(bytes) == one.hash && one.tf > 100, "a term", one.tf);
+  }
+}
+
 }  // namespace
 
 int main() {
   check_crc32c();
   check_seal();
+  check_row_sets();
+  check_damage();
+  check_entries();
+  check_texts();
+  check_terms();
   std::printf("all agree\n");
   return 0;
 }

@@ -11,6 +11,7 @@ BENCHMARKS = {
     "open": "cold open and import times",
     "ann": "the index beside hnswlib, turbovec, faiss and others: recall, speed, memory, disk",
     "filter": "filter evaluation times and agreement with brute force",
+    "time": "is the right memory first when a question is about time?",
     "faults": "SIGKILL under load: acknowledged writes lost, failed opens",
 }
 

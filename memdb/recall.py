@@ -210,7 +210,10 @@ class Recaller:
         engine = self._engine
         words = None
         if question.mode != "vector" and question.query is not None:
-            words = LexicalQuery(txn, engine.analyser.query(question.query, txn.digest))
+            asked = question.query
+            if moment is not None and moment.asked is not None:
+                asked = moment.asked
+            words = LexicalQuery(txn, engine.analyser.query(asked, txn.digest))
         meaning = None
         record = None if vector is None else self._space(txn, question)
         if vector is not None and record is not None:

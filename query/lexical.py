@@ -119,10 +119,6 @@ class LexicalQuery:
         known = {one.term: one.df for one in self._terms}
         return known | {term: 0 for term, _ in self._unmatched}
 
-    def weights(self) -> dict[str, float]:
-        """The idf of each of the question's terms."""
-        return {one.term: one.idf for one in self._terms} | dict(self._unmatched)
-
     # --- ranking ------------------------------------------------------------------------
 
     def search(self, allowed: BitMap, limit: int) -> tuple[Rows, Scores]:
@@ -163,6 +159,20 @@ class LexicalQuery:
             found[inside] = scores[wanted[inside]]
         finally:
             self._clear(scores)
+        return found
+
+    def coverage(self, rows: Rows | Sequence[int]) -> Scores:
+        """(n,) which share of the question's idf each of ``rows`` holds, however often."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        found = np.zeros(len(wanted), np.float32)
+        if not self._terms or not len(wanted):
+            return found
+        held = _scratch.at_least(1 + max(int(one.rows.max()) for one in self._terms))
+        for one in self._terms:
+            held[one.rows] += np.float32(one.idf)
+        inside = wanted < len(held)
+        found[inside] = held[wanted[inside]] / np.float32(self.total_mass)
+        self._clear(held)
         return found
 
     def explain(self, rows: Rows | Sequence[int]) -> list[dict[str, float]]:

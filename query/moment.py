@@ -7,12 +7,14 @@ the texts it is lent; what is done with a moment is for others to decide.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from pyroaring import BitMap
 
+from memdb.query.date_terms import MONTH_NAMES
 from memdb.query.lexical import LexicalQuery
 from memdb.query.time_expressions import TimeReading
 from memdb.storage.environment import ReadTxn
@@ -20,6 +22,7 @@ from memdb.storage.filters import FilterIndex
 from memdb.times import load_zone, parse_time
 from memdb.types import Memory, from_micros, to_micros
 
+_DATED: Final = re.compile(r"\d|" + "|".join(sorted(name for name in MONTH_NAMES)))
 _KNOWN_SHARE: Final = 0.6  # of an event's words by what they tell, for a memory to be that event
 _LOOKED_AT: Final = 5
 
@@ -44,6 +47,17 @@ class Moment(NamedTuple):
     @property
     def bounded(self) -> bool:
         return self.start_us is not None or self.end_us is not None
+
+    @property
+    def asked(self) -> str | None:
+        """What is left to look up in words once the time is known; None: the whole question.
+
+        An event that was found, "yesterday" and "last" are no words of the answer. Dates may be:
+        memories say them, and are indexed with theirs.
+        """
+        dated = self.reading.event is None and _DATED.search(self.reading.words.casefold())
+        unknown = self.reading.event is not None and self.anchor is None
+        return None if dated or unknown else self.reading.rest
 
     def to_dict(self) -> dict[str, Any]:
         """For ``plan``: times as instants."""
@@ -90,18 +104,10 @@ def _event(
     if not len(rows) or not words.total_mass:
         return None
     known = memories(sorted(rows.tolist()))
-    held = words.explain(rows)
-    idf = words.weights()
+    held = words.coverage(rows)
     ranked = sorted(
-        (
-            (
-                -round(sum(idf[term] for term in held[place]) / words.total_mass, 2),
-                known[int(row)].kind != "event",
-                -float(scores[place]),
-                int(row),
-            )
-            for place, row in enumerate(rows)
-        )
+        (-round(float(held[place]), 2), known[int(row)].kind != "event", -float(scores[place]), row)
+        for place, row in enumerate(rows.tolist())
     )
     share, _, _, row = ranked[0]
     if -share < _KNOWN_SHARE:

@@ -77,7 +77,8 @@ THINGS: Final = (
     ),
     _thing(
         "phone phone_number mobile mobile_number telephone cell cell_phone",
-        r"(?:phone|mobile|cell|telephone) ?(?:number)?\b", r"telefonnummer", r"handynummer",
+        r"(?:phone|mobile|cell|telephone) number\b", r"(?:my|'s|your) (?:phone|mobile)\b(?! call)",
+        r"telefonnummer", r"handynummer",
     ),
     _thing("email e_mail mail email_address", r"e-?mail(?: address)?\b"),
     _thing(

@@ -72,7 +72,8 @@ class TimeReading:
     """What a question says of time: ``start_us <= t < end_us``, None where open.
 
     ``order``: it asks for the first, the last or the coming one of what it names. ``event``: it
-    names an event instead of a time, and stands in ``relation`` to it. ``words`` are those read.
+    names an event instead of a time, and stands in ``relation`` to it. ``words`` are those read,
+    and ``rest`` what the question says beside them.
     """
 
     words: str
@@ -82,6 +83,7 @@ class TimeReading:
     order: Order | None = None
     relation: Relation | None = None
     event: str | None = None
+    rest: str = ""
 
     @property
     def bounded(self) -> bool:
@@ -128,16 +130,24 @@ class _Reader:
         found = self._interval() if han is None else self._spanned(han)
         order = self._order()
         if found is not None:
-            return TimeReading(self._words(), *found, order=order)
+            return TimeReading(self._words(), *found, order=order, rest=self._rest())
         anchor = self._anchor()
         if anchor is not None:
             relation, event = anchor
-            return TimeReading(self._words(), order=order, relation=relation, event=event)
-        return None if order is None else TimeReading(self._words(), order=order)
+            return TimeReading(
+                self._words(), order=order, relation=relation, event=event, rest=self._rest()
+            )
+        if order is None:
+            return None
+        return TimeReading(self._words(), order=order, rest=self._rest())
 
     def _words(self) -> str:
         places = sorted(self._used)
         return " ".join(self._question[self._tokens[p].start : self._tokens[p].end] for p in places)
+
+    def _rest(self) -> str:
+        kept = [token for place, token in enumerate(self._tokens) if place not in self._used]
+        return " ".join(self._question[token.start : token.end] for token in kept)
 
     def _word(self, at: int) -> str:
         return self._tokens[at].word if 0 <= at < len(self._tokens) else ""
@@ -451,7 +461,7 @@ class _Reader:
             if token.word in LATEST or token.word in NOW or token.word == "last":
                 self._used.add(at)
                 return "last"
-            if token.word in ("next", "upcoming") and self._word(at - 1) != "the":
+            if token.word in ("next", "upcoming"):
                 self._used.add(at)
                 return "next"
             if token.word == "recent" and self._word(at - 1) == "most":

@@ -2,8 +2,8 @@
 
 A soft boost: a memory of another time stays where its words and meaning put it. What lies in a
 named time is proposed as well, so that "what did I do yesterday?", which holds no word of the
-answer, finds it. An order ("when did I last ...") decides among the memories that are about as
-relevant as the best; next to a named event ("after the trip"), nearness in time does.
+answer, finds it. An order ("when did I last ...") decides among the memories that hold as much of
+the question as any; next to a named event ("after the trip"), nearness in time does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from memdb.types import Memory, to_micros
 INSIDE: Final = 1.5  # log-odds of lying in the time that is named
 ITSELF: Final = -2.5  # of being the event that others are asked for before or after
 ORDERED: Final = 1.6  # of being the first, or the last, of the plausible ones
-_PLAUSIBLE: Final = 0.75  # log-odds behind the best; less than half of ORDERED, so that it decides
+_PLAUSIBLE: Final = 0.75  # log-odds behind the best, where words cannot tell
+_COVERED: Final = 0.1  # of what the question's words tell, less than the one that holds most
 _ORDERED_AT_MOST: Final = 64
 
 
@@ -44,19 +45,14 @@ class TimeStage(Stage):
             return NO_ROWS
         txn, filters = asked.txn, asked.filters
         span = moment.start_us, moment.end_us
-        if moment.anchor is not None:
-            near = moments.nearest_to(txn, filters, asked.allowed, *span, limit)
-            return np.unique(np.array(near, np.uint32))
         inside = moments.rows_at(txn, filters, asked.allowed, *span)
         if len(inside) <= limit:
             return np.array(inside.to_array(), np.uint32)
-        if asked.words is not None:
-            rows = asked.words.search(inside, limit)[0]
-            if len(rows):
-                return np.sort(rows)
-        return np.unique(
-            np.array(moments.nearest_to(txn, filters, inside, *span, limit), np.uint32)
-        )
+        worded = NO_ROWS if asked.words is None else asked.words.search(inside, limit)[0]
+        if len(worded) and moment.anchor is None:
+            return np.sort(worded)
+        near = moments.nearest_to(txn, filters, inside, *span, limit)
+        return np.union1d(worded, np.array(near, np.uint32))
 
     def weigh(self, candidates: Candidates) -> Parts | None:
         moment = self._moment
@@ -79,9 +75,7 @@ class TimeStage(Stage):
 
     def _in_order(self, candidates: Candidates, total: Parts, moment: Moment) -> Parts:
         """For the plausible ones, ``ORDERED`` over their place in the order asked for."""
-        best = float(total.max())
-        plausible = np.flatnonzero(total >= best - _PLAUSIBLE)
-        plausible = plausible[np.argsort(-total[plausible], kind="stable")][:_ORDERED_AT_MOST]
+        plausible = self._plausible(candidates, total)
         memories = self._asked.memories(candidates.rows[plausible])
         now = to_micros(self._asked.as_of or self._asked.now)
         keys = []
@@ -89,11 +83,24 @@ class TimeStage(Stage):
             row = int(candidates.rows[place])
             key = _sort_key(memories[row], moment, now)
             if key is not None:
-                keys.append((key, place, row))
+                keys.append((key, place, row, memories[row].kind == "event"))
+        if any(event for *_, event in keys):  # what happened is asked for, not who spoke of it
+            keys = [one for one in keys if one[-1]]
         part = np.zeros(len(candidates))
-        for rank, (_, place, row) in enumerate(sorted(keys)):
+        for rank, (_, place, row, _) in enumerate(sorted(keys)):
             part[place] = self._ordered[row] = ORDERED / (1 + rank)
         return part
+
+    def _plausible(self, candidates: Candidates, total: Parts) -> NDArray[np.int64]:
+        """Places of those that say as much of the question as any, best first; without words,
+        of those about as relevant as the best."""
+        words = self._asked.words
+        held = None if words is None else words.coverage(candidates.rows)
+        if held is None or not held.max():
+            places = np.flatnonzero(total >= float(total.max()) - _PLAUSIBLE)
+        else:
+            places = np.flatnonzero(held >= held.max() - _COVERED)
+        return places[np.argsort(-total[places], kind="stable")][:_ORDERED_AT_MOST]
 
     def say(self, candidates: Candidates, place: int) -> str:
         moment = self._moment

@@ -33,6 +33,7 @@ SUBJECTS = ["user", "Ana", "Mr. Weber"]
         ("what's my passport number", ["user.passportNumber"]),
         ("which blood type do I have", ["user.blood.type"]),
         ("call me on which number? my phone", ["user.phone_number"]),
+        ("what was my phone call with Ben about", []),
         ("who am I", ["user.name"]),
         ("where does Ben live?", []),
         ("what did Ana cook in March?", []),

@@ -72,8 +72,8 @@ class TimeReading:
     """What a question says of time: ``start_us <= t < end_us``, None where open.
 
     ``order``: it asks for the first, the last or the coming one of what it names. ``event``: it
-    names an event instead of a time, and stands in ``relation`` to it. ``words`` are those read, and ``rest``
-    what the question says beside them.
+    names an event instead of a time, and stands in ``relation`` to it. ``words`` are those read,
+    and ``rest`` what the question says beside them.
     """
 
     words: str

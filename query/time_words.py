@@ -127,7 +127,8 @@ LATEST: Final = frozenset(_LATEST.split())
 NOW: Final = frozenset(_NOW.split())
 # What "first" and "last" say nothing of time with.
 NAMES_AFTER_ORDER: Final = frozenset(
-    "name names aid floor class grade lady half language degree straw resort born door step page one".split()
+    "name names aid floor class grade lady half language degree straw resort born door step page"
+    " one".split()
 )
 FUTURE: Final = frozenset(
     "will shall upcoming planned plan plans planning scheduled appointment appointments due going"

@@ -2,8 +2,8 @@
 
 A soft boost: a memory of another time stays where its words and meaning put it. What lies in a
 named time is proposed as well, so that "what did I do yesterday?", which holds no word of the
-answer, finds it. An order ("when did I last ...") decides among the memories that hold as much of the
-question as any; next to a named event ("after the trip"), nearness in time does.
+answer, finds it. An order ("when did I last ...") decides among the memories that hold as much of
+the question as any; next to a named event ("after the trip"), nearness in time does.
 """
 
 from __future__ import annotations

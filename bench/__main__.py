@@ -10,6 +10,7 @@ BENCHMARKS = {
     "write": "durable single writes and batches, beside the bare disk",
     "open": "cold open and import times",
     "ann": "the index beside hnswlib, turbovec, faiss and others: recall, speed, memory, disk",
+    "forgetting": "what a byte budget keeps, by policy; a year under one; what everything takes",
     "filter": "filter evaluation times and agreement with brute force",
     "time": "is the right memory first when a question is about time?",
     "faults": "SIGKILL under load: acknowledged writes lost, failed opens",

@@ -122,6 +122,20 @@ class CodesFile:
         """Zero the codes and factors of ascending ``slots``, durably."""
         self._change(slots, None)
 
+    def punch(self, first: int, last: int) -> bool:
+        """Give back the blocks of slots first ... last - 1 of one group, which nobody reads."""
+        if first >= self.capacity:
+            return True
+        start = first // GROUP_ROWS * self._group_bytes
+        low, high = first % GROUP_ROWS, (last - 1) % GROUP_ROWS + 1
+        factors = GROUP_ROWS * self._code_bytes
+        ranges = (
+            (low * self._code_bytes, high * self._code_bytes),
+            (factors + low * FACTOR_BYTES, factors + high * FACTOR_BYTES),
+        )
+        codes, weights = (self.file.punch(start + a, b - a) for a, b in ranges)
+        return codes and weights
+
     def _change(self, slots: NDArray[np.uint32], encoded: Encoded | None) -> None:
         if not len(slots):
             return

@@ -277,6 +277,16 @@ class FlatIndex:
         if self._codes is not None:
             self._codes.clear(chosen[chosen < self._codes.capacity])
 
+    def punch(self, first: int, last: int) -> bool:
+        """Give the disk back what slots first ... last - 1 take; multiples of ``layout.BLOCK_ROWS``
+        within one group of codes. Nobody reads them, and who writes one later writes all of it.
+
+        False where the system cannot; on Linux most file systems can.
+        """
+        self._need_writable()
+        done = self._need_records().punch(first, last)
+        return (self._codes is None or self._codes.punch(first, last)) and done
+
     # --- reading ---------------------------------------------------------------------------
 
     def fetch(self, slots: ArrayLike) -> NDArray[np.float32]:

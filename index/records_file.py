@@ -87,6 +87,11 @@ class RecordsFile:
         """Zero the records of ascending ``slots``, durably."""
         self._put(slots, np.zeros((len(slots), self.size), np.uint8))
 
+    def punch(self, first: int, last: int) -> bool:
+        """Give back the blocks of slots first ... last - 1, which nobody reads any more."""
+        last = min(last, len(self.records))
+        return last <= first or self.file.punch(first * self.size, (last - first) * self.size)
+
     def _put(self, slots: NDArray[np.uint32], records: NDArray[np.uint8]) -> None:
         if not len(slots):
             return

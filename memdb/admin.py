@@ -103,7 +103,7 @@ class Admin:
         self._require_lease()
         with self._maintenance.paused():
             frozen = self._maintenance.freeze()
-            self._engine.store.compact()
+            self._engine.store.compact(dense=True)
             swept = self._engine.blobs.sweep(self._engine.store)
             if self._engine.store.wait_for_readers():
                 remove_dropped_files(self._engine)

@@ -30,6 +30,7 @@ from memdb.profile import Profile
 from memdb.progress import Progress, reporting
 from memdb.reader import MemoryReader
 from memdb.recall import Recaller
+from memdb.retention.face import Retention
 from memdb.settings_store import Settings
 from memdb.sharing import Shared
 from memdb.spaces import Spaces
@@ -70,6 +71,7 @@ class Database(Asking, Forgetting, Upkeep):
         self.files = Files(self)
         self.spaces = Spaces(engine, self._maintenance)
         self.settings = Settings(engine)
+        self.retention = Retention(engine, self._maintenance, self._writer)
         self._maintenance.notify()  # what others left behind, if nobody is at it
 
     # --- writing ------------------------------------------------------------------------
@@ -139,6 +141,7 @@ class Database(Asking, Forgetting, Upkeep):
         written: list[Written] = []
         total = len(items) if isinstance(items, Sequence) else None
         iterator = iter(items)
+        batch = self._engine.admission.rows_at_once(batch)
         with reporting(progress, total, "remembering") as report:
             while chunk := list(islice(iterator, batch)):
                 with collection_paused():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from pyroaring import BitMap
@@ -39,6 +39,29 @@ _SETTINGS_KEY = b"settings"
 LIVE = "live"
 HIDDEN = "hidden"
 RETIRED = "retired"
+
+
+class Admission(Protocol):
+    """Who is asked before a write whether there is room for it."""
+
+    def admit(self, rows: int, content_bytes: int) -> None:
+        """Returns when there is; raises ``BudgetExceeded`` when there will not be. Not to be called
+        inside a transaction."""
+        ...
+
+    def rows_at_once(self, wanted: int) -> int:
+        """How many of ``wanted`` rows one transaction should bring."""
+        ...
+
+
+class Unlimited:
+    """There is always room."""
+
+    def admit(self, rows: int, content_bytes: int) -> None:
+        pass
+
+    def rows_at_once(self, wanted: int) -> int:
+        return wanted
 
 
 class Engine:
@@ -70,6 +93,7 @@ class Engine:
             self._live: tuple[int, BitMap] | None = None
             self._subtrees: dict[str, tuple[int, BitMap]] = {}
             self._zone: tuple[int, tzinfo] | None = None
+            self.admission: Admission = Unlimited()
         except BaseException:
             self.store.close()
             raise

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 1_024
 
+_SAMPLE_BYTES = 128
+
 
 class History:
     """Timestamped memories: append them, and read them back by time."""
@@ -91,6 +93,7 @@ class History:
         total = 0
         iterator = iter(samples)
         while chunk := [_sample(when, data, zone, now) for when, data in islice(iterator, batch)]:
+            engine.admission.admit(0, _SAMPLE_BYTES * len(chunk))
             engine.store.write(_appending(key, chunk))
             total += len(chunk)
         self._db._maintenance.notify()
@@ -108,6 +111,7 @@ class History:
         key = self._series(kind, stream, source, namespace)
         engine = self._db._engine
         sample = _sample(when, data, engine.zone, to_micros(engine.now()))
+        engine.admission.admit(0, _SAMPLE_BYTES)
         (id,) = engine.store.write(_appending(key, [sample]))
         self._db._maintenance.notify()
         series_id = series.parse_id(id)

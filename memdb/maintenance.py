@@ -18,7 +18,8 @@ from pyroaring import BitMap
 
 from memdb import settings
 from memdb.engine import HIDDEN, LIVE, Engine
-from memdb.errors import MemdbError
+from memdb.errors import LockHeld, MemdbError
+from memdb.retention.keeper import Keeper
 from memdb.scrub import Scrubber
 from memdb.storage import postings, series, spaces, tables
 from memdb.storage.records import Records
@@ -55,6 +56,7 @@ class Maintenance:
         self._written_at = float("-inf")
         self._scrubber = Scrubber(engine)
         self.last_error: MemdbError | None = None
+        self.keeper = Keeper(engine, self.paused)
 
     def notify(self) -> None:
         """There may be work: start the thread if need be. It looks every 50 ms; waking it for
@@ -82,6 +84,14 @@ class Maintenance:
         while self._step():
             pass
         return True
+
+    def require_lease(self) -> None:
+        """Do everything there is, now. Raises ``LockHeld`` naming the process that has the lease."""
+        if not self.drain():
+            pid, host = self._engine.store.lease.holder()
+            raise LockHeld(
+                f"process {pid} on {host} is maintaining this database", pid=pid, host=host
+            )
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -145,7 +155,7 @@ class Maintenance:
             self._latest = txn.state.content_seq
             wanted = any(space.converting is not None for space in spaces.spaces(txn))
             wanted = wanted or self._scrubber.due(txn)
-        return wanted or self._latest != self._seen
+        return wanted or self._latest != self._seen or self.keeper.due()
 
     def _mark(self) -> None:
         self._seen = self._latest
@@ -160,6 +170,7 @@ class Maintenance:
         with self._working:
             steps: list[Callable[[], bool]] = [
                 self._scrubber.step,
+                self.keeper.step,
                 self._fold,
                 lambda: self._file(quiet),
                 lambda: self._merge(quiet),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from memdb import validate
 from memdb.engine import Engine
+from memdb.retention import config
 from memdb.second_look import MAX_TOP, SETTING
 from memdb.sizes import parse_bytes
 from memdb.times import load_zone, zone_name
@@ -29,7 +33,11 @@ class Settings:
 
     @property
     def disk_budget(self) -> int | None:
-        """Bytes the directory may take, or None for no limit. Recorded; acted on by retention."""
+        """Bytes that the directory may take, everything included, or None for no limit.
+
+        What does not fit goes down the ladder of fidelity or is evicted by value: see
+        ``db.retention``. A write that cannot be made to fit raises ``BudgetExceeded``.
+        """
         with self._engine.store.read() as txn:
             stored = self._engine.stored_settings(txn).get("disk_budget")
         return None if stored is None else int(stored)
@@ -38,6 +46,20 @@ class Settings:
     def disk_budget(self, size: int | str | None) -> None:
         checked = None if size is None else parse_bytes(size, "disk_budget")
         self._engine.change_setting("disk_budget", checked)
+
+    @property
+    def policies(self) -> dict[str, Any]:
+        """Retention policies as tables, the grammar of ``retention.toml``; empty: none.
+
+        A file of that name in the database's directory goes before these, table by table.
+        """
+        with self._engine.store.read() as txn:
+            return dict(self._engine.stored_settings(txn).get("policies") or {})
+
+    @policies.setter
+    def policies(self, tables: Mapping[str, Any] | None) -> None:
+        config.parse({} if tables is None else tables)
+        self._engine.change_setting("policies", dict(tables or {}))
 
     @property
     def reembed_top(self) -> int:
@@ -55,5 +77,6 @@ class Settings:
         return {
             "time_zone": self.time_zone,
             "disk_budget": self.disk_budget,
+            "policies": self.policies,
             "reembed_top": self.reembed_top,
         }

@@ -23,6 +23,7 @@ class Shared:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.maintenance = Maintenance(engine)
+        engine.admission = self.maintenance.keeper
         self.handles = 1
 
 

@@ -333,10 +333,20 @@ class SpaceVectors:
             with self.files_guard:
                 layout.files.clear(layout.allocation.slots(rows_array(rows)))
 
-    def encode_step(self) -> bool:
+    def punch(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Give the disk back what slots (first, last) take that no reader sees. Lease holder only."""
+        with self._guard:
+            index = self._index
+        if index is not None:
+            with self.files_guard:
+                for first, last in ranges:
+                    index.punch(first, last)
+
+    def encode_step(self, at_least: int | None = None) -> bool:
         """Move one batch of fresh vectors into the files; False when there is too little to do.
 
-        The caller holds the maintenance lease.
+        ``at_least``: so many are enough, for a first batch too. The caller holds the maintenance
+        lease.
         """
         number, dim = self.record.number, self.record.dim
         with self._store.read() as txn:
@@ -344,6 +354,7 @@ class SpaceVectors:
             index = self.layout_view(txn).files  # another process may have trained or converted
             outdated = index is not None and index.codes_outdated
             enough = settings.FRESH_VECTORS_MAX if index is None else settings.ENCODE_AT
+            enough = enough if at_least is None else at_least
             if len(waiting) < enough and not outdated:
                 return False
             if index is not None and index.codes_problem is not None:

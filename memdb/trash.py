@@ -136,6 +136,30 @@ def restoring(
     return run
 
 
+def batches(txn: Reader | Writer) -> list[tuple[str, datetime, BitMap]]:
+    """Every batch, oldest first: its name, when, and its rows."""
+    found = [
+        (key[len(_TRASH) :].decode(), _decode(payload))
+        for key, payload in txn.scan(tables.META, _TRASH, _TRASH_END)
+    ]
+    found.sort(key=lambda pair: (pair[1].forgotten_us, pair[0]))
+    return [(name, from_micros(one.forgotten_us), one.bitmap()) for name, one in found]
+
+
+def held(txn: Reader | Writer, engine: Engine, name: str) -> tuple[list[int], tuple[str, ...]]:
+    """The rows of a batch that are still hidden, and its samples."""
+    payload = txn.get(tables.META, _TRASH + name.encode())
+    if payload is None:
+        return [], ()
+    batch = _decode(payload)
+    return list(batch.bitmap() & engine.filters.get_set(txn, HIDDEN)), batch.samples
+
+
+def drop(txn: Writer, name: str) -> None:
+    """Forget a batch whose members are gone."""
+    txn.delete(tables.META, _TRASH + name.encode())
+
+
 def take_out(txn: Writer, rows: BitMap, samples: Sequence[str]) -> None:
     """Strike rows and samples from every batch: they will not come back."""
     batches = {

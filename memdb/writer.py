@@ -103,6 +103,7 @@ class MemoryWriter:
     ) -> Callable[[Writer], list[Written]]:
         """The transaction function of ``insert``, for callers that write more beside it."""
         check_policies(on_conflict, dedup)
+        self._engine.admission.admit(len(drafts), sum(map(content_bytes, drafts)))
         now = self._engine.now()
         entries = self.prepare(drafts, now)
 
@@ -201,6 +202,7 @@ class MemoryWriter:
                 hint="subject, key, namespace and external_id identify a memory: write a new one",
             )
         raw_id = require_id(id)
+        engine.admission.admit(1, len(str(fields.get("text") or "")))
         now = engine.now()
         with engine.store.read() as txn:
             row = lookups.row_of(txn, raw_id)
@@ -262,6 +264,13 @@ class MemoryWriter:
         if (ids is None) == (batch is None):
             raise InvalidArgument("name either ids or batch", field="ids")
         return self._engine.store.write(trash.restoring(self._engine, namespace, ids, batch))
+
+
+def content_bytes(draft: Draft) -> int:
+    """About what the content of a memory takes, for who keeps a budget."""
+    memory = draft.memory
+    vector = 0 if draft.vector is None else 2 * len(draft.vector)
+    return len(memory.text or "") + len(str(memory.data or "")) + vector
 
 
 def _merged(old: Memory, fields: Mapping[str, Any]) -> dict[str, Any]:

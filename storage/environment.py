@@ -434,6 +434,32 @@ class Environment:
         except lmdb.Error as error:
             raise translate(error) from error
 
+    def copy_dense(self, target: Path) -> None:
+        """As ``copy``, with every entry entered anew in key order: full pages.
+
+        LMDB's compacting copy keeps pages as they are, and a table whose entries were removed here
+        and there has half-empty ones for good. About a microsecond an entry. Not synced.
+        """
+        try:
+            new = lmdb.open(
+                str(target),
+                map_size=int(self._env.info()["map_size"]),
+                max_dbs=len(tables.ALL),
+                sync=False,
+                lock=False,
+                lib_version=0,
+            )
+        except lmdb.Error as error:
+            raise translate(error) from error
+        try:
+            with self._env.begin() as txn:
+                for name in tables.ALL:
+                    _copy_table(txn, self._dbs[name], new, name)
+        except lmdb.Error as error:
+            raise translate(error) from error
+        finally:
+            new.close()
+
     def info(self) -> dict[str, int]:
         found = {**dict(self._env.info()), **dict(self._env.stat())}
         return {name: value for name, value in found.items() if isinstance(value, int)}
@@ -445,3 +471,17 @@ class Environment:
 
     def close(self) -> None:
         self._env.close()
+
+
+_COPIED_AT_ONCE = 1 << 16
+
+
+def _copy_table(txn: Any, table: Any, new: Any, name: str) -> None:
+    """All entries of an open table into one of that name, some thousands a transaction."""
+    with new.begin(write=True) as writing:
+        made = new.open_db(name.encode(), txn=writing)
+    with txn.cursor(table) as cursor:
+        entries = iter(cursor)
+        while some := list(islice(entries, _COPIED_AT_ONCE)):
+            with new.begin(write=True, db=made) as writing, writing.cursor(made) as target:
+                target.putmulti(some, append=True)

@@ -68,6 +68,12 @@ def forget_version(txn: WriteTxn, raw_id: bytes, version: int, row: int) -> None
         txn.delete(tables.VERSIONS, key)
 
 
+def version_row(txn: ReadTxn, raw_id: bytes, version: int) -> int | None:
+    """The row of one earlier version."""
+    payload = txn.get(tables.VERSIONS, raw_id + version.to_bytes(4, "big"))
+    return None if payload is None else int(_ROW.unpack(payload)[0])
+
+
 # --- the caller's own id, and exact duplicates ----------------------------------------------
 
 

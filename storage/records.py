@@ -74,6 +74,13 @@ class Records:
             raise StoreCorrupt("a record does not decode", path="kv") from error
         return memories
 
+    @staticmethod
+    def cold_rows(txn: ReadTxn, rows: Sequence[int]) -> set[int]:
+        """Those of ``rows`` whose record lies in a cold block."""
+        found = txn.get_many(tables.RECORDS, [row_key(row) for row in rows])
+        cold_mark = bytes((_ESCAPE, 1))
+        return {int.from_bytes(k, "big") for k, p in found.items() if p[:2] == cold_mark}
+
     def iterate(
         self, txn: ReadTxn, rows: Iterable[int], chunk: int = 512
     ) -> Iterator[tuple[int, Memory]]:

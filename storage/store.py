@@ -17,6 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -327,52 +328,73 @@ class Store:
 
     # --- maintenance --------------------------------------------------------------------
 
-    def compact(self, prepare: Callable[[Path], None] | None = None) -> None:
+    def compact(
+        self, prepare: Callable[[Path], None] | None = None, *, dense: bool = False
+    ) -> None:
         """Rewrite the store into a new generation: no free pages, no dead bytes.
 
-        The caller holds the lease. Readers go on throughout; writers wait for the copy.
-        ``prepare`` is called with the copy's directory before it is published.
+        The caller holds the lease. Readers go on throughout; writers wait for the copy. ``dense``
+        makes full pages as well, and takes several times as long. ``prepare`` is called with the copy's directory before it is published.
         """
         if not self.lease.held:
             raise MemdbError("compact needs the maintenance lease")
         with self._leader:
             generation = self._enter()
             try:
-                self._replace(generation, prepare)
+                self._replace(generation, prepare, dense)
             finally:
                 generation.leave()
         self._move_on(generation, generation.number + 1)
         self.reap()
 
-    def _replace(self, old: Generation, prepare: Callable[[Path], None] | None) -> None:
+    def _replace(
+        self, old: Generation, prepare: Callable[[Path], None] | None, dense: bool
+    ) -> None:
+        """Copy, open the copy, and send everybody there: nobody waits for its being opened."""
         number = old.number + 1
+        opened: Generation | None = None
+        try:
+            with ExitStack() as swap:
+                with old.env.transaction(Writer, write=True) as txn:
+                    state = State.unpack(txn.get(tables.META, STATE_KEY))
+                    if state.superseded_by:
+                        raise MemdbError("the store was superseded while the lease was held")
+                    self._copy_beside(old, number, prepare, dense)
+                    opened = self._open_generation(number)
+                    swap.enter_context(self._swap_guard)
+                    txn.put(tables.META, STATE_KEY, state._replace(superseded_by=number).pack())
+                if not self._closed:
+                    self._generation, opened = opened, None
+        finally:
+            if opened is not None:
+                opened.retire()
+        generations.write_current(self._kv, number)
+
+    def _copy_beside(
+        self, old: Generation, number: int, prepare: Callable[[Path], None] | None, dense: bool
+    ) -> None:
+        """Make generation ``number``, whole and synced, where nobody looks yet."""
         temporary = self._kv / f"{generations.name_of(number)}.tmp"
         final = self._kv / generations.name_of(number)
         for leftover in (temporary, final):
             if leftover.exists():
                 shutil.rmtree(leftover)
-        with old.env.transaction(Writer, write=True) as txn:
-            state = State.unpack(txn.get(tables.META, STATE_KEY))
-            if state.superseded_by:
-                raise MemdbError("the store was superseded while the lease was held")
-            temporary.mkdir(mode=0o700)
-            try:
-                _in_thread(lambda: old.env.copy(temporary))
-                if prepare is not None:
-                    prepare(temporary)
-                with open(temporary / "data.mdb", "rb+") as copied:
-                    os.fsync(copied.fileno())
-                generations.fsync_directory(temporary)
-                os.rename(temporary, final)
-                generations.fsync_directory(self._kv)
-            except OSError as error:
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise translate(lmdb.DiskError(str(error))) from error
-            except MemdbError:
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
-            txn.put(tables.META, STATE_KEY, state._replace(superseded_by=number).pack())
-        generations.write_current(self._kv, number)
+        temporary.mkdir(mode=0o700)
+        try:
+            _in_thread(lambda: (old.env.copy_dense if dense else old.env.copy)(temporary))
+            if prepare is not None:
+                prepare(temporary)
+            with open(temporary / "data.mdb", "rb+") as copied:
+                os.fsync(copied.fileno())
+            generations.fsync_directory(temporary)
+            os.rename(temporary, final)
+            generations.fsync_directory(self._kv)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise translate(lmdb.DiskError(str(error))) from error
+        except MemdbError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
     def reap(self) -> int:
         """Remove generations that nobody uses any more; the caller holds the lease."""

@@ -25,6 +25,7 @@ from memdb.database import Database
 from memdb.files import Files
 from memdb.history import History
 from memdb.profile import Profile
+from memdb.retention.face import Retention
 from memdb.spaces import Spaces
 from tests.source_tree import ROOT, source_files
 
@@ -32,7 +33,13 @@ DOCUMENTS = [path for path in source_files() if path.suffix == ".md"]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)")
 GENERATED = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-FACES = {"profile": Profile, "history": History, "files": Files, "spaces": Spaces}
+FACES = {
+    "profile": Profile,
+    "history": History,
+    "files": Files,
+    "spaces": Spaces,
+    "retention": Retention,
+}
 BLOCK_END = "\x1e"  # printed between blocks, to tell their output apart
 
 

@@ -21,6 +21,7 @@ from memdb import errors
 from memdb.files import Files
 from memdb.history import History
 from memdb.profile import Profile
+from memdb.retention.face import Retention
 from memdb.spaces import Spaces
 from tests.source_tree import ROOT
 
@@ -99,6 +100,10 @@ PARAMETERS = {
     "spaces.list": "",
     "spaces.convert": "name profile progress",
     "spaces.drop": "name",
+    "retention.plan": "policy disk_budget now",
+    "retention.apply": "plan changed",
+    "retention.undo": "batch",
+    "retention.status": "",
     "VectorIndex": "path dim metric kind profile params memory_budget threads readonly",
     "VectorIndex.add": "ids vectors",
     "VectorIndex.remove": "ids",
@@ -114,7 +119,13 @@ PARAMETERS = {
 }
 
 # The faces of a database, by the attribute a user types.
-FACES = {"profile": Profile, "history": History, "files": Files, "spaces": Spaces}
+FACES = {
+    "profile": Profile,
+    "history": History,
+    "files": Files,
+    "spaces": Spaces,
+    "retention": Retention,
+}
 
 # What must not be loaded by ``import memdb``: slow to import, or an extra that may be absent.
 HEAVY = ("pyarrow", "torch", "flask", "tokenizers", "sentence_transformers", "hnswlib", "pandas")

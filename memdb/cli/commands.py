@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memdb.cli import completion, erasing, faces, memories, upkeep
+from memdb.cli import completion, erasing, faces, memories, retention, upkeep
 from memdb.cli.calls import Call
 from memdb.cli.spec import Command, Option
 
@@ -47,6 +47,7 @@ COMMANDS: tuple[Command, ...] = (
     *memories.COMMANDS,
     *erasing.COMMANDS,
     *faces.COMMANDS,
+    *retention.COMMANDS,
     *upkeep.COMMANDS,
     COMPLETION,
 )

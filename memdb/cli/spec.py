@@ -77,6 +77,7 @@ class Command:
 GROUPS = {
     "profile": "facts about a person: key and value, with their history",
     "history": "what happened, in order of time",
+    "retention": "what to forget, and why: plans, and the disk budget",
     "spaces": "embedding spaces: one for each model or kind of vector",
 }
 

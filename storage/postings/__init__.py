@@ -25,6 +25,7 @@ from memdb.storage.postings.layout import (
     HASH_BYTES,
     LENGTHS,
     Analysed,
+    decode_forwards,
     decode_lengths,
     encode_lengths,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "Statistics",
     "add",
     "add_segment",
+    "decode_forwards",
     "decode_lengths",
     "encode_lengths",
     "fold",

@@ -35,6 +35,10 @@ PROMISED = {
         "spaces create",
         "spaces convert",
         "spaces drop",
+        "retention plan",
+        "retention apply",
+        "retention undo",
+        "retention status",
     ),
 }
 
@@ -161,7 +165,7 @@ def test_the_shell_accepts_its_script(shell: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["re"], {"remember", "recall", "receipts", "restore", "report"}),
+        (["re"], {"remember", "recall", "receipts", "restore", "report", "retention"}),
         (["--db", "x", "pro"], {"profile"}),
         (["profile", ""], {"set", "get", "versions", "items", "delete"}),
         (["profile", "set", "--v"], {"--valid-from", "--valid-to"}),

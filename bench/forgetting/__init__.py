@@ -1,0 +1,108 @@
+"""What is kept under a byte budget, and what that costs.
+
+    python -m bench forgetting [policies|year|protected|size|levels ...] [--data FOLDER] [--plots FOLDER]
+
+* ``policies``: memdb's value of a memory beside random, FIFO, LRU, LFU, an oracle and others; shares of
+  the bytes from 5 % to all; asked at a uniform lag or at the end (``simulation.py``).
+* ``protected``: how many pinned memories and facts a budget cost the library itself: must be none.
+* ``size``: a directory with everything compressed and nothing forgotten, beside text and float32 vectors.
+* ``levels``: recall at each level of the ladder of fidelity.
+* ``year``: a hundred memories a day for a year under a fixed ``disk_budget``; ``du`` all the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench import measure, report
+from bench.recall import DEFAULT_DATA
+
+PARTS = ("policies", "protected", "size", "levels", "year")
+_FILE = "locomo-dev.jsonl"
+_OVERHEAD, _PER_BYTE = 420.0, 1.2
+"""Bytes of a compressed chat memory beside its text, and per byte of it: what ``size`` measures."""
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench forgetting",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of *.jsonl files")
+    parser.add_argument("--embedder", help="of size, levels and year (default: static)")
+    parser.add_argument("--days", type=int, default=365, help="of year")
+    parser.add_argument("--budget", default="16MB", help="of year")
+    parser.add_argument("--plots", type=Path, help="draw policies into this folder")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    options = parser.parse_args(arguments)
+    unknown = [part for part in options.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]}")
+    if not (options.data / _FILE).exists():
+        print(f"no {_FILE} in {options.data}; name a folder with --data", file=sys.stderr)
+        return 2
+    results: dict[str, Any] = {"load": measure.load()}
+    for part in options.parts or PARTS:
+        results[part] = _PART[part](options)
+    report.save(options.json, "forgetting", arguments, results)
+    return 0
+
+
+def _policies(options: argparse.Namespace) -> dict[str, Any]:
+    from bench.forgetting import policies
+
+    rows, judged = policies.measure(options.data / _FILE, policies.SHARES, _OVERHEAD, _PER_BYTE)
+    report.table(policies.by_policy(rows))
+    report.table(judged)
+    if options.plots is not None:
+        from bench.forgetting import plotting
+
+        for path in plotting.draw(rows, options.plots):
+            print(path)
+    return {"recall": rows, "judged": judged}
+
+
+def _protected(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from bench.forgetting import library
+
+    rows = library.protected(options.data / _FILE, options.embedder)
+    report.table(rows)
+    return rows
+
+
+def _size(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from bench.forgetting import library
+
+    rows = library.sizes(options.data, options.embedder)
+    report.table(rows)
+    return rows
+
+
+def _levels(options: argparse.Namespace) -> list[dict[str, Any]]:
+    from bench.forgetting import library
+
+    rows = library.levels(options.data / _FILE, options.embedder)
+    report.table(rows)
+    return rows
+
+
+def _year(options: argparse.Namespace) -> dict[str, Any]:
+    from bench.forgetting import year
+
+    found = year.measure_year(options.data, options.budget, options.days, options.embedder)
+    report.table(year.judged(found))
+    return found
+
+
+_PART = {
+    "policies": _policies,
+    "protected": _protected,
+    "size": _size,
+    "levels": _levels,
+    "year": _year,
+}

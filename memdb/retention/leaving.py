@@ -1,0 +1,89 @@
+"""Eviction: memories made invisible for good, then taken out of every structure, a few at a time.
+
+Which rows are leaving is a set in ``meta`` that is written in the transaction that hides them, so
+that a process killed at any point leaves each memory either as it was or on its way, and the holder
+of the lease goes on with those that are. What an evicted vector and LMDB's free pages still take is
+given back by ``room``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from pyroaring import BitMap
+
+from memdb import removal, settings
+from memdb.engine import Engine
+from memdb.storage import lookups, tables
+from memdb.storage.ids import parse_id
+from memdb.storage.store import Reader, Writer
+from memdb.types import Memory
+
+_KEY: Final = b"retention/leaving"
+_AT_ONCE: Final = 4
+_SLICE_S: Final = settings.MAINTENANCE_SLICE_MS / 1000
+
+
+def rows(txn: Reader | Writer) -> BitMap:
+    """Rows that are invisible and not yet removed."""
+    payload = txn.get(tables.META, _KEY)
+    return BitMap() if payload is None else BitMap.deserialize(payload)
+
+
+def _put(txn: Writer, leaving: BitMap) -> None:
+    if leaving:
+        txn.put(tables.META, _KEY, bytes(leaving.serialize()))
+    else:
+        txn.delete(tables.META, _KEY)
+
+
+def hide(txn: Writer, engine: Engine, memories: Sequence[tuple[int, Memory]]) -> None:
+    """Make current or trashed memories, with their earlier versions, leave; nothing restores them."""
+    removal.withdraw(txn, engine, memories)
+    leaving = rows(txn)
+    for row, memory in memories:
+        leaving.add(row)
+        raw_id = parse_id(memory.id)
+        if raw_id is not None and lookups.row_of(txn, raw_id) == row:
+            leaving |= BitMap(lookups.versions(txn, raw_id))
+            lookups.forget_id(txn, raw_id)
+    _put(txn, leaving)
+
+
+def drop_versions(txn: Writer, earlier: Sequence[int]) -> None:
+    """Make earlier versions leave; their memories stay."""
+    _put(txn, rows(txn) | BitMap(earlier))
+
+
+def drop_keys(engine: Engine, raw_ids: set[bytes]) -> None:
+    """Forget the caller's own ids of memories that left, and what duplicates are found by."""
+    with engine.store.read() as txn:
+        keys = lookups.keys_naming(txn, raw_ids)
+    for start in range(0, len(keys), 256):
+        some = keys[start : start + 256]
+        engine.store.write(partial(lookups.drop_keys, keys=some, raw_ids=raw_ids))
+
+
+def step(engine: Engine) -> bool:
+    """Remove some of what is leaving, in one short transaction; whether there was anything.
+
+    Lease holder only.
+    """
+    with engine.store.read() as txn:
+        if not rows(txn):
+            return False
+
+    def remove(txn: Writer) -> None:
+        stop = time.perf_counter() + _SLICE_S
+        left = rows(txn)
+        while left and time.perf_counter() < stop:
+            some = list(left[:_AT_ONCE])
+            removal.remove_rows(txn, engine, some)
+            left -= BitMap(some)
+        _put(txn, left)
+
+    engine.store.write(remove)
+    return True

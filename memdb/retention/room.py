@@ -1,0 +1,123 @@
+"""Making room: the steps of a budget that concern bytes and not memories, and the whole of a run.
+
+For a budget B, with files F, the store's live pages L and its file D, three things hold:
+
+    F + 2 L <= B          after a run: so a compacting copy always finds room
+    F + D + L <= B        before a write is admitted: so one does now
+    F + D (+ copies) <= B always: what ``du`` says
+
+D grows only by what is written between two looks, and the L that is kept free is more than that. Lease
+holder only. Nothing here chooses memories: a plan does.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+from memdb import removal, settings, space_convert, trash
+from memdb.engine import Engine
+from memdb.retention import cleaning, leaving, usage
+from memdb.retention.planning import PlanStep
+from memdb.storage import spaces
+from memdb.storage.ids import parse_id
+from memdb.storage.store import Writer
+
+DEAD_WORTH: Final = 1 << 18
+"""Bytes of free pages that are worth a copy, at least; and at least a tenth of the live ones."""
+
+
+def take(engine: Engine, step: PlanStep, now: datetime) -> None:
+    """One step of a plan."""
+    if step.what == "trash":
+        purge_trash(engine, now, step.bytes)
+    elif step.what == "encode":
+        encode(engine)
+    elif step.what == "cold":
+        freeze(engine)
+    elif step.what == "space" and step.space is not None and step.profile is not None:
+        convert(engine, step.space, step.profile)
+
+
+def freeze(engine: Engine) -> int:
+    """Move every full group of records into a cold block; returns how many moved."""
+    with engine.store.read() as txn:
+        groups = usage.freezable(engine, txn)
+    return sum(engine.store.write(partial(engine.records.freeze, rows=one)) for one in groups)
+
+
+def encode(engine: Engine) -> None:
+    """Move fresh vectors into files, where there are enough to train on."""
+    with engine.store.read() as txn:
+        known = spaces.spaces(txn)
+    for record in known:
+        while engine.vectors(record).encode_step(usage.ENCODE_MIN):
+            pass
+
+
+def convert(engine: Engine, name: str, profile: str) -> None:
+    """Bring a space to a smaller profile, now."""
+    with engine.store.read() as txn:
+        record = spaces.find_space(txn, name)
+    if record is None:
+        return
+    engine.store.write(lambda txn: space_convert.aim(txn, engine.filters, record, profile))
+    space = engine.vectors(record)
+    while space.convert_step():
+        pass
+
+
+def purge_trash(engine: Engine, now: datetime, at_least: int = 0) -> int:
+    """Remove for good what is in the trash: what is over its seven days, and of the rest the oldest
+    batches until ``at_least`` bytes are free. Returns how many memories.
+    """
+    oldest = now - timedelta(days=settings.TRASH_DAYS)
+    removed = freed = 0
+    with engine.store.read() as txn:
+        batches = trash.batches(txn)
+    for name, at, rows in batches:
+        if at > oldest and freed >= at_least:
+            break
+        freed += usage.TRASHED_BYTES * len(rows)
+
+        def purge(txn: Writer, name: str = name) -> set[bytes]:
+            found, samples = trash.held(txn, engine, name)
+            memories = list(engine.records.outlines(txn, found).items())
+            leaving.hide(txn, engine, memories)
+            if samples:
+                removal.remove_samples(txn, samples)
+            trash.drop(txn, name)
+            return {parse_id(memory.id) or b"" for _, memory in memories}
+
+        gone = engine.store.write(purge)
+        removed += len(gone)
+        if gone:
+            leaving.drop_keys(engine, gone)
+    return removed
+
+
+def finish(engine: Engine, *, compact: bool = True) -> None:
+    """Give back what is invisible: rows that leave, holes in files, the store's free pages."""
+    while leaving.step(engine):
+        pass
+    cleaning.clean(engine)
+    if compact and dead_bytes(engine) >= DEAD_WORTH:
+        engine.store.compact(dense=True)
+    engine.store.reap()
+    engine.blobs.sweep(engine.store)
+
+
+def dead_bytes(engine: Engine) -> int:
+    """What a compacting copy would free; 0 where it is not worth one."""
+    with engine.store.read() as txn:
+        live = usage.live_bytes(txn)
+    dead = usage.disk_bytes(engine.store.path).get("kv", 0) - live
+    return dead if dead * 10 >= live else 0
+
+
+def fits(engine: Engine, budget: int, more: int) -> bool:
+    """Whether ``more`` bytes may be written such that a compacting copy still finds room."""
+    with engine.store.read() as txn:
+        live = usage.live_bytes(txn)
+    return sum(usage.disk_bytes(engine.store.path).values()) + live + more <= budget

@@ -86,7 +86,9 @@ class Maintenance:
         return True
 
     def require_lease(self) -> None:
-        """Do everything there is, now. Raises ``LockHeld`` naming the process that has the lease."""
+        """Do everything there is, now. Raises ``LockHeld`` naming the process that has the
+        lease.
+        """
         if not self.drain():
             pid, host = self._engine.store.lease.holder()
             raise LockHeld(

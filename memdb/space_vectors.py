@@ -334,7 +334,9 @@ class SpaceVectors:
                 layout.files.clear(layout.allocation.slots(rows_array(rows)))
 
     def punch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Give the disk back what slots (first, last) take that no reader sees. Lease holder only."""
+        """Give the disk back what slots (first, last) take that no reader sees. Lease holder
+        only.
+        """
         with self._guard:
             index = self._index
         if index is not None:

@@ -28,6 +28,7 @@ from memdb import settings
 from memdb.errors import InvalidArgument, MemdbError, PermissionDenied, StoreCorrupt
 from memdb.storage import format as disk_format
 from memdb.storage import generations, tables
+from memdb.storage.copying import make_copy
 from memdb.storage.environment import translate
 from memdb.storage.generations import Generation
 from memdb.storage.lease import CreationLock, Lease
@@ -334,7 +335,8 @@ class Store:
         """Rewrite the store into a new generation: no free pages, no dead bytes.
 
         The caller holds the lease. Readers go on throughout; writers wait for the copy. ``dense``
-        makes full pages as well, and takes several times as long. ``prepare`` is called with the copy's directory before it is published.
+        makes full pages as well, and takes several times as long. ``prepare`` is called with the
+        copy's directory before it is published.
         """
         if not self.lease.held:
             raise MemdbError("compact needs the maintenance lease")
@@ -359,7 +361,7 @@ class Store:
                     state = State.unpack(txn.get(tables.META, STATE_KEY))
                     if state.superseded_by:
                         raise MemdbError("the store was superseded while the lease was held")
-                    self._copy_beside(old, number, prepare, dense)
+                    make_copy(self._kv, old, number, prepare, dense=dense)
                     opened = self._open_generation(number)
                     swap.enter_context(self._swap_guard)
                     txn.put(tables.META, STATE_KEY, state._replace(superseded_by=number).pack())
@@ -369,32 +371,6 @@ class Store:
             if opened is not None:
                 opened.retire()
         generations.write_current(self._kv, number)
-
-    def _copy_beside(
-        self, old: Generation, number: int, prepare: Callable[[Path], None] | None, dense: bool
-    ) -> None:
-        """Make generation ``number``, whole and synced, where nobody looks yet."""
-        temporary = self._kv / f"{generations.name_of(number)}.tmp"
-        final = self._kv / generations.name_of(number)
-        for leftover in (temporary, final):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        temporary.mkdir(mode=0o700)
-        try:
-            _in_thread(lambda: (old.env.copy_dense if dense else old.env.copy)(temporary))
-            if prepare is not None:
-                prepare(temporary)
-            with open(temporary / "data.mdb", "rb+") as copied:
-                os.fsync(copied.fileno())
-            generations.fsync_directory(temporary)
-            os.rename(temporary, final)
-            generations.fsync_directory(self._kv)
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise translate(lmdb.DiskError(str(error))) from error
-        except MemdbError:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
 
     def reap(self) -> int:
         """Remove generations that nobody uses any more; the caller holds the lease."""
@@ -472,23 +448,6 @@ class _Snapshot:
         self._generation.leave()
         if isinstance(error, lmdb.Error):
             raise translate(error) from error
-
-
-def _in_thread(function: Callable[[], None]) -> None:
-    """Run and wait: LMDB ties a write transaction to its thread, and a copy is another one."""
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            function()
-        except BaseException as error:  # noqa: BLE001 - raised again by the caller
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name="memdb-copy")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
 
 
 _registry: dict[Path, Store] = {}

@@ -1,11 +1,12 @@
 """What is kept under a byte budget, and what that costs.
 
-    python -m bench forgetting [policies|year|protected|size|levels ...] [--data FOLDER] [--plots FOLDER]
+    python -m bench forgetting [policies|year|protected|size|levels ...] [--plots FOLDER]
 
-* ``policies``: memdb's value of a memory beside random, FIFO, LRU, LFU, an oracle and others; shares of
-  the bytes from 5 % to all; asked at a uniform lag or at the end (``simulation.py``).
+* ``policies``: memdb's value of a memory beside random, FIFO, LRU, LFU, an oracle and others;
+  shares of the bytes from 5 % to all; asked at a uniform lag or at the end (``simulation.py``).
 * ``protected``: how many pinned memories and facts a budget cost the library itself: must be none.
-* ``size``: a directory with everything compressed and nothing forgotten, beside text and float32 vectors.
+* ``size``: a directory with everything compressed and nothing forgotten, beside text and float32
+  vectors.
 * ``levels``: recall at each level of the ladder of fidelity.
 * ``year``: a hundred memories a day for a year under a fixed ``disk_budget``; ``du`` all the time.
 """

@@ -56,7 +56,9 @@ class History:
         return len(self.days)
 
     def found(self, question: Question, kept: Bools) -> NDArray[np.int64]:
-        """The places of the ``TOP`` best of ``kept`` (n,) by BM25; as a store of those would rank."""
+        """The places of the ``TOP`` best of ``kept`` (n,) by BM25; as a store of those would
+        rank.
+        """
         if not question.terms or not kept.any():
             return np.zeros(0, np.int64)
         places = np.flatnonzero(kept)

@@ -1,4 +1,5 @@
-"""What the library itself does under a budget: what is never lost, what it takes, what a level costs.
+"""What the library itself does under a budget: what is never lost, what it takes, what a level
+costs.
 
 Plans are applied through ``db.retention`` alone, those of single steps written by hand.
 """

@@ -1,7 +1,7 @@
 """One history lived through under a byte budget: items come, the worst go, questions are asked.
 
-*end of history*: all questions are asked when everything was said. *uniform lag*: each is asked at a
-moment drawn evenly between its last piece of evidence and the end. Recall is the share of a
+*end of history*: all questions are asked when everything was said. *uniform lag*: each is asked at
+a moment drawn evenly between its last piece of evidence and the end. Recall is the share of a
 question's evidence among the first ten that BM25 finds in what is kept. What was found of the
 evidence is confirmed as used; what else was returned is not.
 """

@@ -1,7 +1,7 @@
 """Whether one contender keeps more than another, by a paired bootstrap over questions.
 
-B. Efron and R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 16: questions are drawn
-with replacement, both contenders' recalls of a question together.
+B. Efron and R. Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 16: questions are
+drawn with replacement, both contenders' recalls of a question together.
 """
 
 from __future__ import annotations

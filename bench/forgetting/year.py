@@ -1,7 +1,8 @@
 """``python -m bench forgetting year``: a year of memories under a disk budget that never moves.
 
-A hundred memories a day are written by a database whose clock is set by hand. ``du`` of the directory
-is taken all the time by a thread of its own, and another one asks questions and times them.
+A hundred memories a day are written by a database whose clock is set by hand. ``du`` of the
+directory is taken all the time by a thread of its own, and another one asks questions and times
+them.
 """
 
 from __future__ import annotations

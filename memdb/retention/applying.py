@@ -1,8 +1,8 @@
 """Applying a plan: each memory in one step that happens or does not, whenever the process ends.
 
 What can be undone comes first, in one transaction with the look at what the plan is bound to. The
-rest follows in short transactions, each of which looks at its memories again: what changed since the
-plan was made is left alone and reported. This file does what a plan says; it decides nothing.
+rest follows in short transactions, each of which looks at its memories again: what changed since
+the plan was made is left alone and reported. This file does what a plan says; it decides nothing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Giving back what evicted vectors take in the files of a space.
 
-A row has one slot for good, so files only ever grow at their end; what is evicted leaves holes. Slots
-are looked at in stretches of 1,024. A stretch that no vector is in any more is given back to the
-file system as a hole. One that is mostly empty is emptied first: its memories are written again under
-new rows, as a log-structured file system moves what is live out of a segment (M. Rosenblum and J. K.
-Ousterhout, *The Design and Implementation of a Log-Structured File System*, 1992, section 3.4).
+A row has one slot for good, so files only ever grow at their end; what is evicted leaves holes.
+Slots are looked at in stretches of 1,024. A stretch that no vector is in any more is given back to
+the file system as a hole. One that is mostly empty is emptied first: its memories are written again
+under new rows, as a log-structured file system moves what is live out of a segment (M. Rosenblum
+and J. K. Ousterhout, *The Design and Implementation of a Log-Structured File System*, 1992, section
+3.4).
 
 Nobody sees it but by the order of rows: a memory that moved comes last among those written.
 """

@@ -1,4 +1,5 @@
-"""What the owner wants forgotten, as tables of settings: ``retention.toml``, or ``db.settings.policies``.
+"""What the owner wants forgotten, as tables of settings: ``retention.toml``, or
+``db.settings.policies``.
 
     clock = "active"             # days on which nothing happened do not count; or "calendar"
     curve = "exponential"        # or "fsrs", "actr"

@@ -43,9 +43,10 @@ class Retention:
         """What would become of each memory, and why; nothing is changed.
 
         ``policy``: a policy of ``memdb.retention``, several, a mapping of settings, or the path of
-        a TOML file with such; None: those that are set (``db.settings.policies``, ``retention.toml``
-        in the directory). ``disk_budget`` stands in for ``db.settings.disk_budget``. ``now`` is the
-        moment the plan is for: the same content, policies and moment give the same plan.
+        a TOML file with such; None: those that are set (``db.settings.policies``,
+        ``retention.toml`` in the directory). ``disk_budget`` stands in for
+        ``db.settings.disk_budget``. ``now`` is the moment the plan is for: the same content,
+        policies and moment give the same plan.
 
         Raises ``BudgetExceeded`` when pinned memories and facts alone are more than the budget.
         """

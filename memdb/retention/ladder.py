@@ -4,8 +4,8 @@
     1  text in cold blocks           4  words, time and pointer to the source (chunks)
     2  vector of 5 bits (compact)    5  gone
 
-What is minimised is the sum of V times the loss of the level. Steps 1 to 3 are of the whole store or
-of a whole space: how vectors are kept is a space's. A step is taken where it costs less than
+What is minimised is the sum of V times the loss of the level. Steps 1 to 3 are of the whole store
+or of a whole space: how vectors are kept is a space's. A step is taken where it costs less than
 evicting, by rising V, what would free as much. Step 1 loses nothing and comes first. Level 4 is for
 chunks whose file is there, which go before anything is evicted: they can be read again.
 
@@ -200,7 +200,9 @@ def _next_step(space: SpaceUse) -> Step | None:
 
 
 def _cost_of_evicting(by_value: Sequence[Weighed], size: int) -> float:
-    """The V lost by evicting, least first, what frees ``size``; infinite where that is not there."""
+    """The V lost by evicting, least first, what frees ``size``; infinite where that is not
+    there.
+    """
     lost = 0.0
     for one in by_value:
         if size <= 0:

@@ -41,7 +41,9 @@ def _put(txn: Writer, leaving: BitMap) -> None:
 
 
 def hide(txn: Writer, engine: Engine, memories: Sequence[tuple[int, Memory]]) -> None:
-    """Make current or trashed memories, with their earlier versions, leave; nothing restores them."""
+    """Make current or trashed memories, with their earlier versions, leave; nothing restores
+    them.
+    """
     removal.withdraw(txn, engine, memories)
     leaving = rows(txn)
     for row, memory in memories:

@@ -4,9 +4,10 @@ A policy looks at the candidates that no policy before it has decided and return
 those it cares about. ``precedence`` is its place in the order; the first that matches explains the
 decision:
 
-    explicit expiry 10 > pin 20 > superseded 30 > duplicates 40 > budget 50 > decay 60 > consolidation 70
+    expiry 10 > pin 20 > superseded 30 > duplicates 40 > budget 50 > decay 60 > consolidation 70
 
-Erasure stands before all of them and is not a policy: it is done when it is asked for. Anything with
+Erasure stands before all of them and is not a policy: it is done when it is asked for. Anything
+with
 ``precedence`` and ``decide`` is a policy; a user's own needs no base class. This file knows
 memories and what they are worth; it does not know the store.
 """
@@ -38,8 +39,8 @@ class Candidate:
     """One memory as a policy sees it.
 
     ``current`` is False for an earlier version, which only versions' rules and the budget may
-    touch. ``size`` are the bytes that its eviction frees of the budget, an estimate. ``re_readable``
-    says that it is a chunk whose file is still there.
+    touch. ``size`` are the bytes that its eviction frees of the budget, an estimate.
+    ``re_readable`` says that it is a chunk whose file is still there.
     """
 
     row: int
@@ -266,7 +267,8 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Decay:
-    """What has faded: R below ``below`` is archived (into cold blocks, losing nothing), or forgotten.
+    """What has faded: R below ``below`` is archived (into cold blocks, losing nothing), or
+    forgotten.
 
     ``kinds`` narrows it; facts do not fade.
     """

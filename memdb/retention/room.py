@@ -6,8 +6,8 @@ For a budget B, with files F, the store's live pages L and its file D, three thi
     F + D + L <= B        before a write is admitted: so one does now
     F + D (+ copies) <= B always: what ``du`` says
 
-D grows only by what is written between two looks, and the L that is kept free is more than that. Lease
-holder only. Nothing here chooses memories: a plan does.
+D grows only by what is written between two looks, and the L that is kept free is more than that.
+Lease holder only. Nothing here chooses memories: a plan does.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import numpy as np
 
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.index import layout
+from memdb.index.convert import LADDER
 from memdb.index.protocol import SpaceSpec
 from memdb.retention.ladder import LEVEL_OF_PROFILE, NANO, SpaceUse, Usage
 from memdb.retention.policies import Candidate
@@ -114,9 +115,10 @@ def vector_bytes(txn: Reader) -> dict[int, float]:
 
 def bytes_at(space: SpaceRecord) -> dict[str, float]:
     """Bytes of a vector in the files of a space, at each profile."""
-    found = {}
-    for profile in LEVEL_OF_PROFILE:
-        spec = SpaceSpec(dim=space.dim, metric=space.metric, profile=profile)  # type: ignore[arg-type]
+    found: dict[str, float] = {}
+    base = SpaceSpec(dim=space.dim, metric=space.metric)
+    for profile in LADDER:
+        spec = replace(base, profile=profile)
         record = layout.record_bytes(spec.dim, spec.precision)
         codes = layout.block_bytes(spec.dim) / layout.BLOCK_ROWS if spec.has_codes else 0
         found[profile] = record + codes

@@ -233,6 +233,9 @@ class Maintenance:
             return filters.get_set(txn, LIVE) | filters.get_set(txn, HIDDEN)
 
     def _seal_series(self) -> bool:
+        with self._engine.store.read() as txn:
+            if not series.due(txn):  # a write would make others wait for nothing
+                return False
         return self._engine.store.write(
             lambda txn: series.seal_step(txn, budget_ms=settings.MAINTENANCE_SLICE_MS)
         )

@@ -106,7 +106,8 @@ def _allocate(txn: Writer, entries: Sequence[Entry]) -> list[int]:
 
 def _place_in_streams(txn: Writer, entries: Sequence[Entry], rows: Sequence[int]) -> None:
     """Number the memories of each stream that came without a position, and enter all of them."""
-    last: dict[bytes, int] = {}
+    greatest: dict[bytes, int] = {}  # position of the batch so far, by stream
+    numbered: set[bytes] = set()  # streams of which what is stored counts in that
     prefixes: dict[tuple[str, str], bytes] = {}
     places: list[tuple[bytes, int, int]] = []
     for row, entry in zip(rows, entries, strict=True):
@@ -119,15 +120,14 @@ def _place_in_streams(txn: Writer, entries: Sequence[Entry], rows: Sequence[int]
             prefix = prefixes[named] = lookups.stream_prefix(txn, *named)
         position = memory.position
         if position is None:
-            if prefix not in last:
-                greatest = lookups.last_position(txn, prefix)
-                taken = [place for other, place, _ in places if other == prefix]
-                taken += [] if greatest is None else [greatest]
-                last[prefix] = max(taken, default=-1)
-            position = last[prefix] + 1
+            if prefix not in numbered:
+                numbered.add(prefix)
+                known = (greatest.get(prefix), lookups.last_position(txn, prefix))
+                taken = [place for place in known if place is not None]
+                greatest[prefix] = max(taken, default=-1)
+            position = greatest[prefix] + 1
             entry.memory = memory.replace(position=position)
-        if prefix in last:
-            last[prefix] = max(last[prefix], position)
+        greatest[prefix] = max(greatest.get(prefix, position), position)
         places.append((prefix, position, row))
     lookups.set_positions(txn, places)
 

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from memdb import settings
 from memdb.errors import DimensionMismatch, InvalidArgument
+from memdb.storage.kernels import KERNELS
 from memdb.times import parse_duration, parse_time
 from memdb.types import Memory, from_micros
 
@@ -295,9 +296,8 @@ class _Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 _NAMES = ("kind", "external_id", "stream", "subject", "key", "sensitivity", "space")
-_names_of = attrgetter("source", "namespace", *_NAMES)
-_lists_of = attrgetter("tags", "about", "derived_from")
-_JUST_STRINGS = frozenset([str])
+_LISTS = 3
+_strings_of = attrgetter("text", "source", "namespace", *_NAMES, "tags", "about", "derived_from")
 _OPTIONAL = (*_NAMES, "position", "importance")
 _optional_of = attrgetter(*_OPTIONAL)
 
@@ -312,21 +312,15 @@ def _plain(fields: Mapping[str, Any]) -> _Plain | None:
     if text is None:
         if plain.vector is None and plain.data is None:
             return None
-    elif text.isspace() or type(text) is not str:
+    elif text.isspace():
         return None
-    names = [name for name in _names_of(plain) if name is not None]
-    for listed in _lists_of(plain):
-        if listed:
-            names += listed
-            if len(set(listed)) < len(listed):
-                return None
-    if not _JUST_STRINGS.issuperset(map(type, names)):
+    strings = _strings_of(plain)
+    if not KERNELS.plain_strings(strings):
         return None
+    for listed in strings[-_LISTS:]:
+        if len(listed) > 1 and len(set(listed)) < len(listed):
+            return None
     try:  # what cannot be encoded is not valid Unicode, or a string of a class of its own
-        if not (text is None or text.isascii()):
-            text.encode()
-        if not all(map(str.isascii, names)):
-            "".join(names).encode()
         if plain.metadata and len(_JSON.encode(plain.metadata)) > settings.MAX_METADATA_BYTES:
             return None
     except (UnicodeEncodeError, TypeError):

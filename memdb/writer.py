@@ -26,7 +26,7 @@ from memdb.query.tokenizer import indexed_text
 from memdb.rows import Entry
 from memdb.selection import Select
 from memdb.storage import lookups, spaces, tables
-from memdb.storage.ids import parse_id, require_id
+from memdb.storage.ids import require_id
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Writer
 from memdb.types import Forgotten, Memory, Written
@@ -119,15 +119,14 @@ class MemoryWriter:
     def prepare(self, drafts: Sequence[Draft], now: datetime) -> list[Entry]:
         """Everything about the drafts that needs no transaction: ids, vectors, terms, blobs."""
         engine = self._engine
-        memories = [self._complete(draft.memory, now) for draft in drafts]
+        memories, raw_ids = self._completed(drafts, now)
         vectors = self._vectors(drafts, memories)
         texts = [indexed_text(memory) for memory in memories]
         analysed = engine.analyse(texts)
         entries = []
-        for memory, (space, vector), terms in zip(memories, vectors, analysed, strict=True):
-            raw_id = parse_id(memory.id)
-            if raw_id is None:
-                raise InvalidArgument("id must be a ULID of 26 characters", field="id")
+        for memory, raw_id, (space, vector), terms in zip(
+            memories, raw_ids, vectors, analysed, strict=True
+        ):
             text = memory.text
             blob = None
             if text is not None and len(text) > settings.BLOB_THRESHOLD_BYTES // 4:
@@ -139,15 +138,21 @@ class MemoryWriter:
             )
         return entries
 
-    def _complete(self, memory: Memory, now: datetime) -> Memory:
-        """Give the memory its id, time of record and, for a bare fact, its text."""
-        if memory.text is None and memory.key is not None:
-            memory = memory.replace(text=facts.fact_text(memory))
-        return replace(
-            memory,
-            id=memory.id or self._engine.new_id(now),
-            recorded_at=memory.recorded_at or now,
-        )
+    def _completed(
+        self, drafts: Sequence[Draft], now: datetime
+    ) -> tuple[list[Memory], list[bytes]]:
+        """The memories with id, time of record and, for a bare fact, its text; and the raw ids."""
+        without = sum([not draft.memory.id for draft in drafts])
+        made = iter(self._engine.new_id.many(now, without))
+        memories, raw_ids = [], []
+        for draft in drafts:
+            memory = draft.memory
+            if memory.text is None and memory.key is not None:
+                memory = memory.replace(text=facts.fact_text(memory))
+            id, raw_id = (memory.id, require_id(memory.id)) if memory.id else next(made)
+            memories.append(replace(memory, id=id, recorded_at=memory.recorded_at or now))
+            raw_ids.append(raw_id)
+        return memories, raw_ids
 
     def _vectors(
         self, drafts: Sequence[Draft], memories: Sequence[Memory]
@@ -350,7 +355,9 @@ class _Insertion:
         met: set[bytes] = set()  # ids that the batch itself brings twice
         for place, entry in enumerate(entries):
             external, content = keys[place]
-            twin = next((claimed[k] for k in (external, content) if k in claimed), None)
+            twin = claimed.get(external) if external is not None else None
+            if twin is None and content is not None:
+                twin = claimed.get(content)
             if place in gone:
                 results[place] = Written(entry.memory.id, "erased", entry.memory)
             elif entry.raw_id in stored or (self._by_id and entry.raw_id in met):
@@ -364,7 +371,9 @@ class _Insertion:
             met.add(entry.raw_id)
             if results[place] is None:
                 pending.append(place)
-                claimed.update((k, place) for k in (external, content) if k is not None)
+                for key in (external, content):
+                    if key is not None:
+                        claimed[key] = place
         self._enter([entries[place] for place in pending], [keys[place] for place in pending])
         for place in pending:
             results[place] = Written(entries[place].memory.id, "inserted", entries[place].memory)

@@ -11,7 +11,6 @@ import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from hashlib import blake2b
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,7 +79,15 @@ class ReadTxn:
 
     def digest(self, data: bytes, size: int) -> bytes:
         """Keyed BLAKE2b of user text, ``size`` bytes: the only form text takes in a key."""
-        return blake2b(data, digest_size=size, key=self._hash_key).digest()
+        return KERNELS.digest(self._hash_key, data, size)
+
+    def digest_of_parts(self, tag: bytes, parts: tuple[str, ...], size: int) -> bytes:
+        """As ``digest``, of several strings."""
+        return KERNELS.digest_of_parts(self._hash_key, tag, parts, size)
+
+    def set_prefixes(self, tag: bytes, field: int, texts: list[bytes]) -> list[bytes]:
+        """The prefixes of texts among a field's sets of rows; see ``reference.set_prefixes``."""
+        return KERNELS.set_prefixes(self._hash_key, tag, field, texts)
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """The payload under ``key``, checked, or None."""
@@ -203,7 +210,7 @@ class ReadTxn:
     def blocks_for(
         self, table: str, field: int, entries: list[Entry]
     ) -> tuple[list[Pair], list[int]]:
-        """The blocks that ascending entries belong in; see ``reference.blocks_for``."""
+        """The blocks that entries belong in; see ``reference.blocks_for``."""
         with self._txn.cursor(self._dbs[table]) as cursor:
             return KERNELS.blocks_for(cursor, field, entries)
 
@@ -258,6 +265,15 @@ class WriteTxn(ReadTxn):
         sealed = seal_many(items)
         with self._txn.cursor(self._dbs[table]) as cursor:
             cursor.putmulti(sealed, append=append)
+
+    def put_rising(self, table: str, items: list[tuple[bytes, bytes]]) -> None:
+        """Enter many whose keys ascend; where they come after the table's last they are appended,
+        which leaves full pages behind instead of half full ones."""
+        if items:
+            sealed = seal_many(items)
+            with self._txn.cursor(self._dbs[table]) as cursor:
+                append = not cursor.last() or cursor.key() < items[0][0]
+                cursor.putmulti(sealed, append=append)
 
     def put_keys(self, table: str, keys: Iterable[bytes]) -> None:
         """Enter many keys that need no value."""
@@ -388,7 +404,7 @@ class Environment:
 
     def digest(self, data: bytes, size: int) -> bytes:
         """As ``ReadTxn.digest``, for outside a transaction."""
-        return blake2b(data, digest_size=size, key=self._hash_key).digest()
+        return KERNELS.digest(self._hash_key, data, size)
 
     def _load_hash_key(self, create: bool) -> bytes:
         with self._env.begin() as txn:

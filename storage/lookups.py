@@ -18,12 +18,6 @@ _ROW = struct.Struct("<I")
 _BIAS = 1 << 63
 
 
-def _joined(*parts: str) -> bytes:
-    """Unambiguous concatenation: no part can contain the separator's length prefix."""
-    encoded = [part.encode() for part in parts]
-    return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
-
-
 # --- public ids ---------------------------------------------------------------------------
 
 
@@ -43,7 +37,7 @@ def set_row(txn: WriteTxn, raw_id: bytes, row: int) -> None:
 
 
 def set_rows(txn: WriteTxn, pairs: list[tuple[bytes, int]]) -> None:
-    txn.put_many(tables.IDS, [(raw_id, _ROW.pack(row)) for raw_id, row in sorted(pairs)])
+    txn.put_rising(tables.IDS, [(raw_id, _ROW.pack(row)) for raw_id, row in sorted(pairs)])
 
 
 def forget_id(txn: WriteTxn, raw_id: bytes) -> None:
@@ -78,7 +72,7 @@ def version_row(txn: ReadTxn, raw_id: bytes, version: int) -> int | None:
 
 
 def external_key(txn: ReadTxn, namespace: str, external_id: str) -> bytes:
-    return txn.digest(b"e" + _joined(namespace, external_id), 16)
+    return txn.digest_of_parts(b"e", (namespace, external_id), 16)
 
 
 def content_key(txn: ReadTxn, content: bytes) -> bytes:
@@ -124,13 +118,17 @@ def drop_keys(txn: WriteTxn, keys: list[bytes], raw_ids: set[bytes]) -> None:
 
 
 def profile_key(txn: ReadTxn, namespace: str, subject: str, key: str) -> bytes:
-    return txn.digest(_joined(namespace, subject, key), 16)
+    return txn.digest_of_parts(b"", (namespace, subject, key), 16)
 
 
 def timeline(txn: ReadTxn, key: bytes) -> list[int]:
     """Rows of a fact's values in order of ``valid_from``; the last is the newest."""
     payload = txn.get(tables.PROFILE, key)
-    return [] if payload is None else list(struct.unpack(f"<{len(payload) // 4}I", payload))
+    if payload is None:
+        return []
+    if len(payload) == _ROW.size:  # most facts have had one value
+        return list(_ROW.unpack(payload))
+    return list(struct.unpack(f"<{len(payload) // 4}I", payload))
 
 
 def set_timeline(txn: WriteTxn, key: bytes, rows: list[int]) -> None:
@@ -144,7 +142,7 @@ def set_timeline(txn: WriteTxn, key: bytes, rows: list[int]) -> None:
 
 
 def stream_prefix(txn: ReadTxn, namespace: str, stream: str) -> bytes:
-    return txn.digest(_joined(namespace, stream), 8)
+    return txn.digest_of_parts(b"", (namespace, stream), 8)
 
 
 def _stream_key(prefix: bytes, position: int) -> bytes:

@@ -55,7 +55,7 @@ class Records:
     # --- by row -------------------------------------------------------------------------
 
     def get(self, txn: ReadTxn, row: int) -> Memory | None:
-        payload = txn.get(tables.RECORDS, row_key(row))
+        payload = txn.get(tables.RECORDS, row.to_bytes(4, "big"))
         return None if payload is None else self._open(txn, payload)
 
     def get_many(self, txn: ReadTxn, rows: Sequence[int]) -> dict[int, Memory]:
@@ -138,7 +138,8 @@ class Records:
     @staticmethod
     def put_many(txn: WriteTxn, records: Iterable[tuple[int, bytes]]) -> None:
         """Write encoded hot records, ascending by row."""
-        txn.put_many(tables.RECORDS, [(row_key(row), payload) for row, payload in records])
+        pairs = [(row.to_bytes(4, "big"), payload) for row, payload in records]
+        txn.put_rising(tables.RECORDS, pairs)
 
     @staticmethod
     def blob_of(txn: ReadTxn, row: int) -> bytes | None:

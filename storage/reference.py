@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any, Final
@@ -35,14 +36,18 @@ __all__ = [
     "blocks_for",
     "count_terms",
     "crc32c",
+    "digest",
+    "digest_of_parts",
     "extend_sets",
     "invert",
     "join_block",
     "join_blocks",
     "merge_blocks",
+    "plain_strings",
     "radix_sets",
     "seal",
     "seal_many",
+    "set_prefixes",
     "unseal",
     "unseal_until",
 ]
@@ -95,6 +100,43 @@ def unseal_until(entries: Iterable[Pair], stop: bytes) -> list[Pair]:
     return found
 
 
+# --- keys -----------------------------------------------------------------------------------------
+
+
+def digest(key: bytes, data: bytes, size: int) -> bytes:
+    """Keyed BLAKE2b of ``data``, ``size`` bytes."""
+    return blake2b(data, digest_size=size, key=key).digest()
+
+
+def digest_of_parts(key: bytes, tag: bytes, parts: tuple[str, ...], size: int) -> bytes:
+    """Of ``tag`` and strings, each behind its length: no two lists of parts are digested alike."""
+    encoded = [part.encode() for part in parts]
+    joined = b"".join([len(part).to_bytes(4, "big") + part for part in encoded])
+    return digest(key, tag + joined, size)
+
+
+def set_prefixes(key: bytes, tag: bytes, field: int, texts: list[bytes]) -> list[bytes]:
+    """Each text's prefix among the sets of a field: 63 bits of its digest, the highest bit set."""
+    found = []
+    for text in texts:
+        hashed = digest(key, tag + text, 8)
+        found.append(field.to_bytes(2, "big") + bytes((hashed[0] | 0x80,)) + hashed[1:])
+    return found
+
+
+def plain_strings(values: tuple[object, ...]) -> bool:
+    """Whether all are None or ``str`` itself, of valid Unicode, or tuples of such values."""
+    for value in values:
+        if type(value) is str:
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return False
+        elif value is not None and not (type(value) is tuple and plain_strings(value)):
+            return False
+    return True
+
+
 # --- through a cursor -----------------------------------------------------------------------------
 
 
@@ -115,12 +157,12 @@ def _floor(cursor: Any, key: bytes, shared: int) -> tuple[bytes, bytes, bytes] |
 
 
 def blocks_for(cursor: Any, field: int, entries: list[Entry]) -> tuple[list[Pair], list[int]]:
-    """The blocks that ascending entries belong in, as (key, payload), and where each one's begin.
+    """The blocks that entries belong in, as (key, payload), and where each one's begin.
 
-    Those of block i are ``entries[bounds[i]:bounds[i + 1]]``. One before the field's first block
-    belongs in that. A field without blocks has none, and no bounds.
+    Of the distinct entries in order, those of block i are ``[bounds[i]:bounds[i + 1]]``. One before
+    the field's first block belongs in that. A field without blocks has none, and no bounds.
     """
-    names = [_ENTRY_KEY.pack(field, *entry) for entry in entries]
+    names = [_ENTRY_KEY.pack(field, *entry) for entry in sorted(set(entries))]
     blocks: list[Pair] = []
     bounds = [0]
     at = 0
@@ -217,11 +259,12 @@ def _packed(code: str, numbers: Iterable[int]) -> bytes:
 def merge_blocks(
     field: int, blocks: list[Pair], bounds: list[int], entries: list[Entry], full: int
 ) -> tuple[list[Pair], list[bytes]]:
-    """Ascending entries entered in the blocks they belong in: what to write, and keys to delete.
+    """Entries entered in the blocks they belong in: what to write, and keys to delete.
 
     Blocks hold up to ``full`` entries. Entries mostly ascend: full blocks stay full then, otherwise
     a split leaves room. Without blocks, new ones.
     """
+    entries = sorted(set(entries))
     pairs: list[Pair] = []
     gone: list[bytes] = []
     if not blocks:
@@ -262,7 +305,8 @@ def _cut(field: int, entries: list[Entry], size: int) -> list[Pair]:
 def radix_sets(
     field: int, shifts: list[int], first_level: int, entries: list[Entry]
 ) -> list[RowSet]:
-    """The radix sets of ascending entries, with their rows, in the order of their prefixes."""
+    """The radix sets of entries, with their rows, in the order of their prefixes."""
+    entries = sorted(set(entries))
     sets = []
     for level, shift in enumerate(shifts, first_level):
         head = field.to_bytes(2, "big") + bytes((level,))

@@ -147,6 +147,11 @@ def append_missing(txn: WriteTxn, key: SeriesKey, samples: Sequence[Sample]) -> 
     return append(txn, key, list(wanted.values())) if wanted else []
 
 
+def due(txn: ReadTxn) -> bool:
+    """Whether ``seal_step`` has anything to look at."""
+    return txn.first_key(tables.META, DUE, following(DUE)) is not None
+
+
 def seal_step(txn: WriteTxn, budget_ms: float = 5.0) -> bool:
     """Seal blocks that are full, at least one, until the budget is spent; whether any was."""
     stop = time.perf_counter() + budget_ms / 1000

@@ -27,4 +27,4 @@ class State(NamedTuple):
 
     @classmethod
     def unpack(cls, payload: bytes | None) -> State:
-        return cls() if payload is None else cls._make(_STATE.unpack(payload))
+        return cls() if payload is None else tuple.__new__(cls, _STATE.unpack(payload))

@@ -26,7 +26,7 @@ def put_fresh(
     txn: WriteTxn, space: int, rows: Sequence[int], vectors: NDArray[np.float16 | np.float32]
 ) -> None:
     """Keep ``vectors`` (n, dim) of ``rows``, ascending."""
-    txn.put_many(
+    txn.put_rising(
         tables.VECTORS,
         [(_key(space, row), vector.tobytes()) for row, vector in zip(rows, vectors, strict=True)],
     )

@@ -29,8 +29,14 @@ def enter_all(txn: WriteTxn, gathered: Gathered) -> None:
         sets.append((part_prefix(txn, number, prefix.encode()), rows, None))
     for number, by_text in gathered.texts.items():
         long: list[int] = []
-        for text, rows in by_text.items():
-            _add_text(txn, sets, long, number, text, rows)
+        texts = [text.encode() for text in by_text]
+        named = txn.set_prefixes(b"v", number, texts)
+        for name, text, rows in zip(named, texts, by_text.values(), strict=True):
+            if len(text) <= strings.TEXT_MAX_BYTES:
+                sets.append((name, rows, text))
+            else:
+                sets.append((name, rows, None))
+                long += rows
         if long:
             sets.append((code_prefix(number, LONG), long, None))
     sets.sort(key=itemgetter(0))
@@ -158,11 +164,11 @@ def code_prefix(number: int, code: bytes) -> bytes:
 
 
 def text_prefix(txn: ReadTxn, number: int, text: bytes) -> bytes:
-    return number.to_bytes(2, "big") + hashed(txn, b"v" + text)
+    return txn.set_prefixes(b"v", number, [text])[0]
 
 
 def part_prefix(txn: ReadTxn, number: int, prefix: bytes) -> bytes:
-    return number.to_bytes(2, "big") + hashed(txn, b"p" + prefix)
+    return txn.set_prefixes(b"p", number, [prefix])[0]
 
 
 def hashed(txn: ReadTxn, data: bytes) -> bytes:

@@ -76,11 +76,10 @@ class OrderedIndex:
 
     # --- writing ---------------------------------------------------------------------------
 
-    def add(self, txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
+    def add(self, txn: WriteTxn, field: int, entries: list[Entry]) -> None:
         """Enter (key, row) pairs, in any order; those already there stay once."""
-        ordered = sorted(set(entries))
-        sorted_blocks.enter(txn, self._table, field, ordered, BLOCK_ENTRIES)
-        bitmaps.add_many(txn, self._radix(field, ordered))
+        sorted_blocks.enter(txn, self._table, field, entries, BLOCK_ENTRIES)
+        bitmaps.add_many(txn, self._radix(field, entries))
 
     def remove(self, txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
         """Take (key, row) pairs out; those not there are passed over."""

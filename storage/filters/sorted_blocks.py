@@ -12,7 +12,7 @@ from memdb.storage.reference import Entry
 
 
 def enter(txn: WriteTxn, table: str, field: int, entries: list[Entry], full: int) -> None:
-    """Enter distinct (key, row) pairs in ascending order; blocks hold up to ``full`` entries."""
+    """Enter (key, row) pairs, in any order; blocks hold up to ``full`` entries."""
     blocks, bounds = txn.blocks_for(table, field, entries)
     pairs, gone = KERNELS.merge_blocks(field, blocks, bounds, entries, full)
     for key in gone:  # an entry before the first one of the field gave its block a new key

@@ -164,14 +164,16 @@ nb::tuple extend_sets(nb::handle cursor, nb::list sets) {
 
 // --- entries in order ----------------------------------------------------------------------------
 
+// Distinct entries in order, whatever order they are given in.
 std::vector<Entry> entries_of(nb::list given) {
   const Items items(given.ptr());
   std::vector<Entry> entries(items.size);
   for (size_t i = 0; i < items.size; ++i) {
     const Pair pair(items[i]);
     entries[i] = {u64_of(pair.first), u32_of(pair.second)};
-    if (i && !(entries[i - 1] < entries[i])) throw nb::value_error("entries ascend");
   }
+  if (!std::is_sorted(entries.begin(), entries.end())) std::sort(entries.begin(), entries.end());
+  entries.erase(std::unique(entries.begin(), entries.end()), entries.end());
   return entries;
 }
 

@@ -64,5 +64,6 @@ NB_MODULE(_native, module) {
       "key"_a, "value"_a);
   module.def("unseal_until", &unseal_until, "entries"_a, "stop"_a);
   bind_filters(module);
+  bind_keys(module);
   bind_terms(module);
 }

@@ -14,6 +14,7 @@ namespace memdb_storage {
 namespace nb = nanobind;
 
 void bind_filters(nb::module_& module);
+void bind_keys(nb::module_& module);
 void bind_terms(nb::module_& module);
 
 inline Bytes view(PyObject* object) {

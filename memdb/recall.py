@@ -30,7 +30,7 @@ from memdb.query.stages.profile import ProfileStage
 from memdb.query.time_expressions import TimeReading, read
 from memdb.reader import MemoryReader
 from memdb.second_look import SecondLook
-from memdb.space_vectors import SpaceVectors
+from memdb.space_vectors import SpaceVectors, rows_array, rows_bitmap
 from memdb.storage import lookups
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Reader
@@ -39,6 +39,8 @@ from memdb.types import Hit, Hits, Memory, Why, from_micros
 MODES = ("vector", "lexical", "hybrid")
 TIME_USES = ("boost", "filter", "off")
 _CANDIDATES = 200  # of each leg; what the stages may reorder
+_SHORTLIST = 48  # candidates of which records and neighbours are looked at
+_SAMPLE = 256  # memories by which a similarity is judged
 
 
 class Question(NamedTuple):
@@ -148,7 +150,9 @@ class Recaller:
             rows = pipeline.find(depth)
             plan["candidates"] = len(rows)
             lap = _lap(plan, "find", lap)
-            ranked = pipeline.rank(rows, fusion.base(stages.legs(asked)), depth)
+            counted = len(allowed) if asked.words is None else asked.words.docs
+            base = fusion.base(stages.legs(asked), counted)
+            ranked = pipeline.rank(rows, base, max(_SHORTLIST, question.k + _SHORTLIST // 2))
             lap = _lap(plan, "rank", lap)
             hits = self._hits(txn, question, asked, pipeline, ranked)
             _lap(plan, "read", lap)
@@ -267,7 +271,7 @@ class Recaller:
                 cosine=_number(best.measures.get("similarity"), place),
                 bm25=_number(best.measures.get("bm25"), place),
                 terms=tuple(terms[place]),
-                stages={name: float(part[place]) for name, part in best.parts.items()},
+                stages={name: float(part[place]) for name, part in best.counted().items()},
                 words=pipeline.said(best, place) if question.explain else {},
             )
             earlier: tuple[Memory, ...] = ()
@@ -326,7 +330,10 @@ class Recaller:
             allowed = self._reader.select(txn, namespace, question.condition, now=now, valid_at=now)
             near = engine.vectors(record).within(txn, asked, float(radius), allowed)
             cosines = similarity(near.distances, record.metric)
-            relevance = score_of(fusion.base("vector") + fusion.vector_part(cosines, "vector"))
+            look = SecondLook(engine, txn, engine.vectors(record), asked)
+            meaning = _Meaning(txn, engine.vectors(record), asked, allowed, look, exact=True)
+            part = fusion.vector_part(cosines, fusion.background(meaning.sample()), "vector")
+            relevance = score_of(fusion.base("vector", len(allowed)) + part)
             memories = engine.records.get_many(txn, sorted(near.rows.tolist()))
         hits = tuple(
             Hit(memories[row], float(score), Why(cosine=float(cosine)))
@@ -374,6 +381,14 @@ class _Meaning:
             distances = self._space.distances(self._vector, matrix)
             found[known] = similarity(distances, self._space.record.metric)
         return found
+
+    def sample(self) -> NDArray[np.float32]:
+        """Of up to 256 allowed rows, evenly spaced among those that have a vector."""
+        known = self._space.rows_with_vectors(self._txn) & self._allowed
+        step = -(-len(known) // _SAMPLE)
+        if step > 1:
+            known = rows_bitmap(rows_array(known)[step // 2 :: step])
+        return self.of(rows_array(known))
 
     def matches(self) -> int:
         return self._space.rows_with_vectors(self._txn).intersection_cardinality(self._allowed)

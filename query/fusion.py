@@ -1,54 +1,108 @@
-"""How much a leg's measure counts, and the score a person can read.
+"""How surprising a match is: the one currency in which words and meaning add up.
 
-    lexical(r) = sqrt(BM25(r) / best possible BM25 of the question)      in [0, 1]
-    vector(r)  = 0.7 x similarity(r)
-    log-odds of relevance = a + b (lexical + vector)
+A leg's part is -ln of the chance that a memory which has nothing to do with the question matches
+it as well by accident. Both legs are then in nats, and independent surprises add (Fisher 1925).
 
-Both parts are absolute: they do not depend on what else was found, on k or on the filter, so a
-score means the same in every question. The share of the question's information that a memory
-holds is small for paraphrases and large for quotations; its square root keeps a part of the order
-to the words either way. Reciprocal ranks, and scaling each leg by the best and worst it found,
-both throw away how sure a leg is and were measured to do worse (query/README.md).
+    words    S is the sum, over the question's words that an unrelated memory happens to hold, of
+             their weights w (idf), each held with chance p = exp(-w). By Chernoff's bound
+             -ln P(S >= s) >= max over h of  h s - K(h),  K(h) = sum ln(1 + p (exp(h w) - 1))
+             h goes from 1/4 to 1, and K is counted from K(1/4): the bound itself is 0 for all
+             that is no more than chance, and would put what shares a common word with what
+             shares none
+    meaning  similarities of unrelated memories are taken as normal; their mean and spread come
+             from a sample of the memories asked, and z is how far above them one lies. A small
+             sample knows the spread badly: z is that of Student's t (Wallace 1959).
+             -ln P(Z >= z) ~ z^2 / 2 + ln((z + sqrt(z^2 + 8 / pi)) / sqrt(2 / pi)), z >= 0
+             (within 5 % of the exact value), continued below 0 as the line that touches it there
 
-Arrays in, arrays out: this file knows no rows, no stores and no records.
+Of N memories, N exp(-surprise) match as well by accident: the E-value of sequence search (Altschul
+1990), whose logarithm the base brings. So each question decides how much a leg counts. A rare word weighs more than a common one, a long
+question's chance matches are expected and weigh little, a similarity that stands out weighs more
+than one in a crowd, in whatever range a model's similarities lie.
+
+Numbers and arrays in, arrays out: this file knows no rows, no stores and no records.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Parts = NDArray[np.float64]
 
-VECTOR_WEIGHT: Final = 0.7
+_STEPS: Final = np.linspace(0.25, 1, 7)  # of h
+_SLOPE_AT_0: Final = math.sqrt(2 / math.pi)
+_FAR: Final = 8 / math.pi
+_LEAST_SPREAD: Final = 1e-6  # of memories that are all alike
 
-# (a, b) of the logistic, by which legs took part: fitted on the development conversations.
+# Log-odds a nat of surprise, and nats a nat of the vector leg counts: query/README.md.
+VECTOR_WEIGHT: Final = 0.7
+# (a, b): log-odds of a candidate that ln(memories) nats say nothing of, and of each nat; by which
+# legs take part.
 CALIBRATION: Final = {
-    "lexical": (-2.99, 2.27),
-    "vector": (-3.25, 2.56),
-    "hybrid": (-3.22, 1.77),
+    "lexical": (-2.08, 0.295),
+    "vector": (-1.70, 0.45),
+    "hybrid": (-2.82, 0.149),
 }
 
 
-def base(legs: str) -> float:
-    """The log-odds of a candidate of which nothing is known; ``legs`` that take part."""
-    return CALIBRATION[legs][0]
+class Background(NamedTuple):
+    """Similarities of ``sampled`` memories picked without regard to the question."""
+
+    mean: float
+    spread: float
+    sampled: int
 
 
-def lexical_part(bm25: NDArray[np.float32], best_possible: float, legs: str) -> Parts:
+def background(sample: NDArray[np.float32]) -> Background:
+    """Of a sample (n,) of similarities; NaN where one is unknown."""
+    known = sample[~np.isnan(sample)].astype(np.float64)
+    if len(known) < 2:
+        return Background(float(known.mean()) if len(known) else 0.0, 0.0, len(known))
+    return Background(float(known.mean()), float(known.std(ddof=1)), len(known))
+
+
+def base(legs: str, memories: int) -> float:
+    """The log-odds of a candidate of which nothing is known, of so many; ``legs`` taking part."""
+    bias, slope = CALIBRATION[legs]
+    return bias - slope * math.log(max(memories, 1))
+
+
+def lexical_part(bm25: NDArray[np.float32], idfs: Sequence[float], legs: str) -> Parts:
     """(n,) log-odds of words; none where ``bm25`` is NaN.
 
-    ``best_possible``: the BM25 of a row that holds every term of the question at saturation.
+    ``idfs``: the weights of the question's words that some memory holds.
     """
-    share = np.nan_to_num(bm25.astype(np.float64)) / max(best_possible, 1e-9)
-    part: Parts = CALIBRATION[legs][1] * np.sqrt(np.clip(share, 0, 1))
-    return part
+    weights = np.asarray(idfs, np.float64)
+    expected = np.log1p(
+        np.exp(-weights)[None, :] * np.expm1(_STEPS[:, None] * weights[None, :])
+    ).sum(axis=1)
+    expected -= expected[0]
+    held = np.nan_to_num(bm25.astype(np.float64))
+    surprise: Parts = (_STEPS[:, None] * held[None, :] - expected[:, None]).max(axis=0)
+    return CALIBRATION[legs][1] * surprise
 
 
-def vector_part(similarity: NDArray[np.float32], legs: str) -> Parts:
-    """(n,) log-odds of meaning; none where ``similarity`` is NaN."""
-    known = np.nan_to_num(similarity.astype(np.float64))
-    part: Parts = CALIBRATION[legs][1] * VECTOR_WEIGHT * known
-    return part
+def vector_part(similarity: NDArray[np.float32], among: Background, legs: str) -> Parts:
+    """(n,) log-odds of meaning; none where ``similarity`` is NaN, or nothing to compare with."""
+    if among.sampled < 2:
+        return np.zeros(len(similarity))
+    z = standing_out(similarity.astype(np.float64), among)
+    positive = np.maximum(z, 0)
+    above = positive**2 / 2 + np.log((positive + np.sqrt(positive**2 + _FAR)) / _SLOPE_AT_0)
+    surprise = np.where(z >= 0, above, math.log(2) + _SLOPE_AT_0 * z)
+    part: Parts = CALIBRATION[legs][1] * VECTOR_WEIGHT * surprise
+    return np.nan_to_num(part, nan=0.0)
+
+
+def standing_out(similarity: Parts, among: Background) -> Parts:
+    """(n,) standard normal deviates as unlikely as these similarities among the background."""
+    n, freedom = among.sampled, among.sampled - 1
+    t = (similarity - among.mean) / (max(among.spread, _LEAST_SPREAD) * math.sqrt(1 + 1 / n))
+    normal = (8 * freedom + 1) / (8 * freedom + 3) * np.sqrt(freedom * np.log1p(t**2 / freedom))
+    deviates: Parts = np.sign(t) * normal
+    return deviates

@@ -114,6 +114,10 @@ class LexicalQuery:
         total = self.total_mass
         return sum(one.idf for one in self._terms) / total if total else 0.0
 
+    def weights(self) -> list[float]:
+        """The idf of each of the question's terms that a counted row holds."""
+        return [one.idf for one in self._terms]
+
     def document_frequencies(self) -> dict[str, int]:
         """Counted rows that hold each term."""
         known = {one.term: one.df for one in self._terms}

@@ -2,12 +2,13 @@
 
     find     stages that know rows propose them; their union are the candidates
     weigh    each stage in turn adds its part to each candidate: log-odds that it is relevant
+    bring    between the two kinds of weighing, rows that the best of the candidates lead to
 
 A candidate's total is the plain sum of its parts, beginning with ``base``: what any candidate of
 the question starts from. Its score is the logistic of that sum and nothing else. A stage that is
 switched off adds nothing, and the parts of the others stay what they are. Stages that look far
-(``wide = False``) see only the best of the candidates by then, so that what they cost follows the
-shortlist and not the store.
+(``wide = False``) see only the best of the candidates by then, and what these brought, so that what
+they cost follows the shortlist and not the store.
 
 This file knows rows, parts and stages; no store, no record, and not what a stage does.
 """
@@ -31,22 +32,28 @@ NO_ROWS: Final[Rows] = np.empty(0, np.uint32)
 class Candidates:
     """Rows (n,) with what each stage added to each of them.
 
-    ``parts``: by stage, (n,), what counts. ``measures``: (n,) raw figures that stages leave for
-    those after them and for ``why``, by name, NaN where unknown; they count for nothing.
+    ``parts``: by stage, (n,); those of stages named in ``silent`` are there for others to read and
+    do not count. ``measures``: (n,) raw figures that stages leave for those after them and for
+    ``why``, by name, NaN where unknown.
     """
 
-    def __init__(self, rows: Rows, base: float) -> None:
+    def __init__(self, rows: Rows, base: float, silent: frozenset[str] = frozenset()) -> None:
         self.rows = rows
+        self.silent = silent
         self.parts: dict[str, Parts] = {BASE: np.full(len(rows), base)}
         self.measures: dict[str, NDArray[np.float32]] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    def counted(self) -> dict[str, Parts]:
+        """The parts that count, in the order in which they were weighed."""
+        return {name: part for name, part in self.parts.items() if name not in self.silent}
+
     def total(self) -> Parts:
-        """(n,) the sum of the parts, added up in the order in which they were weighed."""
+        """(n,) the sum of the parts that count, added up in their order."""
         total = np.zeros(len(self.rows))
-        for part in self.parts.values():
+        for part in self.counted().values():
             total += part
         return total
 
@@ -56,10 +63,25 @@ class Candidates:
 
     def taken(self, places: NDArray[Any]) -> Candidates:
         """Those at ``places``, in that order."""
-        chosen = Candidates(self.rows[places], 0.0)
+        chosen = Candidates(self.rows[places], 0.0, self.silent)
         chosen.parts = {name: part[places] for name, part in self.parts.items()}
         chosen.measures = {name: one[places] for name, one in self.measures.items()}
         return chosen
+
+    def joined(self, more: Candidates) -> Candidates:
+        """These and others, ascending by row; a part or measure that one side lacks is 0 or NaN."""
+        places = np.argsort(np.concatenate([self.rows, more.rows]), kind="stable")
+        both = Candidates(np.concatenate([self.rows, more.rows])[places], 0.0, self.silent)
+        for name in dict.fromkeys([*self.parts, *more.parts]):
+            sides = [one.parts.get(name, np.zeros(len(one))) for one in (self, more)]
+            both.parts[name] = np.concatenate(sides)[places]
+        for name in dict.fromkeys([*self.measures, *more.measures]):
+            known = [
+                one.measures.get(name, np.full(len(one), np.nan, np.float32))
+                for one in (self, more)
+            ]
+            both.measures[name] = np.concatenate(known)[places]
+        return both
 
 
 class Stage:
@@ -67,13 +89,15 @@ class Stage:
 
     ``name`` is what ``explain`` and the ``stages`` argument call it. ``needed``: others read what
     it found or measured, so that it runs although it is switched off, and only its part is left
-    out. ``wide``: it weighs every candidate, before the shortlist is drawn up. ``default``: whether
-    it is on when nobody says.
+    out. ``wide``: it weighs every candidate, before the shortlist is drawn up. ``compares``: what it
+    adds to one candidate depends on the others, so that it weighs anew when some are brought.
+    ``default``: whether it is on when nobody says.
     """
 
     name: ClassVar[str]
     needed: ClassVar[bool] = False
     wide: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
     default: ClassVar[bool] = True
 
     def expects(self) -> int | None:
@@ -82,6 +106,10 @@ class Stage:
 
     def find(self, limit: int) -> Rows:
         """Distinct allowed rows that this stage wants ranked; ``limit`` is a hint."""
+        return NO_ROWS
+
+    def bring(self, shortlist: Candidates) -> Rows:
+        """Allowed rows to be ranked because of what is on the shortlist; wide stages weigh them."""
         return NO_ROWS
 
     def weigh(self, candidates: Candidates) -> Parts | None:
@@ -111,6 +139,7 @@ class Pipeline:
     ) -> None:
         self._explain = explain
         self._stages = [(stage, switched.get(stage.name, stage.default)) for stage in stages]
+        self._silent = frozenset(stage.name for stage, on in self._stages if not on)
         self._log: dict[str, dict[str, Any]] = {
             stage.name: {"on": on, "ms": 0.0} for stage, on in self._stages
         }
@@ -131,11 +160,17 @@ class Pipeline:
         return np.unique(np.concatenate(found))
 
     def rank(self, rows: Rows, base: float, shortlist: int) -> Candidates:
-        """Weigh ``rows``; the best ``shortlist`` of them, best first."""
-        candidates = Candidates(rows, base)
+        """Weigh ``rows``; the best ``shortlist`` of them and what these brought, best first."""
+        candidates = Candidates(rows, base, self._silent)
         self._weigh(candidates, wide=True)
         if len(candidates) > shortlist:
             candidates = candidates.taken(np.sort(candidates.order()[:shortlist]))
+        brought = np.setdiff1d(self._bring(candidates), candidates.rows)
+        if len(brought):
+            more = Candidates(brought, base, self._silent)
+            self._weigh(more, wide=True, compares=False)
+            candidates = candidates.joined(more)
+            self._weigh(candidates, wide=True, compares=True)
         self._weigh(candidates, wide=False)
         return candidates.taken(candidates.order())
 
@@ -144,7 +179,7 @@ class Pipeline:
         said = {
             stage.name: stage.say(candidates, place)
             for stage, _ in self._stages
-            if stage.name in candidates.parts
+            if stage.name in candidates.counted()
         }
         return {name: text for name, text in said.items() if text}
 
@@ -154,14 +189,27 @@ class Pipeline:
             stage.name: {**self._log[stage.name], **stage.report()} for stage, _ in self._stages
         }
 
-    def _weigh(self, candidates: Candidates, *, wide: bool) -> None:
+    def _bring(self, shortlist: Candidates) -> Rows:
+        brought = [NO_ROWS]
+        for stage, on in self._stages:
+            if on:
+                started = time.perf_counter()
+                brought.append(stage.bring(shortlist))
+                self._took(stage, started)
+        return np.unique(np.concatenate(brought))
+
+    def _weigh(
+        self, candidates: Candidates, *, wide: bool, compares: bool | None = None
+    ) -> None:
         for stage, on in self._stages:
             if stage.wide != wide or not (on or stage.needed):
+                continue
+            if compares is not None and stage.compares != compares:
                 continue
             started = time.perf_counter()
             part = stage.weigh(candidates)
             self._took(stage, started)
-            if part is not None and on:
+            if part is not None:
                 candidates.parts[stage.name] = np.asarray(part, np.float64)
 
     def _took(self, stage: Stage, since: float) -> None:

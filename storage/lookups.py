@@ -9,7 +9,7 @@ stream hashes) and is out of reach where it could not (128 bits).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
@@ -177,6 +177,16 @@ def clear_position(txn: WriteTxn, prefix: bytes, position: int, row: int) -> Non
 def row_at(txn: ReadTxn, prefix: bytes, position: int) -> int | None:
     payload = txn.get(tables.STREAMS, _stream_key(prefix, position))
     return None if payload is None else int(_ROW.unpack(payload)[0])
+
+
+def beside(txn: ReadTxn, places: Sequence[tuple[bytes, int]]) -> list[tuple[int, ...]]:
+    """For each (prefix, position), the rows one position before and one after, where there are."""
+    keys = [
+        (_stream_key(prefix, position - 1), _stream_key(prefix, position + 1))
+        for prefix, position in places
+    ]
+    found = txn.get_many(tables.STREAMS, sorted({key for pair in keys for key in pair}))
+    return [tuple(int(_ROW.unpack(found[key])[0]) for key in pair if key in found) for pair in keys]
 
 
 def neighbours(txn: ReadTxn, prefix: bytes, position: int) -> Iterator[int]:

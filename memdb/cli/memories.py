@@ -242,6 +242,9 @@ RECALL = Command(
         Option("vector", "search with this vector, a JSON list", kind="json"),
         Option("exact", "compare with every vector, no shortcut", kind="flag"),
         Option("explain", "say why each was found, and how the search went", kind="flag"),
+        Option(
+            "stages", 'stages of the ranking to switch, such as {"neighbours": false}', kind="json"
+        ),
         *SELECTOR,
     ),
     (

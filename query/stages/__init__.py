@@ -11,12 +11,13 @@ from typing import Final
 from memdb.query.pipeline import Stage
 from memdb.query.stages.asked import Asked
 from memdb.query.stages.legs import Lexical, Vector, legs
+from memdb.query.stages.neighbours import Neighbours
 from memdb.query.stages.profile import ProfileStage
 from memdb.query.stages.time import TimeStage
 
 __all__ = ["NAMES", "STAGES", "Asked", "legs", "made_for"]
 
-STAGES: Final = (Lexical, Vector, ProfileStage, TimeStage)
+STAGES: Final = (Lexical, Vector, ProfileStage, TimeStage, Neighbours)
 NAMES: Final = tuple(stage.name for stage in STAGES)
 
 

@@ -35,6 +35,10 @@ class Meaning(Protocol):
         """(n,) similarities of any rows; NaN where a row has no vector."""
         ...
 
+    def sample(self) -> Similarities:
+        """(n,) similarities of allowed rows chosen without regard to the question."""
+        ...
+
     def matches(self) -> int:
         """Allowed rows that have a vector."""
         ...

@@ -1,7 +1,7 @@
 """The two legs: the question's words, and its meaning. They find, and they weigh what was found.
 
 Each leg also measures what only the other found, so that a candidate's parts do not depend on
-how it was found. How much a leg counts is ``fusion``'s.
+how it was found. What a measure is worth is ``fusion``'s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.query import fusion
-from memdb.query.lexical import K1
 from memdb.query.pipeline import NO_ROWS, Candidates, Parts, Rows, Stage
 from memdb.query.stages.asked import Asked
 
@@ -45,13 +44,12 @@ class Lexical(Stage):
     def weigh(self, candidates: Candidates) -> Parts | None:
         if self._words is None:
             return None
-        bm25 = np.full(len(candidates), np.nan, np.float32)
-        bm25[np.searchsorted(candidates.rows, self.found[0])] = self.found[1]
+        bm25 = _among(candidates.rows, *self.found)
         missing = np.flatnonzero(np.isnan(bm25))
         scores = self._words.scores_of(candidates.rows[missing])
         bm25[missing] = np.where(scores > 0, scores, np.nan)
         candidates.measures["bm25"] = bm25
-        return fusion.lexical_part(bm25, self._words.total_mass * (K1 + 1), legs(self._asked))
+        return fusion.lexical_part(bm25, self._words.weights(), legs(self._asked))
 
     def say(self, candidates: Candidates, place: int) -> str:
         held = self._words.explain([int(candidates.rows[place])])[0] if self._words else {}
@@ -60,7 +58,7 @@ class Lexical(Stage):
     def report(self) -> dict[str, Any]:
         if self._words is None:
             return {}
-        return {"matched_mass": round(self._words.matched_mass, 3)}
+        return {"matched_mass": round(self._words.matched_mass, 3), "counted": self._words.docs}
 
 
 class Vector(Stage):
@@ -74,6 +72,7 @@ class Vector(Stage):
         self._asked = asked
         self._meaning = asked.meaning
         self.found: tuple[Rows, NDArray[np.float32]] = (NO_ROWS, _NO_SCORES)
+        self._among = fusion.Background(0.0, 0.0, 0)
 
     def expects(self) -> int | None:
         return None if self._meaning is None else self._meaning.matches()
@@ -81,22 +80,43 @@ class Vector(Stage):
     def find(self, limit: int) -> Rows:
         if self._meaning is not None:
             self.found = self._meaning.nearest(limit)
+            self._among = fusion.background(self._meaning.sample())
         return self.found[0]
 
     def weigh(self, candidates: Candidates) -> Parts | None:
         if self._meaning is None:
             return None
-        known = np.full(len(candidates), np.nan, np.float32)
-        known[np.searchsorted(candidates.rows, self.found[0])] = self.found[1]
+        known = _among(candidates.rows, *self.found)
         missing = np.flatnonzero(np.isnan(known))
         if len(missing):
             known[missing] = self._meaning.of(candidates.rows[missing])
         candidates.measures["similarity"] = known
-        return fusion.vector_part(known, legs(self._asked))
+        return fusion.vector_part(known, self._among, legs(self._asked))
 
     def say(self, candidates: Candidates, place: int) -> str:
         value = candidates.measures["similarity"][place]
-        return "has no vector" if np.isnan(value) else f"similarity {value:.2f} to the question"
+        if np.isnan(value):
+            return "has no vector"
+        usual = f"where {self._among.mean:.2f} is usual" if self._among.sampled else "of few"
+        return f"similarity {value:.2f} to the question, {usual}"
+
+    def report(self) -> dict[str, Any]:
+        mean, spread, count = self._among
+        if not count:
+            return {}
+        return {"usual": round(mean, 3), "spread": round(spread, 3), "sample": count}
+
+
+def _among(rows: Rows, found: Rows, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n,) the values of those of ``rows`` that were found, NaN of the others."""
+    looked_up = np.full(len(rows), np.nan, np.float32)
+    if len(found):
+        order = np.argsort(found)
+        places = np.minimum(np.searchsorted(found, rows, sorter=order), len(found) - 1)
+        places = order[places]
+        known = found[places] == rows
+        looked_up[known] = values[places[known]]
+    return looked_up
 
 
 def legs(asked: Asked) -> str:

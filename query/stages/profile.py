@@ -15,7 +15,7 @@ from memdb.query.pipeline import NO_ROWS, Candidates, Parts, Rows, Stage
 from memdb.query.profile_names import OWNER, Named, named
 from memdb.query.stages.asked import Asked
 
-FIRST: Final = 4.0  # log-odds: more than words, meaning and company of chatter come to together
+FIRST: Final = 8.0  # log-odds: more than words, meaning and company of chatter come to together
 _KEYS_AT_MOST: Final = 4096
 
 

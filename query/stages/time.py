@@ -33,6 +33,7 @@ class TimeStage(Stage):
 
     name: ClassVar[str] = "time"
     wide: ClassVar[bool] = True
+    compares: ClassVar[bool] = True
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked

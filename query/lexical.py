@@ -114,7 +114,7 @@ class LexicalQuery:
         total = self.total_mass
         return sum(one.idf for one in self._terms) / total if total else 0.0
 
-    def weights(self) -> list[float]:
+    def held_weights(self) -> list[float]:
         """The idf of each of the question's terms that a counted row holds."""
         return [one.idf for one in self._terms]
 

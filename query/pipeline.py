@@ -198,9 +198,7 @@ class Pipeline:
                 self._took(stage, started)
         return np.unique(np.concatenate(brought))
 
-    def _weigh(
-        self, candidates: Candidates, *, wide: bool, compares: bool | None = None
-    ) -> None:
+    def _weigh(self, candidates: Candidates, *, wide: bool, compares: bool | None = None) -> None:
         for stage, on in self._stages:
             if stage.wide != wide or not (on or stage.needed):
                 continue

@@ -49,7 +49,7 @@ class Lexical(Stage):
         scores = self._words.scores_of(candidates.rows[missing])
         bm25[missing] = np.where(scores > 0, scores, np.nan)
         candidates.measures["bm25"] = bm25
-        return fusion.lexical_part(bm25, self._words.weights(), legs(self._asked))
+        return fusion.lexical_part(bm25, self._words.held_weights(), legs(self._asked))
 
     def say(self, candidates: Candidates, place: int) -> str:
         held = self._words.explain([int(candidates.rows[place])])[0] if self._words else {}

@@ -25,12 +25,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import Stemmer
-from numpy.typing import NDArray
 
 import memdb
 from bench import report
+from bench.embeddings import SentenceTransformer
 
 DEPTHS = (5, 10, 20)
 MODES = ("lexical", "vector", "hybrid")
@@ -150,35 +149,6 @@ def _ours(
                 method = mode if mode == "lexical" else f"{mode} {name}"
                 tallies[method, "all"].add(found, evidence, elapsed)
                 tallies[method, kind].add(found, evidence, elapsed)
-
-
-class SentenceTransformer:
-    """A sentence-transformers model as an embedder object that embeds each text once.
-
-    What is measured is retrieval: without this, a model that takes 50 ms a question would be
-    asked again for every mode.
-    """
-
-    revision = ""
-
-    def __init__(self, path: str) -> None:
-        from sentence_transformers import SentenceTransformer as Model
-
-        self._model = Model(path, device="cpu")
-        self.name = f"bench:{Path(path).parent.name}"
-        self.dim = int(self._model.get_embedding_dimension() or 0)
-        self.max_tokens = int(self._model.max_seq_length or 256)
-        self._known: dict[str, NDArray[np.float32]] = {}
-
-    def count_tokens(self, text: str) -> int:
-        return len(self._model.tokenizer.encode(text))
-
-    def embed(self, texts: list[str], role: str = "document") -> NDArray[np.float32]:
-        unknown = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if unknown:
-            found = self._model.encode(unknown, batch_size=64, normalize_embeddings=True)
-            self._known.update(zip(unknown, np.asarray(found, dtype=np.float32), strict=True))
-        return np.stack([self._known[text] for text in texts])
 
 
 def embedder_of(spec: str) -> Any:

@@ -16,9 +16,9 @@ it as well by accident. Both legs are then in nats, and independent surprises ad
              (within 5 % of the exact value), continued below 0 as the line that touches it there
 
 Of N memories, N exp(-surprise) match as well by accident: the E-value of sequence search (Altschul
-1990), whose logarithm the base brings. So each question decides how much a leg counts. A rare word weighs more than a common one, a long
-question's chance matches are expected and weigh little, a similarity that stands out weighs more
-than one in a crowd, in whatever range a model's similarities lie.
+1990), whose logarithm the base brings. So each question decides how much a leg counts. A rare word
+weighs more than a common one, a long question's chance matches are expected and weigh little, a
+similarity that stands out weighs more than one in a crowd, in whatever range a model's lie.
 
 Numbers and arrays in, arrays out: this file knows no rows, no stores and no records.
 """

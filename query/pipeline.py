@@ -89,8 +89,8 @@ class Stage:
 
     ``name`` is what ``explain`` and the ``stages`` argument call it. ``needed``: others read what
     it found or measured, so that it runs although it is switched off, and only its part is left
-    out. ``wide``: it weighs every candidate, before the shortlist is drawn up. ``compares``: what it
-    adds to one candidate depends on the others, so that it weighs anew when some are brought.
+    out. ``wide``: it weighs every candidate, before the shortlist is drawn up. ``compares``: what
+    it adds to one depends on the others, so that it weighs anew when some are brought.
     ``default``: whether it is on when nobody says.
     """
 

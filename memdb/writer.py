@@ -394,7 +394,8 @@ class _Insertion:
 
     def _alive(self, row: int) -> bool:
         if self._live is None:
-            self._live = self._engine.filters.get_set(self._txn, LIVE)
+            live = self._engine.filters.get_set(self._txn, LIVE)
+            self._live = self._engine.unexpired(self._txn, live, self._now)
         return row in self._live
 
     def _holder(self, known: dict[bytes, bytes], key: bytes | None) -> tuple[int, Memory] | None:

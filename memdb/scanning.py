@@ -28,7 +28,7 @@ from memdb.engine import Engine
 from memdb.errors import InvalidArgument, StoreCorrupt
 from memdb.needles import Needles, decompressed
 from memdb.space_vectors import unit
-from memdb.storage import erased, lookups, spaces, tables
+from memdb.storage import lookups, spaces, tables
 from memdb.storage.filters.filing import hashed
 from memdb.storage.ids import parse_id
 from memdb.storage.store import Reader
@@ -104,10 +104,7 @@ def scan_erased(
             found = set(_in_codes(engine, txn, given))
             found.update(_in_tables(engine, txn, given, fragments=fragments))
             folders = [engine.store.path]
-            database = erased.database_id(txn)
-            folders += [
-                Path(s.path) for s in snapshots.known(txn) if snapshots.is_there(s, database)
-            ]
+            folders += [Path(s.path) for s in snapshots.known(txn) if snapshots.is_there(s)]
         files = total = frames = 0
         for folder in folders:
             for file in sorted(one for one in folder.rglob("*") if one.is_file()):

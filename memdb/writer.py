@@ -234,6 +234,8 @@ class MemoryWriter:
             current = lookups.row_of(txn, raw_id)
             if current != row or engine.records.get(txn, row) != old:
                 raise Conflict("the memory changed meanwhile", hint="read it again and retry")
+            if row not in engine.live(txn):  # a new version would bring back what was erased
+                raise NotFound("the memory was forgotten or erased meanwhile")
             fitted = facts.refit(txn, engine, row, old, new)
             if entry is None:
                 rows.archive(txn, engine, row, old, now)

@@ -1,7 +1,7 @@
 """The trash: what was hidden, by batch, for the seven days in which it can come back.
 
-A batch is one entry under ``trash/`` in ``meta``: when, the rows, the ids of samples, and whether it
-was forgotten or had expired. Hidden rows keep everything but their visibility; bringing one back
+A batch is one entry under ``trash/`` in ``meta``: when, the rows, the ids of samples, and whether
+it was forgotten or had expired. Hidden rows keep everything but their visibility; bringing one back
 claims its external id and its place in a fact's timeline again, and what had expired then has no
 end any more. What was forgotten and expires in the trash stays there. This file does not decide
 what is forgotten; ``sweep`` takes what has expired.

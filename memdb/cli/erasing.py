@@ -116,22 +116,20 @@ def receipts(call: Call, db: Database) -> None:
 def scan(call: Call, db: Database) -> int:
     """Look for what was erased in every byte of the database; exit status 1 if any is left."""
     from memdb import NotFound, scan_erased
-    from memdb.scanning import read_canaries
 
     found = {one.id: one for one in db.receipts()}
     receipt = found.get(call.args.receipt)
     if receipt is None:
         raise NotFound("no receipt has that id", hint="memdb receipts lists them")
-    canaries = read_canaries(Path(call.args.canaries))
     with working("scanning"):
-        report = scan_erased(db.path, canaries, fragments=call.args.fragments)
+        report = scan_erased(db.path, Path(call.args.canaries), fragments=call.args.fragments)
     if call.out.as_json:
         call.out.json({"receipt": receipt, "clean": report.clean, "scan": report})
         return 0 if report.clean else 1
     call.out.fields(
         [
             ("receipt", f"{receipt.id} ({receipt.state})"),
-            ("canaries", len(canaries)),
+            ("canaries", report.canaries),
             ("files", report.files),
             ("bytes", report.bytes),
             ("frames opened", report.frames),

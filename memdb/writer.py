@@ -345,10 +345,8 @@ class _Insertion:
         known = self._txn.get_many(tables.EXTERNAL, wanted)
         ids = sorted(entry.raw_id for entry in entries) if self._by_id else []
         stored = lookups.rows_of(self._txn, ids)
-        given = [
-            (e.raw_id if self._by_id else None, k[0]) for e, k in zip(entries, keys, strict=True)
-        ]
-        gone = erasure.erased_places(self._txn, given)
+        raw_ids = [entry.raw_id for entry in entries] if self._by_id else []
+        gone = erasure.erased_places(self._txn, raw_ids, [external for external, _ in keys])
         if gone and self._on_conflict == "error":
             raise Conflict(
                 "what had that external_id was erased, and the id stays taken",

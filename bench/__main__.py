@@ -14,6 +14,7 @@ BENCHMARKS = {
     "filter": "filter evaluation times and agreement with brute force",
     "time": "is the right memory first when a question is about time?",
     "faults": "SIGKILL under load: acknowledged writes lost, failed opens",
+    "erase": "the canary test, one person erased in a large store, and killed erasures",
 }
 
 

@@ -59,7 +59,7 @@ class Admin:
         """Counts and bytes. ``bytes.tables`` is what LMDB's pages of each table take."""
         engine = self._engine
         with engine.store.read() as txn:
-            live = engine.live(txn)
+            live = engine.unexpired(txn, engine.live(txn), engine.now())
             kinds = dict(engine.filters.values(txn, "kind", live))
             hidden = len(engine.filters.get_set(txn, HIDDEN))
             by_table = {name: txn.bytes_of(name) for name in tables.ALL if txn.has(name)}

@@ -194,15 +194,15 @@ def chunk_mark(txn: Reader | Writer, namespace: str, digest: bytes) -> bytes:
 
 
 def erased_places(
-    txn: Reader | Writer, given: Sequence[tuple[bytes | None, bytes | None]]
+    txn: Reader | Writer, raw_ids: Sequence[bytes], externals: Sequence[bytes | None]
 ) -> set[int]:
-    """The places of those (raw id, key of an external id) of which one was erased."""
+    """The places at which an id, or the key of an external id, is of something erased."""
     if not erased.anything(txn):
         return set()
     marks = [
         (erased.fingerprint(txn, kind, data), place)
-        for place, pair in enumerate(given)
-        for kind, data in zip((erased.ID, erased.EXTERNAL), pair, strict=True)
+        for kind, given in ((erased.ID, raw_ids), (erased.EXTERNAL, externals))
+        for place, data in enumerate(given)
         if data is not None
     ]
     gone = erased.among(txn, [mark for mark, _ in marks])

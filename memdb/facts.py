@@ -59,6 +59,11 @@ def ended(memory: Memory) -> datetime:
     return memory.valid_to or _END
 
 
+def expired(memory: Memory, now: datetime) -> bool:
+    """Whether a value has expired: nobody is to see it."""
+    return memory.expires_at is not None and memory.expires_at <= now
+
+
 def place(
     txn: Writer, engine: Engine, new: Memory, now: datetime, *, restoring: bool = False
 ) -> Placement:
@@ -70,8 +75,10 @@ def place(
     May lives at home in June.
     """
     key = _key(txn, new)
-    timeline = lookups.timeline(txn, key)
-    known = engine.records.get_many(txn, timeline)
+    stored = lookups.timeline(txn, key)
+    known = engine.records.get_many(txn, stored)
+    # What has expired closes nothing and is not the same as anything; the sweep will take it.
+    timeline = [row for row in stored if not expired(known[row], now)]
     if new.valid_from is None and timeline and not restoring:
         if ended(new) <= now:
             raise InvalidArgument(

@@ -16,14 +16,14 @@ from datetime import timedelta
 
 from pyroaring import BitMap
 
-from memdb import settings
+from memdb import settings, trash
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import LockHeld, MemdbError
 from memdb.retention.keeper import Keeper
 from memdb.scrub import Scrubber
 from memdb.storage import postings, series, spaces, tables
 from memdb.storage.records import Records
-from memdb.storage.store import Writer
+from memdb.storage.store import Reader, Writer
 from memdb.types import to_micros
 
 log = logging.getLogger("memdb")
@@ -36,6 +36,8 @@ _FILED_AT_ONCE = 32  # rows of one transaction: a few milliseconds
 _QUIET_S = 0.1  # after the last write; what can wait does so until then
 _PATIENCE = 2  # times as many fresh rows as are worth filing, before filing waits no more
 _SEGMENTS_MAX = 128  # merging waits no more: a question reads all of them
+_EXPIRY_S = 1.0
+_SWEPT = 64  # rows of one transaction
 _GENTLY_MS = 2.0  # of a slice that makes somebody's write wait
 
 
@@ -55,6 +57,7 @@ class Maintenance:
         self._own = -1  # the ``content_seq`` that filing rows may have left: nobody's write
         self._written_at = float("-inf")
         self._scrubber = Scrubber(engine)
+        self._looked_at = float("-inf")  # when it was last seen whether something has expired
         self.last_error: MemdbError | None = None
         self.keeper = Keeper(engine, self.paused)
 
@@ -156,8 +159,26 @@ class Maintenance:
         with self._engine.store.read() as txn:
             self._latest = txn.state.content_seq
             wanted = any(space.converting is not None for space in spaces.spaces(txn))
-            wanted = wanted or self._scrubber.due(txn)
+            wanted = wanted or self._scrubber.due(txn) or self._expiry_due(txn)
         return wanted or self._latest != self._seen or self.keeper.due()
+
+    def _expiry_due(self, txn: Reader) -> bool:
+        """Whether something has expired, looked at once a second: time passes without a write."""
+        now = time.monotonic()
+        if now - self._looked_at < _EXPIRY_S:
+            return False
+        self._looked_at = now
+        return bool(trash.due(txn, self._engine, self._engine.now()))
+
+    def _sweep(self) -> bool:
+        """What has expired, which nobody sees, goes to the trash."""
+        engine = self._engine
+        now = engine.now()
+        with engine.store.read() as txn:
+            if not trash.due(txn, engine, now):
+                return False
+        batch = engine.new_id(now)
+        return engine.store.write(lambda txn: trash.sweep(txn, engine, batch, now, _SWEPT)) > 0
 
     def _mark(self) -> None:
         self._seen = self._latest
@@ -172,6 +193,7 @@ class Maintenance:
         with self._working:
             steps: list[Callable[[], bool]] = [
                 self._scrubber.step,
+                self._sweep,
                 self.keeper.step,
                 self._fold,
                 lambda: self._file(quiet),

@@ -95,8 +95,7 @@ class Profile:
                 if memory is None or facts.began(memory) > moment:
                     continue
                 over = memory.valid_to is not None and memory.valid_to <= moment
-                expired = memory.expires_at is not None and memory.expires_at <= engine.now()
-                return None if over or expired else memory
+                return None if over or facts.expired(memory, engine.now()) else memory
         return None
 
     def __getitem__(self, key: str) -> Any:
@@ -126,12 +125,14 @@ class Profile:
     def versions(
         self, key: str, *, subject: str = DEFAULT_SUBJECT, namespace: str | None = None
     ) -> list[Memory]:
-        """Every value the fact has had, oldest first."""
+        """Every value the fact has had, oldest first, but for expired ones."""
         engine = self._db._engine
         where = self._db._write_namespace(namespace)
         with engine.store.read() as txn:
             timeline = lookups.timeline(txn, lookups.profile_key(txn, where, subject, key))
-            return [memory for _, memory in engine.records.iterate(txn, timeline)]
+            found = engine.records.iterate(txn, timeline)
+            now = engine.now()
+            return [memory for _, memory in found if not facts.expired(memory, now)]
 
     def items(
         self, subject: str | None = DEFAULT_SUBJECT, *, namespace: str | None = None

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from memdb.errors import LockHeld, MemdbError, NotFound
-from memdb.storage import receipts
+from memdb.storage import erased, receipts
 from memdb.storage.receipts import Entry, State
 from memdb.types import from_micros
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from memdb.maintenance import Maintenance
 
 _POLL_S = 0.01
+
+
+class _Link(NamedTuple):
+    """An entry of the chain with its number and hash."""
+
+    number: int
+    entry: Entry
+    hash: bytes
 
 
 class Receipt:
@@ -32,22 +40,21 @@ class Receipt:
     before its first: receipts are a chain, and ``check`` verifies it.
     """
 
-    __slots__ = ("_engine", "_entries", "_maintenance")
+    __slots__ = ("_engine", "_entries", "_maintenance", "_number")
 
-    def __init__(
-        self, engine: Engine, maintenance: Maintenance, entries: list[tuple[Entry, bytes]]
-    ) -> None:
+    def __init__(self, engine: Engine, maintenance: Maintenance, entries: list[_Link]) -> None:
+        self._number = entries[0].number
         self._engine = engine
         self._maintenance = maintenance
         self._entries = entries
 
     @property
     def id(self) -> str:
-        return self._entries[0][0].id
+        return self._entries[0].entry.id
 
     @property
     def erased_at(self) -> datetime:
-        return from_micros(self._entries[0][0].at_us)
+        return from_micros(self._entries[0].entry.at_us)
 
     @property
     def state(self) -> State:
@@ -55,12 +62,13 @@ class Receipt:
 
     @property
     def scrubbed_at(self) -> datetime | None:
-        last = self._last()
-        return from_micros(last.at_us) if last.state == "scrubbed" else None
+        self._last()
+        times = [one.entry.at_us for one in self._entries if one.entry.state == "scrubbed"]
+        return from_micros(times[0]) if times else None
 
     @property
     def counts(self) -> Mapping[str, int]:
-        return self._entries[0][0].counts
+        return self._entries[0].entry.counts
 
     @property
     def out_of_reach(self) -> tuple[str, ...]:
@@ -68,19 +76,20 @@ class Receipt:
 
     @property
     def previous(self) -> str:
-        return self._entries[0][0].previous.hex()
+        return self._entries[0].entry.previous.hex()
 
     @property
     def hash(self) -> str:
         self._last()
-        return self._entries[-1][1].hex()
+        return self._entries[-1].hash.hex()
 
     def _last(self) -> Entry:
         """The newest entry; read again while there may be a newer one."""
-        if self._entries[-1][0].state != "scrubbed":
+        if self._entries[-1].entry.state != "scrubbed":
             with self._engine.store.read() as txn:
-                self._entries = _grouped(receipts.chain(txn))[self.id]
-        return self._entries[-1][0]
+                if erased.job(txn, self._number) is None:
+                    self._entries = _grouped(receipts.chain(txn))[self.id]
+        return self._entries[-1].entry
 
     def wait(self, timeout: float = 60.0) -> Self:
         """Return once it is scrubbed.
@@ -146,8 +155,8 @@ def at(engine: Engine, maintenance: Maintenance, number: int) -> Receipt:
     with engine.store.read() as txn:
         entries = receipts.chain(txn)
     maintenance.notify()
-    first = entries[number - 1]
-    return Receipt(engine, maintenance, _grouped(entries)[first[0].id])
+    first, _ = entries[number - 1]
+    return Receipt(engine, maintenance, _grouped(entries)[first.id])
 
 
 def find(engine: Engine, maintenance: Maintenance, id: str) -> Receipt:
@@ -158,8 +167,8 @@ def find(engine: Engine, maintenance: Maintenance, id: str) -> Receipt:
     raise NotFound("no receipt has that id", hint="memdb erase --list shows them")
 
 
-def _grouped(chain: list[tuple[Entry, bytes]]) -> dict[str, list[tuple[Entry, bytes]]]:
-    grouped: dict[str, list[tuple[Entry, bytes]]] = {}
-    for pair in chain:
-        grouped.setdefault(pair[0].id, []).append(pair)
+def _grouped(chain: list[tuple[Entry, bytes]]) -> dict[str, list[_Link]]:
+    grouped: dict[str, list[_Link]] = {}
+    for number, (entry, hash_) in enumerate(chain, 1):
+        grouped.setdefault(entry.id, []).append(_Link(number, entry, hash_))
     return grouped

@@ -28,7 +28,7 @@ from memdb.engine import Engine
 from memdb.errors import InvalidArgument, StoreCorrupt
 from memdb.needles import Needles, decompressed
 from memdb.space_vectors import unit
-from memdb.storage import erased, lookups, spaces, tables
+from memdb.storage import lookups, spaces, tables
 from memdb.storage.filters.filing import hashed
 from memdb.storage.ids import parse_id
 from memdb.storage.store import Reader
@@ -65,6 +65,7 @@ class Residue:
 class ScanReport:
     """What was looked at, in files, bytes and zstd frames, and every residue found."""
 
+    canaries: int
     files: int
     bytes: int
     frames: int
@@ -77,17 +78,20 @@ class ScanReport:
 
 def scan_erased(
     path: str | os.PathLike[str],
-    canaries: Iterable[Canary | str],
+    canaries: Iterable[Canary | str] | os.PathLike[str],
     *,
     fragments: bool = False,
 ) -> ScanReport:
     """Look for canaries in every file of the database at ``path`` and of its snapshots.
 
-    A canary is a string, or a ``Canary`` with a vector, an id or an external id beside it. A
-    string must have at least eight bytes. ``fragments``: any 12 bytes of one count as residue;
-    right for strings that share no words with other memories. Other processes may have the
-    database open. Raises ``InvalidArgument``, and what opening a database raises.
+    A canary is a string, or a ``Canary`` with a vector, an id or an external id beside it; a path
+    is a file of them, one a line: a string as it stands, or JSON, a string or an object with the
+    fields of ``Canary``. A string must have at least eight bytes. ``fragments``: any 12 bytes of
+    one count as residue; right for strings that share no words with other memories. Other
+    processes may have the database open. Raises ``InvalidArgument``, and what opening raises.
     """
+    if isinstance(canaries, os.PathLike):
+        canaries = _read_canaries(Path(canaries))
     given = [Canary(one) if isinstance(one, str) else one for one in canaries]
     shared = sharing.acquire(
         Path(path).expanduser(),
@@ -104,10 +108,7 @@ def scan_erased(
             found = set(_in_codes(engine, txn, given))
             found.update(_in_tables(engine, txn, given, fragments=fragments))
             folders = [engine.store.path]
-            database = erased.database_id(txn)
-            folders += [
-                Path(s.path) for s in snapshots.known(txn) if snapshots.is_there(s, database)
-            ]
+            folders += [Path(s.path) for s in snapshots.known(txn) if snapshots.is_there(s)]
         files = total = frames = 0
         for folder in folders:
             for file in sorted(one for one in folder.rglob("*") if one.is_file()):
@@ -119,14 +120,16 @@ def scan_erased(
                 frames += opened
     finally:
         sharing.release(shared)
-    return ScanReport(files, total, frames, tuple(sorted(found)))
+    return ScanReport(len(given), files, total, frames, tuple(sorted(found)))
 
 
-def read_canaries(path: Path) -> list[Canary]:
-    """One canary a line: a string as it stands, or JSON: a string, or an object with ``text``,
-    ``vector``, ``id`` and ``external_id`` with ``namespace``."""
+def _read_canaries(path: Path) -> list[Canary]:
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument("the file of canaries cannot be read", field="canaries") from error
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         if line.lstrip()[:1] not in '{"':

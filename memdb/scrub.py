@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -28,9 +29,11 @@ from memdb import adoption, removal, settings, snapshots, space_convert
 from memdb.engine import Engine
 from memdb.errors import LockHeld, MemdbError
 from memdb.index.convert import other_files
+from memdb.snapshots import Snapshot
 from memdb.storage import erased, lookups, receipts, spaces, tables
 from memdb.storage.erased import Job
 from memdb.storage.ids import parse_id
+from memdb.storage.receipts import Entry
 from memdb.storage.store import Reader, Writer
 from memdb.types import to_micros
 
@@ -48,16 +51,20 @@ class Scrubber:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._keys_dropped: set[int] = set()
+        self._looked_for_snapshots = False
 
     def due(self, txn: Reader) -> bool:
-        """Whether an erasure is under way."""
-        return erased.pending(txn)
+        """Whether an erasure is under way, or a snapshot may have come within reach."""
+        return erased.pending(txn) or not self._looked_for_snapshots
 
     def step(self) -> bool:
         """One step; False when there is nothing to do, or somebody has to go first."""
         engine = self._engine
         with engine.store.read() as txn:
             jobs = erased.jobs(txn)
+        if not jobs and not self._looked_for_snapshots:
+            self._looked_for_snapshots = True
+            return self._late_snapshots()
         for job in jobs:
             if job.phase == "rows":
                 self._remove_some(job)
@@ -200,35 +207,21 @@ class Scrubber:
         engine = self._engine
         with engine.store.read() as txn:
             erased.write_list(engine.store.path, txn)
-            known = snapshots.known(txn)
-            last = receipts.last_number(txn)
-            database = erased.database_id(txn)
+            known = [one for one in snapshots.known(txn) if one.erased < job.number]
             entry = receipts.entry(txn, job.number)
         missing = []
         for snapshot in known:
-            if snapshot.erased >= job.number:
-                continue
-            if not snapshots.is_there(snapshot, database):
-                missing.append(snapshot.path)
-                continue
-            with engine.store.read() as txn:
-                marks = erased.marks(txn, snapshot.erased)
-            try:
-                if not erase_in(Path(snapshot.path), database, marks):
-                    return False
-            except LockHeld:
+            done = self._apply(snapshot)
+            if done is None:
                 return False
-            except MemdbError as error:
-                log.warning("an erasure could not be applied to a snapshot: %s", error)
+            if not done:
                 missing.append(snapshot.path)
-                continue
-            engine.store.write(partial(snapshots.applied, snapshot=snapshot, number=last))
 
         def finish(txn: Writer) -> None:
             if erased.job(txn, job.number) is None or entry is None:
                 return
             erased.drop_job(txn, job.number)
-            unreached = tuple(f"the snapshot {path}" for path in missing)
+            unreached = tuple(snapshots.named(path) for path in missing)
             receipts.append(
                 txn,
                 id=entry.id,
@@ -240,6 +233,60 @@ class Scrubber:
 
         engine.store.write(finish)
         return True
+
+    def _apply(self, snapshot: Snapshot) -> bool | None:
+        """Erase in one snapshot all that it does not know of; False when it is out of reach, None
+        while another process works on it."""
+        engine = self._engine
+        with engine.store.read() as txn:
+            database = erased.database_id(txn)
+            marks = erased.marks(txn, snapshot.erased)
+            last = receipts.last_number(txn)
+        if not snapshots.is_there(snapshot):
+            return False
+        try:
+            if not erase_in(Path(snapshot.path), database, marks):
+                return None
+        except LockHeld:
+            return None
+        except MemdbError as error:
+            log.warning("an erasure could not be applied to a snapshot: %s", error)
+            return False
+        engine.store.write(partial(snapshots.applied, snapshot=snapshot, number=last))
+        return True
+
+    def _late_snapshots(self) -> bool:
+        """Snapshots that no erasure could reach and that are there by now; told by a new entry of
+        the receipts that name them."""
+        engine = self._engine
+        with engine.store.read() as txn:
+            chain = receipts.chain(txn)
+            known = [one for one in snapshots.known(txn) if one.erased < len(chain)]
+        latest = {entry.id: entry for entry, _ in chain}
+        done = False
+        for snapshot in known:
+            name = snapshots.named(snapshot.path)
+            owed = [entry for entry in latest.values() if name in entry.out_of_reach]
+            if not owed or not self._apply(snapshot):
+                continue
+            done = True
+            for entry in owed:
+                latest[entry.id] = msgspec.structs.replace(
+                    entry, out_of_reach=tuple(one for one in entry.out_of_reach if one != name)
+                )
+                engine.store.write(partial(_correct, entry=latest[entry.id], now=engine.now()))
+        return done
+
+
+def _correct(txn: Writer, entry: Entry, now: datetime) -> None:
+    receipts.append(
+        txn,
+        id=entry.id,
+        at_us=to_micros(now),
+        state=entry.state,
+        counts=entry.counts,
+        out_of_reach=entry.out_of_reach,
+    )
 
 
 def erase_in(path: Path, database: bytes, marks: dict[bytes, erased.Mark]) -> bool:

@@ -93,12 +93,17 @@ def mark_origin(txn: WriteTxn, origin: Path, number: int) -> None:
     txn.put(tables.META, _ORIGIN, msgspec.msgpack.encode(Origin(str(origin), number)))
 
 
-def is_there(snapshot: Snapshot, database: bytes) -> bool:
-    """Whether the snapshot is where it was put."""
+def named(path: str) -> str:
+    """How a receipt names a snapshot that was out of reach."""
+    return f"the snapshot {path}"
+
+
+def is_there(snapshot: Snapshot) -> bool:
+    """Whether the snapshot, or another database, is where it was put, and can be written."""
     path = Path(snapshot.path)
     with contextlib.suppress(MemdbError, OSError):
         if disk_format.read_version(path) is None:
             return False
         generations.read_current(path / "kv")
-        return os.access(path, os.W_OK) and bool(database)
+        return os.access(path, os.W_OK)
     return False

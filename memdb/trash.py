@@ -1,8 +1,10 @@
-"""The trash: what ``forget`` hid, by batch, for the seven days in which it can come back.
+"""The trash: what was hidden, by batch, for the seven days in which it can come back.
 
-A batch is one entry under ``trash/`` in ``meta``: when, the rows, the ids of samples. Hidden rows
-keep everything but their visibility; bringing one back claims its external id and its place in a
-fact's timeline again. This file does not decide what is forgotten.
+A batch is one entry under ``trash/`` in ``meta``: when, the rows, the ids of samples, and whether
+it was forgotten or had expired. Hidden rows keep everything but their visibility; bringing one back
+claims its external id and its place in a fact's timeline again, and what had expired then has no
+end any more. What was forgotten and expires in the trash stays there. This file does not decide
+what is forgotten; ``sweep`` takes what has expired.
 """
 
 from __future__ import annotations
@@ -27,11 +29,12 @@ _KEPT = timedelta(days=settings.TRASH_DAYS)
 
 
 class _Batch(msgspec.Struct, array_like=True):
-    """What one ``forget`` hid: a serialised roaring bitmap of rows, and ids of samples."""
+    """What was hidden at once: a serialised roaring bitmap of rows, and ids of samples."""
 
     forgotten_us: int
     rows: bytes
     samples: tuple[str, ...] = ()
+    expired: bool = False
 
     def bitmap(self) -> BitMap:
         return BitMap.deserialize(self.rows)
@@ -56,6 +59,22 @@ def to_trash(
     _put(txn, batch, _Batch(to_micros(now), bytes(hidden.serialize()), tuple(samples)))
 
 
+def due(txn: Reader | Writer, engine: Engine, now: datetime) -> BitMap:
+    """Live rows that have expired."""
+    live = engine.live(txn)
+    return live - engine.unexpired(txn, live, now)
+
+
+def sweep(txn: Writer, engine: Engine, batch: str, now: datetime, at_most: int) -> int:
+    """Move expired rows into the trash, as a batch of their own; returns how many."""
+    rows_due = due(txn, engine, now)[:at_most]
+    if not rows_due:
+        return 0
+    hidden = rows.hide(txn, engine, engine.records.outlines(txn, list(rows_due)).items())
+    _put(txn, batch, _Batch(to_micros(now), bytes(hidden.serialize()), (), expired=True))
+    return len(hidden)
+
+
 def _put(txn: Writer, name: str, batch: _Batch) -> None:
     txn.put(tables.META, _TRASH + name.encode(), msgspec.msgpack.encode(batch))
 
@@ -71,26 +90,33 @@ def _young(txn: Reader | Writer, now: datetime) -> dict[str, _Batch]:
     return found
 
 
-def _hidden(txn: Reader | Writer, engine: Engine, namespace: str) -> BitMap:
-    """The forgotten rows that a namespace covers; what has expired cannot come back."""
+def _restorable(
+    txn: Reader | Writer, engine: Engine, namespace: str, batches: dict[str, _Batch]
+) -> dict[str, BitMap]:
+    """The rows of each batch that a namespace covers, without what has expired in the trash."""
     hidden = engine.filters.get_set(txn, HIDDEN)
     if namespace:
         hidden = hidden & engine.filters.subtree(txn, namespace)
-    return engine.unexpired(txn, hidden, engine.now())
+    lasting = engine.unexpired(txn, hidden, engine.now())
+    return {
+        name: batch.bitmap() & (hidden if batch.expired else lasting)
+        for name, batch in batches.items()
+    }
 
 
 def listing(txn: Reader, engine: Engine, namespace: str) -> list[Trashed]:
     """What can be restored within a namespace, the latest batch first."""
-    hidden = _hidden(txn, engine, namespace)
+    batches = _young(txn, engine.now())
+    restorable = _restorable(txn, engine, namespace, batches)
     found = []
-    for name, batch in reversed(_young(txn, engine.now()).items()):
-        memories = [memory for _, memory in engine.records.iterate(txn, batch.bitmap() & hidden)]
+    for name, batch in reversed(batches.items()):
+        memories = [memory for _, memory in engine.records.iterate(txn, restorable[name])]
         samples = series.hidden_of(txn, batch.samples)
         memories += [samples[id] for id in batch.samples if id in samples]
         items = tuple(memory for memory in memories if covers(namespace, memory))
         if items:
             at = from_micros(batch.forgotten_us)
-            found.append(Trashed(name, at, at + _KEPT, items))
+            found.append(Trashed(name, at, at + _KEPT, items, batch.expired))
     return found
 
 
@@ -109,10 +135,11 @@ def restoring(
         batches = _young(txn, engine.now())
         if batch is not None:
             batches = {name: one for name, one in batches.items() if name == batch}
-        wanted = BitMap()
-        for one in batches.values():
-            wanted |= one.bitmap()
-        wanted &= _hidden(txn, engine, namespace)
+        wanted, over = BitMap(), BitMap()
+        for name, rows_of_it in _restorable(txn, engine, namespace, batches).items():
+            wanted |= rows_of_it
+            if batches[name].expired:
+                over |= rows_of_it
         if ids is not None:
             wanted &= BitMap(lookups.rows_of(txn, raw).values())
         memories = list(engine.records.iterate(txn, wanted))
@@ -121,8 +148,12 @@ def restoring(
         samples = [id for id, memory in hidden.items() if covers(namespace, memory)]
         if not memories and not samples:
             raise NotFound("nothing of that is in the trash any more")
-        for row, memory in memories:
+        for row, stored in memories:
+            memory = stored
             _claim_external_id(txn, engine, memory)
+            if row in over:
+                memory = stored.replace(expires_at=None)
+                rows.rewrite(txn, engine, row, stored, memory)
             if memory.key is not None:
                 facts.reinsert(txn, engine, row, memory)
         if memories:
@@ -177,7 +208,11 @@ def _take_out(txn: Writer, batches: dict[str, _Batch], restored: BitMap, samples
         if not left and not left_samples:
             txn.delete(tables.META, _TRASH + name.encode())
         elif left != before or left_samples != batch.samples:
-            _put(txn, name, _Batch(batch.forgotten_us, bytes(left.serialize()), left_samples))
+            _put(
+                txn,
+                name,
+                _Batch(batch.forgotten_us, bytes(left.serialize()), left_samples, batch.expired),
+            )
 
 
 def _claim_external_id(txn: Writer, engine: Engine, memory: Memory) -> None:

@@ -121,13 +121,16 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Trashed:
-    """One batch of the trash: what ``forget`` hid when, and until when ``restore`` brings it
-    back."""
+    """One batch of the trash: what was hidden when, and until when ``restore`` brings it back.
+
+    ``expired``: nobody forgot it, its time was up; brought back, it expires no more.
+    """
 
     batch: str
     forgotten_at: datetime
     restorable_until: datetime
     items: tuple[Memory, ...]
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,6 +234,8 @@ class MemoryWriter:
             current = lookups.row_of(txn, raw_id)
             if current != row or engine.records.get(txn, row) != old:
                 raise Conflict("the memory changed meanwhile", hint="read it again and retry")
+            if row not in engine.live(txn):  # a new version would bring back what was erased
+                raise NotFound("the memory was forgotten or erased meanwhile")
             fitted = facts.refit(txn, engine, row, old, new)
             if entry is None:
                 rows.archive(txn, engine, row, old, now)
@@ -343,10 +345,8 @@ class _Insertion:
         known = self._txn.get_many(tables.EXTERNAL, wanted)
         ids = sorted(entry.raw_id for entry in entries) if self._by_id else []
         stored = lookups.rows_of(self._txn, ids)
-        given = [
-            (e.raw_id if self._by_id else None, k[0]) for e, k in zip(entries, keys, strict=True)
-        ]
-        gone = erasure.erased_places(self._txn, given)
+        raw_ids = [entry.raw_id for entry in entries] if self._by_id else []
+        gone = erasure.erased_places(self._txn, raw_ids, [external for external, _ in keys])
         if gone and self._on_conflict == "error":
             raise Conflict(
                 "what had that external_id was erased, and the id stays taken",
@@ -394,7 +394,8 @@ class _Insertion:
 
     def _alive(self, row: int) -> bool:
         if self._live is None:
-            self._live = self._engine.filters.get_set(self._txn, LIVE)
+            live = self._engine.filters.get_set(self._txn, LIVE)
+            self._live = self._engine.unexpired(self._txn, live, self._now)
         return row in self._live
 
     def _holder(self, known: dict[bytes, bytes], key: bytes | None) -> tuple[int, Memory] | None:

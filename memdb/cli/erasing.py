@@ -1,9 +1,10 @@
-"""Commands of the right to be forgotten: report, erase, receipts."""
+"""Commands of the right to be forgotten: report, erase, receipts, scan-erased."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memdb.cli.calls import Call, with_database
@@ -111,6 +112,38 @@ def receipts(call: Call, db: Database) -> None:
     call.out.table(("receipt", "erased", "state", "reached", "hash"), rows)
 
 
+@with_database
+def scan(call: Call, db: Database) -> int:
+    """Look for what was erased in every byte of the database; exit status 1 if any is left."""
+    from memdb import NotFound, scan_erased
+
+    found = {one.id: one for one in db.receipts()}
+    receipt = found.get(call.args.receipt)
+    if receipt is None:
+        raise NotFound("no receipt has that id", hint="memdb receipts lists them")
+    with working("scanning"):
+        report = scan_erased(db.path, Path(call.args.canaries), fragments=call.args.fragments)
+    if call.out.as_json:
+        call.out.json({"receipt": receipt, "clean": report.clean, "scan": report})
+        return 0 if report.clean else 1
+    call.out.fields(
+        [
+            ("receipt", f"{receipt.id} ({receipt.state})"),
+            ("canaries", report.canaries),
+            ("files", report.files),
+            ("bytes", report.bytes),
+            ("frames opened", report.frames),
+        ]
+    )
+    if report.clean:
+        call.out.line(call.out.style("nothing of them is left", "green"))
+        return 0
+    call.out.line(call.out.style("residue", "red"))
+    rows = [(str(one.canary + 1), one.form, one.file) for one in report.found]
+    call.out.table(("canary", "as", "in"), rows)
+    return 1
+
+
 COMMANDS = (
     Command(
         "report",
@@ -143,5 +176,21 @@ COMMANDS = (
         "receipts",
         examples=("receipts", "receipts --json"),
         opens="read",
+    ),
+    Command(
+        "scan-erased",
+        "look for what was erased in every byte of the database and its snapshots",
+        scan,
+        None,
+        (
+            Option("receipt", "id of the receipt", place="one", own=True),
+            Option("canaries", "file of what to look for: a line each, a string or JSON with text,"
+                   " vector, id, external_id", own=True, metavar="FILE"),
+            Option("fragments", "any 12 bytes of a string count; for strings that are unique",
+                   kind="flag", own=True),
+        ),
+        ("scan-erased 01HZY3J8Q6W2V0M5T4R7N9K1BX --canaries secrets.txt",),
+        opens="read",
+        details=" The exit status is 1 when something is left.",
     ),
 )  # fmt: skip

@@ -102,7 +102,8 @@ def _list_trash(call: Call, db: Database) -> None:
         call.out.json({"batches": batches})
         return
     for batch in batches:
-        call.out.line(f"{call.out.style(batch.batch, 'bold')}  forgotten "
+        how = "expired" if batch.expired else "forgotten"
+        call.out.line(f"{call.out.style(batch.batch, 'bold')}  {how} "
                       f"{call.out.day(batch.forgotten_at)}, to be restored until "
                       f"{call.out.day(batch.restorable_until)}")  # fmt: skip
         call.out.memories(batch.items)

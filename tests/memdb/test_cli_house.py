@@ -276,3 +276,30 @@ def test_a_file_in_place_of_the_directory_is_a_typed_error(
     assert main(["--db", str(file), "--json", "remember", "x"]) == 1
     assert json.loads(capsys.readouterr().err)["error"]["code"] != "os_error"
     assert file.read_text() == "not a database"
+
+
+def test_erase_asks_and_tells_and_the_scan_finds_nothing(cli: Runner, tmp_path: Path) -> None:
+    cli.fill()
+    status, _, err = cli.run("erase", "--about", "Ana")
+    assert status == 1
+    assert "--yes" in err
+    canaries = tmp_path / "canaries.txt"
+    canaries.write_text('Ana saw the dentist\n{"text": "Ana saw the dentist"}\n')
+    report = cli.ask("report", "--about", "Ana")
+    assert report["counts"]["memories"] == 1
+    assert "erase would reach 1 memories" in cli.run("report", "--about", "Ana")[1]
+    receipt = cli.ask("erase", "--about", "Ana", "--yes")
+    assert receipt["state"] == "scrubbed"
+    assert receipt["counts"]["memories"] == 1
+    assert cli.ask("receipts")["receipts"][0]["id"] == receipt["id"]
+    assert receipt["id"] in cli.run("receipts")[1]
+    found = cli.ask("scan-erased", receipt["id"], "--canaries", str(canaries))
+    assert found["clean"]
+    canaries.write_text("Theo dug up the tulips\n")
+    status, out, _ = cli.run("scan-erased", receipt["id"], "--canaries", str(canaries))
+    assert status == 1
+    assert "utf-8" in out
+    assert cli.run("scan-erased", "nobody", "--canaries", str(canaries))[0] == 1
+    status, out, _ = cli.run("erase", "--about", "Theo", "--yes")
+    assert status == 0
+    assert "out of reach" in out

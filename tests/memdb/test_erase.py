@@ -301,6 +301,52 @@ def test_a_snapshot_is_erased_in_too_however_it_is_restored(
     assert b"zzgone" not in raw(target)
 
 
+def test_a_snapshot_that_comes_within_reach_later_is_erased_in_by_the_next_open(
+    tmp_path: Path, clock: Clock
+) -> None:
+    path, copy, away = tmp_path / "db", tmp_path / "copy", tmp_path / "away"
+    with memdb.open(path, embedder="none", clock=clock) as db:
+        gone = db.remember("zzgone", vector=vector(1))
+        db.snapshot(copy)
+        copy.rename(away)
+        receipt = db.erase(gone.id).wait()
+        assert any("snapshot" in text for text in receipt.out_of_reach)
+    away.rename(copy)
+    with memdb.open(path, embedder="none", clock=clock) as db:
+        db._maintenance.drain()
+        (found,) = db.receipts()
+        assert not any("snapshot" in text for text in found.out_of_reach)
+        assert db.check()["ok"]
+    assert b"zzgone" not in raw(copy)
+
+
+def test_an_update_under_way_does_not_bring_back_what_was_erased(db: memdb.Database) -> None:
+    written = db.remember("zzgone")
+    prepare = db._writer.prepare
+
+    def erase_first(drafts: Any, now: Any) -> Any:
+        db.erase(written.id)
+        return prepare(drafts, now)
+
+    db._writer.prepare = erase_first  # type: ignore[method-assign]
+    with pytest.raises((memdb.NotFound, memdb.Conflict)):
+        db.update(written.id, text="zzgone and more")
+    db.receipts()[0].wait()
+    assert db.count() == 0
+    assert b"zzgone" not in raw(db.path)
+
+
+def test_erasing_again_and_again_keeps_the_store_small(db: memdb.Database) -> None:
+    for n in range(3):
+        ids = [w.id for w in db.remember_many([{"text": f"zz{n} word{m}"} for m in range(40)])]
+        db.erase(ids).wait()
+    assert db.count() == 0
+    assert [one.name for one in (db.path / "kv").iterdir() if one.is_dir()] == [
+        f"g{db.stats()['generation']:010d}"
+    ]
+    assert db.check()["ok"]
+
+
 def test_a_snapshot_taken_while_an_erasure_waits_finishes_it(
     db: memdb.Database, tmp_path: Path
 ) -> None:

@@ -207,6 +207,6 @@ def _rebuild_filters(engine: Engine) -> None:
             shown = (lost & BitMap(chunk)) - engine.filters.get_set(txn, HIDDEN)
             if shown:
                 engine.filters.set_add(txn, LIVE, shown)
-                txn.changed(added=shown)
+            txn.changed(added=chunk)  # whoever remembers sets of rows must read them again
 
         engine.store.write(refile)

@@ -94,6 +94,7 @@ class Engine:
             self._subtrees: dict[str, tuple[int, BitMap]] = {}
             self._zone: tuple[int, tzinfo] | None = None
             self.admission: Admission = Unlimited()
+            self._extents: dict[str, tuple[int, tuple[int, int] | None]] = {}
         except BaseException:
             self.store.close()
             raise
@@ -150,7 +151,7 @@ class Engine:
         cached = self._live
         if cached is not None and cached[0] == txn.state.content_seq:
             return cached[1]
-        rows = self.filters.get_set(txn, LIVE)
+        rows = self.filters.logged_set(txn, LIVE)
         self._live = (txn.state.content_seq, rows)
         return rows
 
@@ -171,17 +172,31 @@ class Engine:
 
     def unexpired(self, txn: Reader | Writer, rows: BitMap, now: datetime) -> BitMap:
         """``rows`` without those whose ``expires_at`` has come."""
+        times = self._times(txn, "expires_at")
+        if times is None or to_micros(now) < times[0]:
+            return rows
         gone = self.filters.range(txn, "expires_at", None, to_micros(now), include_high=True)
         return rows - gone if gone else rows
 
     def valid_at(self, txn: Reader | Writer, rows: BitMap, moment: datetime) -> BitMap:
         """``rows`` whose validity interval holds ``moment``; an open end always does."""
         micros = to_micros(moment)
-        over = self.filters.range(txn, "valid_to", None, micros, include_high=True)
-        early = self.filters.range(txn, "valid_from", micros, None, include_low=False)
-        if over:
-            rows = rows - over
-        return rows - early if early else rows
+        ends, begins = self._times(txn, "valid_to"), self._times(txn, "valid_from")
+        if ends is not None and ends[0] <= micros:
+            rows = rows - self.filters.range(txn, "valid_to", None, micros, include_high=True)
+        if begins is not None and micros < begins[1]:
+            rows = rows - self.filters.range(txn, "valid_from", micros, None, include_low=False)
+        return rows
+
+    def _times(self, txn: Reader | Writer, field: str) -> tuple[int, int] | None:
+        """The least and the greatest time of a field, most often none or far away."""
+        if isinstance(txn, Writer):
+            return self.filters.times_extent(txn, field)
+        cached = self._extents.get(field)
+        if cached is None or cached[0] != txn.state.content_seq:
+            found = self.filters.times_extent(txn, field)
+            cached = self._extents[field] = (txn.state.content_seq, found)
+        return cached[1]
 
     # --- settings -----------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ KEPT = 4_096
 _TOO_LARGE = b"*"
 _BLOCKS = b"B"
 _BLOCK_KEY_BYTES = 10
+_SCRATCH = "changes"
+_RECENT_MAX = 256
 
 
 class Change:
@@ -92,15 +94,31 @@ def record_change(txn: WriteTxn, sequence: int, change: Change) -> None:
 
 
 def changes_since(txn: ReadTxn, after: int, until: int) -> Change | None:
-    """Everything with after < content_seq <= until as one change; None: rebuild instead."""
+    """Everything with after < content_seq <= until as one change; None: rebuild instead.
+
+    It may be shared: nobody changes it.
+    """
     merged = Change()
-    expected = after + 1
-    for key, payload in txn.scan(tables.CHANGES, _key(after + 1), _key(until + 1)):
-        change = Change.unpack(payload) if int.from_bytes(key, "big") == expected else None
+    recent = _recent(txn)
+    for sequence in range(after + 1, until + 1):
+        change = recent.get(sequence)
         if change is None:
-            return None
+            payload = txn.get(tables.CHANGES, _key(sequence))
+            change = None if payload is None else Change.unpack(payload)
+            if change is None:
+                return None
+            recent[sequence] = change
+        if until == after + 1:
+            return change
         merged.note(change.added - change.removed, change.removed)
         merged.blocks |= change.blocks
         merged.blocks_known = merged.blocks_known and change.blocks_known
-        expected += 1
-    return merged if expected == until + 1 else None
+    return merged
+
+
+def _recent(txn: ReadTxn) -> dict[int, Change]:
+    """Changes already decoded: several caches catch up by the same ones."""
+    found: dict[int, Change] = txn.scratch.get(_SCRATCH, {})
+    if len(found) > _RECENT_MAX or not found:
+        found = txn.scratch[_SCRATCH] = {}
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice, takewhile
 from pathlib import Path
@@ -61,9 +61,10 @@ class _Tables(dict[str, Any]):
 class ReadTxn:
     """A snapshot. Valid only while the ``with`` that made it is open, on its own thread."""
 
-    __slots__ = ("_dbs", "_hash_key", "_txn")
+    __slots__ = ("_dbs", "_hash_key", "_txn", "memo")
 
     def __init__(self, txn: Any, dbs: _Tables, hash_key: bytes) -> None:
+        self.memo: dict[str, Any] = {}  # derived values of this snapshot; a writer changes under it
         self._txn = txn
         self._dbs = dbs
         self._hash_key = hash_key
@@ -250,6 +251,11 @@ class WriteTxn(ReadTxn):
     def scratch(self) -> dict[str, Any]:
         """Derived values of this transaction alone: they may follow from what is not committed."""
         return self._own
+
+    @property
+    def shared(self) -> Mapping[str, Any]:
+        """What the readers' ``scratch`` holds, all of it committed: to begin from."""
+        return self._dbs.scratch
 
     def put(self, table: str, key: bytes, payload: bytes) -> None:
         self._txn.put(key, seal(key, payload), db=self._dbs[table])

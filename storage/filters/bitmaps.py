@@ -166,6 +166,18 @@ def exists(txn: ReadTxn, prefix: bytes) -> bool:
     return txn.exists(tables.BITMAPS, prefix + bytes(4))
 
 
+def contains(txn: ReadTxn, prefix: bytes, row: int) -> bool:
+    """Whether a row is in the set stored under ``prefix``."""
+    found = txn.floor(tables.BITMAPS, prefix + row.to_bytes(4, "big"))
+    if found is None or found[0][:-4] != prefix:
+        return False
+    first, payload = int.from_bytes(found[0][-4:], "big"), found[1]
+    if payload[:1] == b"B":
+        at = 1 + (row - first >> 3)
+        return at < len(payload) and bool(payload[at] >> (row & 7) & 1)
+    return row in _decode(payload, first)
+
+
 def load(txn: ReadTxn, prefix: bytes) -> BitMap:
     """The set stored under ``prefix``."""
     return load_range(txn, prefix + bytes(4), prefix + _END)

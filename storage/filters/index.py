@@ -36,6 +36,7 @@ from memdb.storage.filters.filing import (
     take_out,
     text_prefix,
 )
+from memdb.storage.filters.fresh_view import Fresh
 from memdb.storage.filters.ordered import (
     KEY_END,
     NUMBERS,
@@ -176,6 +177,11 @@ class FilterIndex:
 
     def get_set(self, txn: ReadTxn, name: str) -> BitMap:
         """The rows of a named set, such as ``live``; empty if nothing was added."""
+        prefix = _set_prefix(txn, name)
+        return bitmaps.load(txn, prefix) | Fresh.of(txn).load(prefix)
+
+    def logged_set(self, txn: ReadTxn, name: str) -> BitMap:
+        """The same of a set whose every change is in the change log; not to be changed."""
         return merged.load(txn, _set_prefix(txn, name))
 
     # --- conditions ------------------------------------------------------------------------
@@ -291,15 +297,15 @@ class FilterIndex:
         """Rows of a namespace and of everything under it; ``""`` is every row."""
         if not namespace:
             return self.present(txn, "namespace")
+        inside = self.prefix(txn, "namespace", namespace + "/")
         rows = self.equals(txn, "namespace", namespace)
-        rows |= self.prefix(txn, "namespace", namespace + "/")
-        return rows
+        return rows | inside if inside else rows
 
     def _strings_between(
         self, txn: ReadTxn, field: str, number: int, start: bytes, stop: bytes | None
     ) -> BitMap:
         filed = self._filed_strings_between(txn, field, number, start, stop)
-        return filed | fresh.Fresh.of(txn).strings_between(number, start, stop)
+        return filed | Fresh.of(txn).strings_between(number, start, stop)
 
     def _filed_strings_between(
         self, txn: ReadTxn, field: str, number: int, start: bytes, stop: bytes | None
@@ -347,7 +353,7 @@ class FilterIndex:
                 counts[text.decode()] = rows.intersection_cardinality(within)
             elif row in within:
                 counts[text.decode()] += 1
-        for text, row in fresh.Fresh.of(txn).strings(number):
+        for text, row in Fresh.of(txn).strings(number):
             counts[text.decode()] += row in within
         figures: defaultdict[float, int] = defaultdict(int)
         for key, row in merged.scan(txn, number, 0, KEY_END):
@@ -376,6 +382,11 @@ class FilterIndex:
         high = KEY_END if high_us is None else time_key(high_us)
         for key, row in merged.scan(txn, number, low, high, reverse=reverse):
             yield key_time(key), row
+
+    def times_extent(self, txn: ReadTxn, field: str) -> tuple[int, int] | None:
+        """The least and the greatest time of a field, in microseconds UTC."""
+        keys = merged.extent(txn, FIELDS[field].number)
+        return None if keys is None else (key_time(keys[0]), key_time(keys[1]))
 
     def bounds(self, txn: ReadTxn, field: str) -> tuple[float, float] | None:
         """Two numbers (for a time field: microseconds) near the least and the greatest."""

@@ -8,25 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from heapq import merge
+from typing import Final
 
 from pyroaring import BitMap
 
 from memdb.storage.environment import ReadTxn
-from memdb.storage.filters import bitmaps
+from memdb.storage.filters import bitmaps, shared_sets
 from memdb.storage.filters.filing import table_of
-from memdb.storage.filters.fresh import Fresh
+from memdb.storage.filters.fresh_view import Fresh
 from memdb.storage.reference import Entry
 
-__all__ = ["bounds", "exists", "load", "load_many", "rows_between", "scan"]
+_FEW: Final = 4  # sets that are worth keeping one by one
+
+__all__ = ["bounds", "exists", "extent", "load", "load_many", "rows_between", "scan"]
 
 
 def load(txn: ReadTxn, prefix: bytes) -> BitMap:
-    """The rows of one set."""
-    return bitmaps.load(txn, prefix) | Fresh.of(txn).load(prefix)
+    """The rows of one set, of which every change is logged; not to be changed."""
+    return shared_sets.load(txn, prefix)
 
 
 def load_many(txn: ReadTxn, prefixes: Sequence[bytes]) -> BitMap:
-    """The rows of any of several sets."""
+    """The rows of any of several sets; not to be changed."""
+    if len(prefixes) == 1:
+        return shared_sets.load(txn, prefixes[0])
+    if len(prefixes) <= _FEW:
+        return BitMap.union(*[shared_sets.load(txn, prefix) for prefix in prefixes])
     return bitmaps.load_many(txn, prefixes) | Fresh.of(txn).load_many(prefixes)
 
 
@@ -55,6 +62,16 @@ def scan(
         if entry != before:
             yield entry
         before = entry
+
+
+def extent(txn: ReadTxn, field: int) -> tuple[int, int] | None:
+    """The least and the greatest key of a field."""
+    found = [
+        pair
+        for pair in (table_of(field).extent(txn, field), Fresh.of(txn).bounds(field))
+        if pair is not None
+    ]
+    return (min(low for low, _ in found), max(high for _, high in found)) if found else None
 
 
 def bounds(txn: ReadTxn, field: int) -> tuple[int, int] | None:

@@ -194,6 +194,14 @@ class OrderedIndex:
             return None
         return int.from_bytes(first[2:10], "big"), int.from_bytes(last[2:10], "big")
 
+    def extent(self, txn: ReadTxn, field: int) -> tuple[int, int] | None:
+        """The least and the greatest key of a field."""
+        found = txn.floor(self._table, _bound(field + 1, 0)[:-1])
+        if found is None or found[0][:2] != field.to_bytes(2, "big"):
+            return None
+        first = txn.first_key(self._table, _bound(field, 0), found[0]) or found[0]
+        return int.from_bytes(first[2:10], "big"), _unpack(found[1])[0][-1]
+
     def is_empty(self, txn: ReadTxn, field: int) -> bool:
         return txn.first_key(self._table, _bound(field, 0), _bound(field + 1, 0)) is None
 

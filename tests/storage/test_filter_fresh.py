@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from bench.filter_oracle import random_memory
 from memdb.errors import StoreCorrupt
 from memdb.storage import tables
 from memdb.storage.environment import Environment, ReadTxn, WriteTxn
-from memdb.storage.filters import FIELDS, FilterIndex, field_values, fresh
+from memdb.storage.filters import FIELDS, FilterIndex, field_values, fresh, fresh_view
 from memdb.storage.store import Store, Writer
 from memdb.storage.values import SMALL_MAX_BYTES
 from memdb.types import Memory, to_micros
@@ -277,4 +278,136 @@ def test_strings_filed_between_two_reads_are_found_by_the_second(tmp_path: Path)
         assert from_ten_thousand_on() == expected
     write(range(20_040, 21_040), False)
     assert from_ten_thousand_on() == expected
+    store.close()
+
+
+SNAPSHOT_MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["add", "add", "batch", "fold", "change", "hide", "abort", "read", "read", "old"]
+        ),
+        st.integers(0, 1 << 16),
+    ),
+    min_size=5,
+    max_size=40,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(moves=SNAPSHOT_MOVES, patience=st.sampled_from([1, 3, 256]))
+def test_readers_that_catch_up_see_what_those_see_that_read_everything(
+    moves: list[tuple[str, int]], patience: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """One store's readers share what they decoded; to a second one's nothing is ever shared."""
+    path = tmp_path_factory.mktemp("db")
+    store = Store.open(path / "db", map_size=1 << 26)
+    tags: dict[int, str] = {}
+    live: set[int] = set()
+    snapshots = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fresh_view, "_CHANGES_MAX", patience)
+        for move, number in moves:
+            if move in ("add", "batch", "abort"):
+                rows = [(number + at) * 97 % 100_000 for at in range(1 if move == "add" else 80)]
+                rows = [row for row in dict.fromkeys(rows) if row not in tags]
+                made = {row: f"t{row % 5}" for row in rows}
+                write = partial(_enter_fresh, made=made, fail=move == "abort")
+                if move == "abort":
+                    with pytest.raises(ZeroDivisionError):
+                        store.write(write)
+                else:
+                    store.write(write)
+                    tags |= made
+                    live |= made.keys()
+            elif move == "fold":
+                store.write(lambda txn, most=number % 7: INDEX.fold(txn, most))
+            elif move == "read":
+                with store.read() as txn:
+                    _agree(txn, tags, live)
+            elif move == "old":
+                snapshot = store.read()
+                snapshots.append((snapshot, snapshot.__enter__(), dict(tags), set(live)))
+            elif tags:
+                row = sorted(tags)[number % len(tags)]
+                if move == "change":
+                    store.write(partial(_retag, row=row, before=tags[row], after=f"u{number % 5}"))
+                    tags[row] = f"u{number % 5}"
+                else:
+                    store.write(partial(_hide, row=row))
+                    live.discard(row)
+        for snapshot, txn, its_tags, its_live in reversed(snapshots):
+            _agree(txn, its_tags, its_live)
+            snapshot.__exit__(None, None, None)
+        with store.read() as txn:
+            _agree(txn, tags, live)
+    store.close()
+
+
+def _enter_fresh(txn: Writer, *, made: dict[int, str], fail: bool) -> None:
+    half = list(made)[: len(made) // 2]
+    pairs = {row: (row, note(row, tags=(tag,))) for row, tag in made.items()}
+    INDEX.add_fresh(txn, [pairs[row] for row in half], [LIVE])
+    assert BitMap(half) <= INDEX.get_set(txn, LIVE), "the writer sees what it wrote"
+    INDEX.add_fresh(txn, [pair for row, pair in pairs.items() if row not in half], [LIVE])
+    txn.changed(added=made)
+    assert BitMap(made) <= INDEX.get_set(txn, LIVE)
+    if fail:
+        raise ZeroDivisionError
+
+
+def _retag(txn: Writer, *, row: int, before: str, after: str) -> None:
+    INDEX.change(txn, row, note(row, tags=(before,)), note(row, tags=(after,)))
+    txn.changed(added=[row])
+    assert row in INDEX.equals(txn, "tags", after)
+
+
+def _hide(txn: Writer, *, row: int) -> None:
+    INDEX.set_discard(txn, LIVE, [row])
+    txn.changed(removed=[row])
+    assert row not in INDEX.get_set(txn, LIVE)
+
+
+def _agree(txn: ReadTxn, tags: dict[int, str], live: set[int]) -> None:
+    assert set(INDEX.get_set(txn, LIVE)) == live
+    assert INDEX.logged_set(txn, LIVE) == INDEX.get_set(txn, LIVE), "what readers share"
+    assert set(INDEX.present(txn, "tags")) == tags.keys()
+    for tag in {*tags.values(), "t0", "u0"}:
+        expected = {row for row, its in tags.items() if its == tag}
+        assert set(INDEX.equals(txn, "tags", tag)) == expected
+    assert set(INDEX.prefix(txn, "tags", "u")) == {
+        row for row, its in tags.items() if its.startswith("u")
+    }
+    view = fresh_view.Fresh.of(txn)
+    assert view.rows == fresh.all_rows(txn)
+    assert view.strings(16) == [(b"note", row) for row in view.rows]
+
+
+def test_a_view_catches_up_by_the_log_without_reading_what_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path / "db")
+    store.write(partial(_enter_fresh, made={row: "a" for row in range(100)}, fail=False))
+    with store.read() as txn:
+        assert len(INDEX.equals(txn, "tags", "a")) == 100
+    read: list[int] = []
+    decode = fresh.decode
+    monkeypatch.setattr(fresh, "decode", lambda value: read.append(1) or decode(value))
+    store.write(partial(_enter_fresh, made={500: "a"}, fail=False))
+    store.write(lambda txn: INDEX.fold(txn, 10))
+    read.clear()
+    with store.read() as txn:
+        assert len(INDEX.equals(txn, "tags", "a")) == 101
+        assert len(fresh_view.Fresh.of(txn).rows) == 91
+    assert len(read) == 1, "the one new row"
+    store.close()
+
+
+def test_a_row_that_nobody_logged_is_found_all_the_same(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "db")
+    store.write(partial(_enter_fresh, made={1: "a", 2: "a"}, fail=False))
+    with store.read() as txn:
+        assert list(INDEX.equals(txn, "tags", "a")) == [1, 2]
+    store.write(lambda txn: INDEX.add_fresh(txn, [(3, note(3, tags=("b",)))]))
+    with store.read() as txn:
+        assert list(INDEX.equals(txn, "tags", "b")) == [3]
     store.close()

@@ -18,6 +18,7 @@ import msgspec
 from memdb import validate
 from memdb.errors import MissingDependency
 from memdb.query import filters
+from memdb.space_vectors import rows_bitmap
 from memdb.storage import series
 from memdb.storage.series import SeriesKey
 from memdb.storage.series_codec import Sample
@@ -278,16 +279,18 @@ class _Walk:
         found: list[tuple[int, int]] = []
         if not rows:
             return found
-        for entry in self._engine.filters.times_in_order(
+        for times, its_rows in self._engine.filters.times_in_blocks(
             txn, "event_time", low, high, reverse=reverse
         ):
-            if last is not None and (entry >= last if reverse else entry <= last):
-                continue
-            if entry[1] in rows:
-                found.append(entry)
-                if len(found) == want:
-                    break
-        return found
+            entries: Iterable[tuple[int, int]] = zip(times, its_rows.tolist(), strict=True)
+            if last is not None:
+                entries = [one for one in entries if (one < last if reverse else one > last)]
+            if not rows_bitmap(its_rows) <= rows:
+                entries = [one for one in entries if one[1] in rows]
+            found += entries
+            if len(found) >= want:
+                break
+        return found[:want]
 
     def _samples(self, txn: Reader, want: int) -> list[tuple[series.Found, Memory]]:
         """Up to ``want`` samples past the last one, with the memories they are."""

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb.storage.environment import ReadTxn
-from memdb.storage.postings import LENGTHS, PostingsReader
+from memdb.storage.kernels import KERNELS
+from memdb.storage.postings import ENTRY, LENGTHS, PostingsReader
 
 K1: Final = 1.2
 B: Final = 0.75
@@ -40,13 +41,20 @@ Scores = NDArray[np.float32]
 
 
 class _Matched(NamedTuple):
-    """One term's postings and what each adds to its row's score; rows are distinct."""
+    """One term's postings, of distinct rows below ``end``, and the greatest part of a score."""
 
     term: str
     df: int
     idf: float
-    rows: NDArray[np.int64]
-    parts: Scores
+    postings: bytes
+    end: int
+    weight: float
+
+    @property
+    def rows(self) -> NDArray[np.uint32]:
+        """(df,), in no particular order."""
+        found: NDArray[np.uint32] = np.frombuffer(self.postings, ENTRY)["row"]
+        return found
 
 
 class _Scratch(threading.local):
@@ -84,22 +92,22 @@ class LexicalQuery:
             docs, total = len(every), int(LENGTHS[every["length"]].sum())
         self.docs = docs
         mean = max(1.0, total / docs) if docs else 1.0
-        norm = (K1 * (1 - B + B * LENGTHS / mean)).astype(np.float32)
+        self._norm: Scores = (K1 * (1 - B + B * LENGTHS / mean)).astype(np.float32)
         self._terms: list[_Matched] = []
         self._unmatched: list[tuple[str, float]] = []
         for term, term_hash, count in terms:
-            entries = reader.entries(term_hash)
+            packed = reader.packed(term_hash)
             if counted is not None:
-                entries = entries[_inside(counted, entries["row"])]
-            df = len(entries)
+                entries = np.frombuffer(packed, ENTRY)
+                packed = entries[_inside(counted, entries["row"])].tobytes()
+            df = len(packed) // ENTRY.itemsize
             idf = float(np.log1p((max(docs, df) - df + 0.5) / (df + 0.5)))
             if not df:
                 self._unmatched.append((term, idf))
                 continue
-            tf = entries["tf"].astype(np.float32)
-            parts = tf / (tf + norm[entries["length"]])
-            parts *= np.float32(count * idf * (K1 + 1))
-            self._terms.append(_Matched(term, df, idf, entries["row"].astype(np.int64), parts))
+            weight = count * idf * (K1 + 1)
+            end = KERNELS.postings_end(packed)
+            self._terms.append(_Matched(term, df, idf, packed, end, weight))
 
     # --- what the lexicon knows of the question -----------------------------------------
 
@@ -158,12 +166,9 @@ class LexicalQuery:
             return np.zeros(len(wanted), np.float32)
         scores = self._accumulate()
         try:
-            found = np.zeros(len(wanted), np.float32)
-            inside = wanted < len(scores)
-            found[inside] = scores[wanted[inside]]
+            return _at(scores, wanted)
         finally:
             self._clear(scores)
-        return found
 
     def coverage(self, rows: Rows | Sequence[int]) -> Scores:
         """(n,) which share of the question's idf each of ``rows`` holds, however often."""
@@ -181,25 +186,32 @@ class LexicalQuery:
 
     def explain(self, rows: Rows | Sequence[int]) -> list[dict[str, float]]:
         """For each row, what each term it holds adds to its score, largest first."""
-        wanted = [int(row) for row in rows]
+        wanted = np.asarray(rows, dtype=np.int64)
         parts: list[dict[str, float]] = [{} for _ in wanted]
         for one in self._terms:
-            for place, row in enumerate(wanted):
-                at = np.flatnonzero(one.rows == row)
-                if len(at):
-                    parts[place][one.term] = float(one.parts[at[0]])
+            scores = _scratch.at_least(one.end)
+            KERNELS.add_scores(one.postings, self._norm, one.weight, scores)
+            try:
+                found = _at(scores, wanted)
+            finally:
+                KERNELS.clear_scores(one.postings, scores)
+            for place in np.flatnonzero(found).tolist():
+                parts[place][one.term] = float(found[place])
         return [dict(sorted(one.items(), key=lambda item: (-item[1], item[0]))) for one in parts]
 
     def _accumulate(self) -> Scores:
-        size = 1 + max(int(one.rows.max()) for one in self._terms)
-        scores = _scratch.at_least(size)
+        scores = _scratch.at_least(self._end)
         for one in self._terms:
-            scores[one.rows] += one.parts
+            KERNELS.add_scores(one.postings, self._norm, one.weight, scores)
         return scores
+
+    @property
+    def _end(self) -> int:
+        return max(one.end for one in self._terms)
 
     def _clear(self, scores: Scores) -> None:
         for one in self._terms:
-            scores[one.rows] = 0
+            KERNELS.clear_scores(one.postings, scores)
 
     def _candidates(self, scores: Scores, allowed: BitMap, limit: int) -> NDArray[np.int64]:
         """Distinct allowed rows with a score, among them the best ``limit``."""
@@ -209,11 +221,12 @@ class LexicalQuery:
             rows = rows[: np.searchsorted(rows, len(scores))]
             return rows[scores[rows] > 0]
         bound = self._lower_bound(scores, allowed, limit)
-        size = 1 + max(int(one.rows.max()) for one in self._terms)
+        size = self._end
         if touched > size // _DENSE_SHARE:
             rows = np.flatnonzero(scores[:size] >= bound)
         else:
-            rows = np.concatenate([one.rows[scores[one.rows] >= bound] for one in self._terms])
+            parts = (one.rows.astype(np.int64) for one in self._terms)
+            rows = np.concatenate([rows[scores[rows] >= bound] for rows in parts])
         if len(rows) > _SORT_AT_MOST and touched > size // _DENSE_SHARE:
             return rows[_inside(_mask(allowed), rows)]
         return _rows_of(_bitmap(rows) & allowed)
@@ -245,7 +258,15 @@ def search(
     return LexicalQuery(txn, terms, population=population).search(allowed, limit)
 
 
-def _bitmap(rows: NDArray[np.int64]) -> BitMap:
+def _at(scores: Scores, rows: NDArray[np.int64]) -> Scores:
+    """The scores of rows; 0 past the end."""
+    found = np.zeros(len(rows), np.float32)
+    inside = rows < len(scores)
+    found[inside] = scores[rows[inside]]
+    return found
+
+
+def _bitmap(rows: NDArray[np.integer]) -> BitMap:
     return BitMap(array("I", rows.astype(np.uint32).tobytes()))
 
 

@@ -22,7 +22,7 @@ from memdb.errors import MemdbError, PermissionDenied, StoreCorrupt, StoreFull
 from memdb.storage import pages, tables
 from memdb.storage.kernels import KERNELS
 from memdb.storage.reference import Entry, Pair, RowSet
-from memdb.storage.values import seal, seal_many, unseal, unseal_until
+from memdb.storage.values import seal, seal_many, unseal, unseal_joined, unseal_until
 
 _HASH_KEY = b"hash_key"
 _WALKED_AT_OPEN_BYTES = 16 << 20  # some 20 ms; a larger file is walked by ``check``
@@ -183,6 +183,29 @@ class ReadTxn:
                     found.append(unseal(*cursor.item()))
                     more = cursor.next()
         return found
+
+    def joined(self, table: str, prefixes: Iterable[bytes]) -> bytes:
+        """The payloads of all keys that begin with one of ``prefixes``, in a row.
+
+        At most eight bytes of a key come after its prefix.
+        """
+        found = []
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            for prefix in prefixes:
+                if cursor.set_range(prefix):
+                    found.append(unseal_joined(cursor.iternext(), prefix + b"\xff" * 9)[1])
+        return b"".join(found)
+
+    def joined_many(self, table: str, keys: Sequence[bytes]) -> tuple[bytes, bytes, bytes]:
+        """As ``get_many``: the keys that exist in a row, their payloads in a row, and the first
+        byte of each. For values that tell their own end."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            return unseal_joined(cursor.getmulti(keys), None)
+
+    def joined_between(self, table: str, start: bytes, stop: bytes) -> tuple[bytes, bytes, bytes]:
+        """The same of all start <= key < stop: several times as fast a key."""
+        with self._txn.cursor(self._dbs[table]) as cursor:
+            return unseal_joined(cursor.iternext() if cursor.set_range(start) else (), stop)
 
     def page(self, table: str, start: bytes, stop: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Up to ``limit`` (key, payload) with start <= key < stop; fewer only if there are no more.

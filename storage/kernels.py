@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.storage import reference
-from memdb.storage.reference import Entry, Numbers, Pair, RowSet, Terms, Text
+from memdb.storage.reference import Entry, Numbers, Pair, RowSet, Scores, Terms, Text
 
 
 class Kernels(Protocol):
@@ -63,6 +63,12 @@ class Kernels(Protocol):
     def invert(
         self, segment: int, rows: list[int], forwards: list[bytes], lengths: bytes
     ) -> list[Pair]: ...
+    def unseal_joined(
+        self, entries: Iterable[Pair], stop: bytes | None
+    ) -> tuple[bytes, bytes, bytes]: ...
+    def postings_end(self, postings: bytes) -> int: ...
+    def add_scores(self, postings: bytes, norm: Scores, weight: float, scores: Scores) -> None: ...
+    def clear_scores(self, postings: bytes, scores: Scores) -> None: ...
 
 
 def available() -> dict[str, Kernels]:

@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
+import numpy as np
 
 from memdb.errors import StoreCorrupt
 from memdb.storage import cold, tables
@@ -28,6 +29,9 @@ _COLD = struct.Struct(">BBIB")
 _BLOB_HEAD = 2 + 32
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Memory)
+_MANY_DECODER = msgspec.msgpack.Decoder(list[Memory])
+_ARRAY_32 = b"\xdd"
+_TOGETHER = 8  # records that are decoded faster as one array
 
 
 def row_key(row: int) -> bytes:
@@ -37,6 +41,23 @@ def row_key(row: int) -> bytes:
 def encode(memory: Memory) -> bytes:
     """The hot form of a record."""
     return _ENCODER.encode(memory)
+
+
+def _decode_joined(count: int, joined: bytes) -> list[Memory]:
+    """``count`` hot records in a row: an array of them, once its header stands before."""
+    try:
+        return _MANY_DECODER.decode(_ARRAY_32 + count.to_bytes(4, "big") + joined)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise StoreCorrupt("a record does not decode", path="kv") from error
+
+
+def _joined(txn: ReadTxn, rows: Sequence[int]) -> tuple[bytes, bytes, bytes]:
+    """The keys, payloads and first bytes of records: of ``rows``, or of all between their ends
+    where those are few more."""
+    low, high = min(rows), max(rows)
+    if high - low < len(rows) + len(rows) // 4:
+        return txn.joined_between(tables.RECORDS, row_key(low), row_key(high) + b"\0")
+    return txn.joined_many(tables.RECORDS, [row_key(row) for row in rows])
 
 
 def decode(payload: bytes) -> Memory:
@@ -60,7 +81,15 @@ class Records:
 
     def get_many(self, txn: ReadTxn, rows: Sequence[int]) -> dict[int, Memory]:
         """Those of ``rows`` that exist."""
-        found = txn.get_many(tables.RECORDS, [row.to_bytes(4, "big") for row in rows])
+        if len(rows) >= _TOGETHER:
+            keys, joined, firsts = _joined(txn, rows)
+            if _ESCAPE not in firsts:
+                numbers = np.frombuffer(keys, ">u4").tolist()
+                known = dict(zip(numbers, _decode_joined(len(numbers), joined), strict=True))
+                if len(rows) == len(known) == max(rows) - min(rows) + 1:
+                    return known
+                return {row: known[row] for row in rows if row in known}
+        found = txn.get_many(tables.RECORDS, [row_key(row) for row in rows])
         blocks: dict[int, list[Memory | None]] = {}
         memories: dict[int, Memory] = {}
         decode_hot, number = _DECODER.decode, int.from_bytes

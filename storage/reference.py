@@ -32,8 +32,12 @@ PAGE_HEADER_BYTES: Final = 16
 _U32 = struct.Struct("<I")
 _ENTRY_KEY = struct.Struct(">HQI")
 
+_POSTING: Final = np.dtype([("row", "<u4"), ("tf", "u1"), ("length", "u1")])
+
 __all__ = [
+    "add_scores",
     "blocks_for",
+    "clear_scores",
     "count_terms",
     "crc32c",
     "digest",
@@ -44,11 +48,13 @@ __all__ = [
     "join_blocks",
     "merge_blocks",
     "plain_strings",
+    "postings_end",
     "radix_sets",
     "seal",
     "seal_many",
     "set_prefixes",
     "unseal",
+    "unseal_joined",
     "unseal_until",
 ]
 
@@ -58,6 +64,7 @@ Entry = tuple[int, int]  # (key, row)
 Text = tuple[bytes, int]  # (text, row)
 Terms = tuple[bytes, bytes, int]  # distinct hashes ascending, how often each, how many in all
 Numbers = NDArray[np.int64]
+Scores = NDArray[np.float32]
 
 
 # --- the envelope of values -----------------------------------------------------------------------
@@ -98,6 +105,19 @@ def unseal_until(entries: Iterable[Pair], stop: bytes) -> list[Pair]:
             break
         found.append((key, unseal(key, value)))
     return found
+
+
+def unseal_joined(entries: Iterable[Pair], stop: bytes | None) -> tuple[bytes, bytes, bytes]:
+    """The keys of the entries before ``stop`` (None: of all) in a row, their payloads in a row, and
+    the first byte of each payload (0 of an empty one), which tells how many and of what kind.
+    """
+    found = []
+    for key, value in entries:
+        if stop is not None and key >= stop:
+            break
+        found.append((key, unseal(key, value)))
+    keys, payloads = b"".join([key for key, _ in found]), [payload for _, payload in found]
+    return keys, b"".join(payloads), bytes([one[0] if one else 0 for one in payloads])
 
 
 # --- keys -----------------------------------------------------------------------------------------
@@ -431,3 +451,32 @@ def invert(segment: int, rows: list[int], forwards: list[bytes], lengths: bytes)
             key = segment.to_bytes(4, "big") + term + part[0][0].to_bytes(4, "big")
             pairs.append((key, b"".join([_POSTING.pack(*entry) for entry in part])))
     return pairs
+
+
+# --- scores -------------------------------------------------------------------------------------
+
+
+def postings_end(postings: bytes) -> int:
+    """One more than the greatest row of postings; 0 where there are none."""
+    entries = np.frombuffer(postings, _POSTING)
+    return int(entries["row"].max()) + 1 if len(entries) else 0
+
+
+def add_scores(
+    postings: bytes, norm: Scores, weight: float, scores: Scores
+) -> None:
+    """scores[row] += weight tf / (tf + norm[length]) of one term's postings, in float32.
+
+    norm (256,); scores (n,) with n > every row, else ``IndexError`` and nothing is added. Rows are
+    distinct.
+    """
+    entries = np.frombuffer(postings, _POSTING)
+    tf = entries["tf"].astype(np.float32)
+    parts = tf / (tf + norm[entries["length"]])
+    parts *= np.float32(weight)
+    scores[entries["row"]] += parts
+
+
+def clear_scores(postings: bytes, scores: Scores) -> None:
+    """scores[row] = 0 of one term's postings."""
+    scores[np.frombuffer(postings, _POSTING)["row"]] = 0

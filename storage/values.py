@@ -21,7 +21,7 @@ from typing import Final
 from memdb.storage import reference
 from memdb.storage.kernels import KERNELS
 
-__all__ = ["obeys_size_rule", "seal", "seal_many", "unseal", "unseal_until"]
+__all__ = ["obeys_size_rule", "seal", "seal_many", "unseal", "unseal_joined", "unseal_until"]
 
 SMALL_MAX_BYTES: Final = reference.SMALL_MAX_BYTES
 SMALL_PAYLOAD_MAX_BYTES: Final = reference.SMALL_PAYLOAD_MAX_BYTES
@@ -30,6 +30,7 @@ SMALL_PAYLOAD_MAX_BYTES: Final = reference.SMALL_PAYLOAD_MAX_BYTES
 seal = KERNELS.seal
 seal_many = KERNELS.seal_many
 unseal = KERNELS.unseal
+unseal_joined = KERNELS.unseal_joined
 unseal_until = KERNELS.unseal_until
 
 

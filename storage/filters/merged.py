@@ -6,21 +6,24 @@ entry that both have counts once. This file adds nothing to what either means.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from typing import Final
 
+import numpy as np
 from pyroaring import BitMap
 
 from memdb.storage.environment import ReadTxn
 from memdb.storage.filters import bitmaps, shared_sets
 from memdb.storage.filters.filing import table_of
 from memdb.storage.filters.fresh_view import Fresh
+from memdb.storage.filters.ordered import Columns
 from memdb.storage.reference import Entry
 
 _FEW: Final = 4  # sets that are worth keeping one by one
 
-__all__ = ["bounds", "exists", "extent", "load", "load_many", "rows_between", "scan"]
+__all__ = ["blocks", "bounds", "exists", "extent", "load", "load_many", "rows_between", "scan"]
 
 
 def load(txn: ReadTxn, prefix: bytes) -> BitMap:
@@ -62,6 +65,38 @@ def scan(
         if entry != before:
             yield entry
         before = entry
+
+
+def blocks(
+    txn: ReadTxn, field: int, low: int, high: int, *, reverse: bool = False
+) -> Iterator[Columns]:
+    """What ``scan`` gives, some at a time: keys (n,) and rows (n,)."""
+    filed = table_of(field).blocks(txn, field, low, high, reverse=reverse)
+    fresh = Fresh.of(txn).scan(field, low, high)
+    for keys, rows in filed:
+        if not fresh:
+            yield keys, rows
+            continue
+        edge = int(keys[-1]), int(rows[-1])
+        if reverse:  # of the fresh ones those at or past the block's least
+            cut = bisect_left(fresh, edge)
+            met, fresh = fresh[cut:], fresh[:cut]
+        else:
+            cut = bisect_right(fresh, edge)
+            met, fresh = fresh[:cut], fresh[cut:]
+        yield (
+            _columns({*met, *zip(keys.tolist(), rows.tolist(), strict=True)}, reverse=reverse)
+            if met
+            else (keys, rows)
+        )
+    if fresh:
+        yield _columns(fresh, reverse=reverse)
+
+
+def _columns(entries: Iterable[Entry], *, reverse: bool) -> Columns:
+    ordered = sorted(entries, reverse=reverse)
+    keys, rows = zip(*ordered, strict=True)
+    return np.array(keys, np.uint64), np.array(rows, np.uint32)
 
 
 def extent(txn: ReadTxn, field: int) -> tuple[int, int] | None:

@@ -21,6 +21,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb.storage import tables
@@ -37,6 +38,8 @@ _FIRST_LEVEL = 0x10  # the byte after the field: under it special sets, from 0x8
 _DOUBLE = struct.Struct(">d")
 _UNSIGNED = struct.Struct(">Q")
 
+Columns = tuple[NDArray[np.uint64], NDArray[np.uint32]]
+
 
 def time_key(micros: int) -> int:
     """Microseconds UTC, which fit an int64, as an ordered key."""
@@ -45,6 +48,12 @@ def time_key(micros: int) -> int:
 
 def key_time(key: int) -> int:
     return key - _TIME_BIAS
+
+
+def keys_times(keys: NDArray[np.uint64]) -> list[int]:
+    """``key_time`` of each."""
+    micros: list[int] = (keys ^ np.uint64(_TIME_BIAS)).view(np.int64).tolist()
+    return micros
 
 
 def number_key(number: float) -> int:
@@ -184,6 +193,24 @@ class OrderedIndex:
             entries = range(bisect_left(keys, low), bisect_left(keys, high))
             for i in reversed(entries) if reverse else entries:
                 yield keys[i], rows[i]
+
+    def blocks(
+        self, txn: ReadTxn, field: int, low: int, high: int, *, reverse: bool = False
+    ) -> Iterator[Columns]:
+        """What ``scan`` gives, a block at a time: keys (n,) and rows (n,), n >= 1."""
+        low, high = max(low, 0), min(high, KEY_END)
+        if low >= high:
+            return
+        start = self._start(txn, field, low)
+        for _, payload in txn.scan(self._table, start, _bound(field, high), reverse=reverse):
+            count = len(payload) // 12
+            keys = np.frombuffer(payload, "<u8", count)
+            rows = np.frombuffer(payload, "<u4", count, 8 * count)
+            first = int(np.searchsorted(keys, np.uint64(low)))
+            last = count if high == KEY_END else int(np.searchsorted(keys, np.uint64(high)))
+            if first < last:
+                step = -1 if reverse else 1
+                yield keys[first:last][::step], rows[first:last][::step]
 
     def bounds(self, txn: ReadTxn, field: int) -> tuple[int, int] | None:
         """Two keys near the least and the greatest of a field; for estimates."""

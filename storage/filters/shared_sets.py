@@ -19,6 +19,7 @@ from pyroaring import BitMap
 from memdb.storage.changes import changes_since
 from memdb.storage.environment import ReadTxn, WriteTxn
 from memdb.storage.filters import bitmaps
+from memdb.storage.filters.fields import SETS
 from memdb.storage.filters.fresh_view import Fresh
 
 __all__ = ["load"]
@@ -26,6 +27,7 @@ __all__ = ["load"]
 _BYTES_MAX: Final = 8 << 20
 _CHANGES_MAX: Final = 64
 _ROWS_MAX: Final = 16  # more rows cost more to look up than the set to read
+_NAMED: Final = SETS.to_bytes(2, "big")
 _SCRATCH: Final = "sets of rows"
 
 
@@ -88,12 +90,11 @@ def _caught_up(txn: ReadTxn, prefix: bytes, kept: _Kept, sequence: int) -> BitMa
     if len(written) > _ROWS_MAX:
         return None
     fresh = Fresh.of(txn)
+    named = prefix[:2] == _NAMED  # a fresh row that is shown again is in the filed set
     inside = []
     for row in written:
-        if row in fresh.rows:
-            if fresh.holds(prefix, row):
-                inside.append(row)
-        elif bitmaps.contains(txn, prefix, row):
+        filed = named or row not in fresh.rows
+        if fresh.holds(prefix, row) or (filed and bitmaps.contains(txn, prefix, row)):
             inside.append(row)
     now = BitMap(inside)
     if now == kept.rows & written:

@@ -66,4 +66,5 @@ NB_MODULE(_native, module) {
   bind_filters(module);
   bind_keys(module);
   bind_terms(module);
+  bind_reads(module);
 }

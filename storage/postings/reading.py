@@ -100,10 +100,13 @@ class PostingsReader:
 
     def entries(self, term_hash: bytes) -> NDArray[np.void]:
         """(n,) of dtype ``ENTRY``: rows that hold the term, in no particular order."""
-        values = self._txn.prefixed(tables.POSTINGS, [one + term_hash for one in self._segments])
-        in_segments = entries_of(b"".join(values))
+        return entries_of(self.packed(term_hash))
+
+    def packed(self, term_hash: bytes) -> bytes:
+        """The bytes of ``entries``."""
+        filed = self._txn.joined(tables.POSTINGS, [one + term_hash for one in self._segments])
         in_fresh = self._fresh.entries(term_hash)
-        return np.concatenate((in_segments, in_fresh)) if len(in_fresh) else in_segments
+        return filed + in_fresh.tobytes() if len(in_fresh) else filed
 
     def every_row(self) -> NDArray[np.void]:
         """(n,) of dtype ``ENTRY``: each row that has postings, with its length."""

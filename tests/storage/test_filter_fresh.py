@@ -284,7 +284,19 @@ def test_strings_filed_between_two_reads_are_found_by_the_second(tmp_path: Path)
 SNAPSHOT_MOVES = st.lists(
     st.tuples(
         st.sampled_from(
-            ["add", "add", "batch", "fold", "change", "hide", "abort", "read", "read", "old"]
+            [
+                "add",
+                "add",
+                "batch",
+                "fold",
+                "change",
+                "hide",
+                "show",
+                "abort",
+                "read",
+                "read",
+                "old",
+            ]
         ),
         st.integers(0, 1 << 16),
     ),
@@ -332,9 +344,12 @@ def test_readers_that_catch_up_see_what_those_see_that_read_everything(
                 if move == "change":
                     store.write(partial(_retag, row=row, before=tags[row], after=f"u{number % 5}"))
                     tags[row] = f"u{number % 5}"
-                else:
+                elif move == "hide":
                     store.write(partial(_hide, row=row))
                     live.discard(row)
+                else:
+                    store.write(partial(_show, row=row))
+                    live.add(row)
         for snapshot, txn, its_tags, its_live in reversed(snapshots):
             _agree(txn, its_tags, its_live)
             snapshot.__exit__(None, None, None)
@@ -365,6 +380,12 @@ def _hide(txn: Writer, *, row: int) -> None:
     INDEX.set_discard(txn, LIVE, [row])
     txn.changed(removed=[row])
     assert row not in INDEX.get_set(txn, LIVE)
+
+
+def _show(txn: Writer, *, row: int) -> None:
+    INDEX.set_add(txn, LIVE, [row])
+    txn.changed(added=[row])
+    assert row in INDEX.get_set(txn, LIVE)
 
 
 def _agree(txn: ReadTxn, tags: dict[int, str], live: set[int]) -> None:

@@ -35,6 +35,9 @@ def add(txn, row):
 def hide(txn, row):
     index.set_discard(txn, "live", [row])
     txn.changed(removed=[row])
+def show(txn, row):
+    index.set_add(txn, "live", [row])
+    txn.changed(added=[row])
 def retag(txn, row):
     index.change(txn, row, note(row, "t"), note(row, "u"))
     txn.changed(added=[row])
@@ -71,7 +74,7 @@ def test_another_process_s_writes_are_seen_by_the_next_read(tmp_path: Path) -> N
     store = Store.open(tmp_path / "db")
     store.write(partial(file, rows=range(0, 3000, 3)))
     live, having_t, having_u = set(range(0, 3000, 3)), set(range(0, 3000, 3)), set()
-    steps = ["add 1", "hide 1", "add 4", "retag 4", "fold 10", "hide 3", "add 70000"]
+    steps = ["add 1", "hide 1", "add 4", "retag 4", "show 1", "fold 10", "hide 3", "add 70000"]
     steps += [f"add {row}" for row in range(100_000, 100_040)] + ["fold 7", "retag 100039"]
     with subprocess.Popen(
         [sys.executable, "-c", _WRITER, str(tmp_path / "db")],
@@ -87,7 +90,9 @@ def test_another_process_s_writes_are_seen_by_the_next_read(tmp_path: Path) -> N
                 tagged(txn), INDEX.logged_set(txn, LIVE)
             writer.stdin.write(step + "\n")
             assert writer.stdout.readline() == "done\n"
-            if name == "add":
+            if name == "show":
+                live.add(number)
+            elif name == "add":
                 live.add(number)
                 having_t.add(number)
             elif name == "hide":

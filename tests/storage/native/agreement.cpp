@@ -13,6 +13,7 @@
 #include "blake2b.h"
 #include "crc32c.h"
 #include "row_sets.h"
+#include "score.h"
 #include "seal.h"
 #include "sorted_runs.h"
 #include "terms.h"
@@ -85,6 +86,34 @@ void check_seal() {
     require(!unseal(key.view(), out.view(), &found), "a damaged value", size);
     const Buffer other(size);
     require(!unseal(key.view(), other.view(), &found), "a random value", size);
+  }
+}
+
+void check_scores() {
+  float norm[256];
+  for (float& one : norm) one = 0.5f + static_cast<float>(next_number() % 1000) / 250.0f;
+  for (const size_t count : {0, 1, 2, 17, 300}) {
+    const size_t rows = 7 * count + 1;
+    Buffer postings(count * kPostingBytes);
+    std::unique_ptr<float[]> scores(new float[rows]), expected(new float[rows]);
+    for (size_t row = 0; row < rows; ++row) scores[row] = expected[row] = 0.25f;
+    for (size_t i = 0; i < count; ++i) {
+      uint8_t* posting = postings.data.get() + i * kPostingBytes;
+      const uint32_t row = static_cast<uint32_t>(7 * i + next_number() % 7);
+      for (int byte = 0; byte < 4; ++byte) posting[byte] = static_cast<uint8_t>(row >> (8 * byte));
+      const float tf = posting[4];
+      const float part = tf / (tf + norm[posting[5]]);
+      expected[row] += part * 3.5f;
+    }
+    const uint64_t end = postings_end(postings.data.get(), count);
+    require(end <= rows && (count == 0) == (end == 0), "postings_end", count);
+    add_scores(postings.data.get(), count, norm, 3.5f, scores.get());
+    require(std::memcmp(scores.get(), expected.get(), rows * sizeof(float)) == 0, "scores", count);
+    clear_scores(postings.data.get(), count, scores.get());
+    for (size_t i = 0; i < count; ++i) {
+      const uint32_t row = posting_row(postings.data.get() + i * kPostingBytes);
+      require(scores[row] == 0.0f, "clear_scores", count);
+    }
   }
 }
 
@@ -249,6 +278,7 @@ void check_terms() {
 int main() {
   check_crc32c();
   check_seal();
+  check_scores();
   check_row_sets();
   check_damage();
   check_entries();

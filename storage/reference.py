@@ -32,7 +32,7 @@ PAGE_HEADER_BYTES: Final = 16
 _U32 = struct.Struct("<I")
 _ENTRY_KEY = struct.Struct(">HQI")
 
-_POSTING: Final = np.dtype([("row", "<u4"), ("tf", "u1"), ("length", "u1")])
+_POSTINGS: Final = np.dtype([("row", "<u4"), ("tf", "u1"), ("length", "u1")])
 
 __all__ = [
     "add_scores",
@@ -458,19 +458,17 @@ def invert(segment: int, rows: list[int], forwards: list[bytes], lengths: bytes)
 
 def postings_end(postings: bytes) -> int:
     """One more than the greatest row of postings; 0 where there are none."""
-    entries = np.frombuffer(postings, _POSTING)
+    entries = np.frombuffer(postings, _POSTINGS)
     return int(entries["row"].max()) + 1 if len(entries) else 0
 
 
-def add_scores(
-    postings: bytes, norm: Scores, weight: float, scores: Scores
-) -> None:
+def add_scores(postings: bytes, norm: Scores, weight: float, scores: Scores) -> None:
     """scores[row] += weight tf / (tf + norm[length]) of one term's postings, in float32.
 
     norm (256,); scores (n,) with n > every row, else ``IndexError`` and nothing is added. Rows are
     distinct.
     """
-    entries = np.frombuffer(postings, _POSTING)
+    entries = np.frombuffer(postings, _POSTINGS)
     tf = entries["tf"].astype(np.float32)
     parts = tf / (tf + norm[entries["length"]])
     parts *= np.float32(weight)
@@ -479,4 +477,4 @@ def add_scores(
 
 def clear_scores(postings: bytes, scores: Scores) -> None:
     """scores[row] = 0 of one term's postings."""
-    scores[np.frombuffer(postings, _POSTING)["row"]] = 0
+    scores[np.frombuffer(postings, _POSTINGS)["row"]] = 0

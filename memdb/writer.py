@@ -35,8 +35,8 @@ from memdb.validate import Draft
 _ON_CONFLICT = ("error", "replace", "skip")
 _DEDUP = ("exact", "near", "off")
 _UPDATABLE = frozenset(
-    "text data source kind tags metadata stream position about event_time "
-    "event_end valid_from valid_to importance pinned sensitivity derived_from expires_at expires_in vector".split()
+    "text data source kind tags metadata stream position about event_time event_end valid_from"
+    " valid_to importance pinned sensitivity derived_from expires_at expires_in vector".split()
 )
 
 

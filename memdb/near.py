@@ -29,7 +29,10 @@ from memdb.types import Memory
 LINKED_AT: Final = 0.92
 MAX_LINKS: Final = 5
 # Numbers with their sign and marks, words, and the signs that mean something.
-_SAID: Final = re.compile(r"[-+]?\d(?:[\d.,:/]*\d)?|[^\W\d]+|[^\w\s.,;:!'\"()\[\]…–—-]")  # noqa: RUF001
+_SAID: Final = re.compile(
+    r"[-+]?\d(?:[\d.,:/]*\d)?|[^\W\d]+"
+    r"|[^\w\s.,;:!'\"()\[\]…\u2013\u2014-]"
+)
 
 
 def look(engine: Engine, entries: Sequence[Entry]) -> list[list[bytes]]:

@@ -42,7 +42,7 @@ from memdb.writer import MemoryWriter
 
 Mode = Literal["vector", "lexical", "hybrid"]
 OnConflict = Literal["error", "replace", "skip"]
-Dedup = Literal["exact", "off"]
+Dedup = Literal["exact", "near", "off"]
 TimeUse = Literal["boost", "filter", "off"]
 
 
@@ -112,7 +112,8 @@ class Database(Asking, Forgetting, Upkeep):
         One of ``text``, ``data`` and ``vector`` is needed. ``external_id`` is your own id, unique
         in its namespace; ``on_conflict`` says what happens when it exists: "error" raises
         ``Conflict``, "replace" writes a new version, "skip" keeps the stored one. With
-        ``dedup="exact"`` the same content in the same namespace is stored once.
+        ``dedup="exact"`` the same content in the same namespace is stored once; "near" also takes
+        what says the same words for it, and links what is nearly the same (``memory.links``).
         """
         fields = {
             name: value
@@ -130,6 +131,7 @@ class Database(Asking, Forgetting, Upkeep):
         batch: int = 1024,
         progress: Progress = None,
         on_conflict: OnConflict = "error",
+        dedup: Dedup = "exact",
     ) -> list[Written]:
         """Remember many; each batch is one durable transaction.
 
@@ -147,7 +149,7 @@ class Database(Asking, Forgetting, Upkeep):
                 with collection_paused():
                     check = self._checker()
                     drafts = [check({"text": i} if isinstance(i, str) else i) for i in chunk]
-                    written.extend(self._write(drafts, on_conflict=on_conflict))
+                    written.extend(self._write(drafts, on_conflict=on_conflict, dedup=dedup))
                 report(len(written))
         return written
 

@@ -46,7 +46,7 @@ __all__ = [
 
 Precision = Literal["year", "month", "day", "minute", "exact"]
 Role = Literal["fact", "earlier", "relevant", "neighbour", "recent"]
-Status = Literal["inserted", "duplicate", "replaced", "superseded", "erased"]
+Status = Literal["inserted", "duplicate", "linked", "replaced", "superseded", "erased"]
 
 
 class Memory(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
@@ -88,6 +88,7 @@ class Memory(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=Fals
     last_used: datetime | None = None
     use_count: int = 0
     strength: float | None = None
+    links: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Every field by name; times stay ``datetime``, empty fields are kept."""
@@ -102,8 +103,9 @@ class Memory(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=Fals
 class Written:
     """What a write did.
 
-    ``superseded``: it closed an older value of the same profile fact. ``erased``: nothing was
-    written, since what had that external id was erased.
+    ``superseded``: it closed an older value of the same profile fact. ``linked``: it is stored, and
+    ``memory.links`` names what it nearly repeats. ``erased``: nothing was written, since what had
+    that external id was erased.
     """
 
     id: str

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from memdb import erasure, facts, rows, settings, trash
+from memdb import erasure, facts, near, rows, settings, trash
 from memdb.embedding import default_space
 from memdb.engine import LIVE, Engine
 from memdb.errors import Conflict, DimensionMismatch, InvalidArgument, NotFound
@@ -29,34 +29,14 @@ from memdb.storage import lookups, spaces, tables
 from memdb.storage.ids import require_id
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Writer
-from memdb.types import Forgotten, Memory, Written
+from memdb.types import Forgotten, Memory, Status, Written
 from memdb.validate import Draft
 
 _ON_CONFLICT = ("error", "replace", "skip")
-_DEDUP = ("exact", "off")
+_DEDUP = ("exact", "near", "off")
 _UPDATABLE = frozenset(
-    [
-        "text",
-        "data",
-        "source",
-        "kind",
-        "tags",
-        "metadata",
-        "stream",
-        "position",
-        "about",
-        "event_time",
-        "event_end",
-        "valid_from",
-        "valid_to",
-        "importance",
-        "pinned",
-        "sensitivity",
-        "derived_from",
-        "expires_at",
-        "expires_in",
-        "vector",
-    ]
+    "text data source kind tags metadata stream position about event_time event_end valid_from"
+    " valid_to importance pinned sensitivity derived_from expires_at expires_in vector".split()
 )
 
 
@@ -106,13 +86,15 @@ class MemoryWriter:
         self._engine.admission.admit(len(drafts), sum(map(content_bytes, drafts)))
         now = self._engine.now()
         entries = self.prepare(drafts, now)
+        alike = near.look(self._engine, entries) if dedup == "near" else [[] for _ in entries]
 
         given = [(entry.memory, entry.raw_id) for entry in entries]
 
         def run(txn: Writer) -> list[Written]:
             for entry, (memory, raw_id) in zip(entries, given, strict=True):
                 entry.memory, entry.raw_id = memory, raw_id  # an earlier run may have changed it
-            return _Insertion(txn, self._engine, now, on_conflict, dedup, by_id).run(entries)
+            insertion = _Insertion(txn, self._engine, now, on_conflict, dedup, by_id)
+            return insertion.run(entries, alike)
 
         return run
 
@@ -224,6 +206,7 @@ class MemoryWriter:
             last_used=old.last_used,
             use_count=old.use_count,
             strength=old.strength,
+            links=old.links,
         )
         if new.key is not None and "text" not in fields and "data" in fields:
             new = new.replace(text=facts.fact_text(new))
@@ -336,7 +319,7 @@ class _Insertion:
         self._by_id = by_id
         self._live: BitMap | None = None
 
-    def run(self, entries: list[Entry]) -> list[Written]:
+    def run(self, entries: list[Entry], alike: Sequence[Sequence[bytes]]) -> list[Written]:
         results: list[Written | None] = [None] * len(entries)
         pending: list[int] = []
         claimed: dict[bytes, int] = {}
@@ -369,6 +352,10 @@ class _Insertion:
             else:
                 results[place] = self._known(entry, known, external, content)
             met.add(entry.raw_id)
+            if results[place] is None and alike[place]:
+                new = {entries[p].raw_id: entries[p].memory for p in pending}
+                meant = near.settle(self._txn, self._engine, self._alive, entry, alike[place], new)
+                results[place] = Written(meant.id, "duplicate", meant) if meant else None
             if results[place] is None:
                 pending.append(place)
                 for key in (external, content):
@@ -376,7 +363,9 @@ class _Insertion:
                         claimed[key] = place
         self._enter([entries[place] for place in pending], [keys[place] for place in pending])
         for place in pending:
-            results[place] = Written(entries[place].memory.id, "inserted", entries[place].memory)
+            memory = entries[place].memory
+            status: Status = "linked" if alike[place] and memory.links else "inserted"
+            results[place] = Written(memory.id, status, memory)
         return [result for result in results if result is not None]
 
     def _keys(self, entry: Entry) -> tuple[bytes | None, bytes | None]:

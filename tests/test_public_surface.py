@@ -52,7 +52,7 @@ PARAMETERS = {
     "Database.remember": "text data source external_id kind tags metadata namespace stream position"
     " subject key about event_time event_end valid_from valid_to importance pinned sensitivity"
     " derived_from expires_at expires_in vector space on_conflict dedup",
-    "Database.remember_many": "items batch progress on_conflict",
+    "Database.remember_many": "items batch progress on_conflict dedup",
     "Database.get": "id as_of external_id namespace",
     "Database.get_many": "ids",
     "Database.update": "id fields",

@@ -214,7 +214,7 @@ REMEMBER = Command(
         Option("on_conflict", "what to do when the external id exists (default: error)",
                choices=("error", "replace", "skip")),
         Option("dedup", "how to treat what is stored already (default: exact)",
-               choices=("exact", "off")),
+               choices=("exact", "near", "off")),
     ),
     (
         'remember "The spare key is with Grace" --tag home --about Grace',

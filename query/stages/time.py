@@ -65,7 +65,8 @@ class TimeStage(Stage):
         if moment.anchor is not None:
             part[candidates.rows == moment.anchor.row] += ITSELF
         if moment.reading.order is not None or moment.anchor is not None:
-            part += self._in_order(candidates, candidates.total() + part, moment)
+            before = candidates.total() - candidates.parts.get(self.name, 0.0)
+            part += self._in_order(candidates, before + part, moment)
         return part
 
     def _inside(self, rows: Rows, moment: Moment) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ BENCHMARKS = {
     "forgetting": "what a byte budget keeps, by policy; a year under one; what everything takes",
     "filter": "filter evaluation times and agreement with brute force",
     "time": "is the right memory first when a question is about time?",
+    "context": "is a context within its budget, always, and how long does it take?",
     "faults": "SIGKILL under load: acknowledged writes lost, failed opens",
     "erase": "the canary test, one person erased in a large store, and killed erasures",
 }

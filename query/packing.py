@@ -35,6 +35,7 @@ CLOSING: Final = "</memories>"
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 _SHAPES: Final = {"year": "%Y", "month": "%Y-%m", "day": "%Y-%m-%d"}
 _DAY: Final = "%Y-%m-%d"
+_HOPELESS: Final = 1.5  # times what is left: a line that long by those counted is not counted
 _MINUTE: Final = "%Y-%m-%d %H:%M"
 # Control characters, marks of direction, and the invisible tags that can smuggle text.
 _HIDDEN: Final = re.compile(
@@ -148,12 +149,17 @@ def pack(
     said: dict[tuple[str, str], str] = {}
     frame = count(f"{OPENING}\n\n{CLOSING}") if pieces else 0
     left = budget - frame
+    seen_tokens = seen_length = 0
     for line in _lines(pieces, zone):
         twin = said.get(line.says) if line.says is not None else None
         if twin is not None:
             dropped.append(_left_out(line, f"duplicate of {twin}"))
             continue
+        if seen_tokens and len(line.text) * seen_tokens / seen_length > _HOPELESS * left:
+            dropped.append(_left_out(line, f"budget: {max(0, left)} tokens left"))
+            continue
         tokens = count(line.text + "\n")
+        seen_tokens, seen_length = seen_tokens + tokens, seen_length + len(line.text)
         if tokens > left:
             dropped.append(_left_out(line, f"budget: needs {tokens} tokens, {max(0, left)} left"))
             continue

@@ -176,12 +176,13 @@ class LexicalQuery:
         found = np.zeros(len(wanted), np.float32)
         if not self._terms or not len(wanted):
             return found
-        held = _scratch.at_least(1 + max(int(one.rows.max()) for one in self._terms))
-        for one in self._terms:
-            held[one.rows] += np.float32(one.idf)
-        inside = wanted < len(held)
-        found[inside] = held[wanted[inside]] / np.float32(self.total_mass)
-        self._clear(held)
+        held = _scratch.at_least(max(one.end for one in self._terms))
+        try:
+            for one in self._terms:
+                held[one.rows] += np.float32(one.idf)
+            found = _at(held, wanted) / np.float32(self.total_mass)
+        finally:
+            self._clear(held)
         return found
 
     def explain(self, rows: Rows | Sequence[int]) -> list[dict[str, float]]:

@@ -22,13 +22,14 @@ from typing import Final
 import numpy as np
 
 from memdb.index import layout
+from memdb.index.graph_kernels import SpaceArrays
 from memdb.index.kernels import Kernels, default_kernels
 from memdb.index.protocol import SpaceSpec
 
 _DIM: Final = 384
 _BLOCKS: Final = 2 * layout.GROUP_BLOCKS
 _RECORDS: Final = 8192  # more bytes than the nearest caches hold
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Calibration:
     """One 8-bit record out of order, checked and scored."""
     rough_ns: float
     """One 2-bit record in order, estimated."""
+    row_ns: float
+    """One code out of order, estimated by itself."""
 
     def cost_of_block(self, spec: SpaceSpec, *, from_records: bool) -> float:
         share = spec.dim / _DIM
@@ -48,12 +51,19 @@ class Calibration:
             return share * layout.BLOCK_ROWS * self.rough_ns
         return share * self.code_block_ns
 
+    def cost_of_row(self, spec: SpaceSpec) -> float:
+        return self.row_ns * spec.dim / _DIM
+
+    def cost_of_hop(self, spec: SpaceSpec, degree: int) -> float:
+        """One node of a graph looked at: about half of its neighbours were not seen before."""
+        return 0.6 * degree * self.cost_of_row(spec)
+
     def cost_of_record(self, spec: SpaceSpec) -> float:
         size = layout.record_bytes(spec.dim, spec.precision)
         return self.record_ns * size / layout.record_bytes(_DIM, layout.INT8)
 
 
-BUILTIN: Final = Calibration(code_block_ns=60.0, record_ns=120.0, rough_ns=8.0)
+BUILTIN: Final = Calibration(code_block_ns=60.0, record_ns=120.0, rough_ns=8.0, row_ns=15.0)
 
 
 def measure(kernels: Kernels) -> Calibration:
@@ -92,7 +102,16 @@ def measure(kernels: Kernels) -> Calibration:
             rough=True,
         )
 
+    space = SpaceArrays(
+        groups, records, 0, layout.INT8, layout.rotation_signs(_DIM, 0), np.zeros(_DIM, np.float32)
+    )
+    listed = rng.permutation(slots)[: _RECORDS // 2]
+
+    def rows() -> object:
+        return kernels.gather(space, query, listed, k=1, keep=1, threads=1)
+
     return Calibration(
+        row_ns=1e9 * _best(rows) / len(listed),
         code_block_ns=1e9 * scan_s / _BLOCKS,
         record_ns=1e9 * rescore_s / len(chosen),
         rough_ns=1e9 * _best(rough) / _RECORDS,

@@ -1,9 +1,10 @@
-"""codes.bin: what a scan reads. Sign codes in blocks of 32 rows, byte-major, factors apart.
+"""codes.bin: what a scan reads, or a walk. Sign codes of groups of 4,096 rows, and their factors.
 
-    codes.bin := header | group...
+    codes.bin := header (version 2: in blocks, 3: in rows) | group...
     fields    := dim u32 | metric u8 | code bits u8 | 0 u16 | epoch u32 | 0 u32 | seed u64
                  | centre f32[dim], rotated
-    group     := block[128] | factor[4096]
+    group     := block[128] | factor[4096]                     in blocks, for scans
+               | (u8[8 words] | factor)[4096]                  in rows, for a graph
     factor    := offset u16 | slope u16: the upper halves of floats
     block     := u8[8 words][32]: byte b of each of 32 rows
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from memdb.index.protocol import Encoded, SpaceSpec
 NAME = "codes.bin"
 MAGIC = b"MDBCODES"
 VERSION = 2
+ROWS_VERSION = 3
 _FIELDS = struct.Struct("<IBBHIIQ")
 _REBUILD = "the vectors are safe: run `memdb check --repair` to make the codes again"
 
@@ -51,7 +54,8 @@ class CodesFile:
         self._code_bytes = 8 * layout.words_of(spec.dim)
         self._group_bytes = layout.group_bytes(spec.dim)
         self._wanted = (spec.dim, layout.METRICS[spec.metric], spec.code_bits)
-        self.file = files.MappedFile(directory / name, MAGIC, writable=writable, version=VERSION)
+        path = directory / name
+        self.file = files.MappedFile(path, MAGIC, writable=writable, version=ROWS_VERSION)
         try:
             self._load_fields()
         except BaseException:
@@ -65,11 +69,14 @@ class CodesFile:
         centre: NDArray[np.float32],
         encoded: Iterator[tuple[NDArray[np.uint32], Encoded]],
         name: str = NAME,
+        *,
+        rows: bool = False,
     ) -> None:
         """Write a whole file with these slots, ascending, in place of any older one."""
         size = layout.group_bytes(spec.dim)
         with files.replacing(directory / name) as handle:
-            head = files.seal_header(MAGIC, _pack_fields(spec, centre), VERSION)
+            version = ROWS_VERSION if rows else VERSION
+            head = files.seal_header(MAGIC, _pack_fields(spec, centre), version)
             handle.write(head)
             for slots, part in encoded:
                 for number in np.unique(slots // GROUP_ROWS):
@@ -78,13 +85,15 @@ class CodesFile:
                     )
                     body = np.zeros(size, np.uint8)
                     chosen = slice(int(first), int(last))
-                    _place(body, spec.dim, slots[chosen] % GROUP_ROWS, part, chosen)
+                    group = layout.group_at(body, spec.dim, 0, rows=rows)
+                    _place(group, slots[chosen] % GROUP_ROWS, part, chosen)
                     handle.seek(len(head) + int(number) * size)
                     handle.write(body.data)
 
     def _load_fields(self) -> None:
         fields = self.file.fields
-        if self.file.version != VERSION:
+        self.rows = self.file.version == ROWS_VERSION
+        if self.file.version < VERSION:
             raise CodesOutdated(f"{NAME} has an older layout", path=str(self.file.path))
         if len(fields) != _FIELDS.size + 4 * self.dim:
             raise self.corrupt("has fields of another length")
@@ -157,14 +166,17 @@ class CodesFile:
         block_bytes = BLOCK_ROWS * self._code_bytes
         factors = GROUP_BLOCKS * block_bytes
         row_bytes = BLOCK_ROWS * FACTOR_BYTES
-        ranges = (
+        ranges = [
             (lowest * block_bytes, highest * block_bytes),
             (factors + row_bytes * lowest, factors + row_bytes * highest),
-        )
+        ]
+        if self.rows:
+            whole = block_bytes + row_bytes
+            ranges = [(lowest * whole, highest * whole)]
         body = np.zeros(self._group_bytes, np.uint8)
         for low, high in ranges:
             body[low:high] = self.file.body[start + low : start + high]
-        _place(body, self.dim, rows, encoded, chosen)
+        _place(layout.group_at(body, self.dim, 0, rows=self.rows), rows, encoded, chosen)
         for low, high in ranges:
             self.file.write(start + low, body[low:high].data)
 
@@ -176,24 +188,34 @@ class CodesFile:
         for number in np.unique(slots // GROUP_ROWS):
             at = np.flatnonzero(slots // GROUP_ROWS == number)
             rows = slots[at] % GROUP_ROWS
-            group = layout.group_at(groups, self.dim, int(number))
+            group = layout.group_at(groups, self.dim, int(number), rows=self.rows)
             codes[at] = group.codes[rows // BLOCK_ROWS, :, rows % BLOCK_ROWS]
             factors[at] = group.factors[rows]
         return codes, factors
+
+    def rearrange(self, directory: Path, spec: SpaceSpec, *, rows: bool) -> None:
+        """Write the same codes anew, in blocks or in ``rows``, in this file's place."""
+        no_records = np.zeros((0, 0), np.uint8)
+
+        def parts() -> Iterator[tuple[NDArray[np.uint32], Encoded]]:
+            for first in range(0, self.capacity, GROUP_ROWS):
+                part = np.arange(first, first + GROUP_ROWS, dtype=np.uint32)
+                yield part, Encoded(self.epoch, no_records, *self.read(part))
+
+        same = replace(spec, epoch=self.epoch, seed=self.seed)
+        CodesFile.make(directory, same, self.centre, parts(), rows=rows)
 
     def close(self) -> None:
         self.file.close()
 
 
 def _place(
-    body: NDArray[np.uint8],
-    dim: int,
+    group: layout.Group,
     rows: NDArray[np.uint32],
     encoded: Encoded | None,
     chosen: slice,
 ) -> None:
-    """Set rows of one group's bytes to the chosen part of ``encoded``, or to zeros."""
-    group = layout.group_at(body, dim, 0)
+    """Set rows of one group to the chosen part of ``encoded``, or to zeros."""
     at = (rows // BLOCK_ROWS, slice(None), rows % BLOCK_ROWS)
     group.codes[at] = 0 if encoded is None else encoded.codes[chosen]
     group.factors[rows] = 0 if encoded is None else encoded.factors[chosen]

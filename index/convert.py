@@ -100,7 +100,14 @@ class Conversion:
                 return found
             found.close()
         self.restarted = True
-        CodesFile.make(self._directory, self.spec, self._centre, iter(()), name=_NEXT_CODES)
+        CodesFile.make(
+            self._directory,
+            self.spec,
+            self._centre,
+            iter(()),
+            name=_NEXT_CODES,
+            rows=self._source.rows,
+        )
         return CodesFile(self._directory, self.spec, writable=True, name=_NEXT_CODES)
 
     def copy(self, slots: ArrayLike) -> None:

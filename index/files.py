@@ -181,6 +181,14 @@ class MappedFile:
             self._map()
             return False
 
+    def is_replaced(self) -> bool:
+        """Whether another file, or none, has this one's name."""
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            return True
+        return (status.st_dev, status.st_ino) != self._identity
+
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write at ``offset`` of the body; durable after ``sync``."""
         with typed_errors(self.path):

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from memdb import settings
 from memdb.errors import InvalidArgument, NotFound, StoreCorrupt
 from memdb.index import layout
-from memdb.index.calibration import Calibration, default_calibration
+from memdb.index.calibration import Calibration
 from memdb.index.codes_file import NAME as CODES_NAME
 from memdb.index.codes_file import CodesFile, CodesOutdated
 from memdb.index.kernels import Kernels, default_kernels
@@ -36,12 +36,13 @@ from memdb.index.protocol import (
 from memdb.index.quantise import Quantiser
 from memdb.index.records_file import NAMES as RECORDS_NAMES
 from memdb.index.records_file import RecordsFile
+from memdb.index.row_access import RowAccess
 from memdb.index.slots import SlotSet
 
 _PART = 4096  # vectors worked on at a time
 
 
-class FlatIndex:
+class FlatIndex(RowAccess):
     """Vectors of one space in ``directory``, which exists.
 
     Raises ``StoreCorrupt`` or ``PermissionDenied`` when the records cannot be opened. Missing or
@@ -58,13 +59,16 @@ class FlatIndex:
         threads: int = 1,
         kernels: Kernels | None = None,
         calibration: Calibration | None = None,
+        rows: bool = False,
     ) -> None:
+        """``rows``: codes that are made are in rows, for a graph before them."""
         if threads < 1:
             raise InvalidArgument("threads must be at least 1", field="threads")
         self.directory = Path(directory)
         self.codes_problem: StoreCorrupt | None = None
         self.kernels = kernels or default_kernels()
         self._spec = spec
+        self.rows = rows
         self._calibration = calibration
         self._planned: tuple[SlotSet, tuple[object, ...], SearchPlan] | None = None
         self._writable = writable
@@ -148,6 +152,9 @@ class FlatIndex:
         if self._codes is None:
             self._open_codes()
             return
+        if self._codes.file.is_replaced():
+            self._open_codes()  # searches that have the old file end with it
+            return
         try:
             self._codes.refresh()
         except StoreCorrupt as error:
@@ -200,7 +207,7 @@ class FlatIndex:
                 records = self._need_records().read(part)
                 yield part, self._quantiser.encode(records, centre, spec.epoch)
 
-        CodesFile.make(self.directory, spec, centre, parts())
+        CodesFile.make(self.directory, spec, centre, parts(), rows=self.rows)
         if self._codes is not None:
             self._codes.close()
         self._spec = spec
@@ -332,6 +339,9 @@ class FlatIndex:
         records, codes = self._files_for(allowed)
         plan = self._plan(allowed, k, effort, exact, codes)
         scanned = codes if plan.name in ("scan", "gather") else None
+        if scanned is not None and scanned.rows:
+            slots[:, :found], distances[:, :found] = self.gather(given, allowed, found, plan)
+            return slots, distances
         slots[:, :found], distances[:, :found], bad = self.kernels.search(
             groups=scanned.groups if scanned is not None else None,
             records=records.records,
@@ -361,10 +371,9 @@ class FlatIndex:
     def _plan(
         self, allowed: SlotSet, k: int, effort: int | None, exact: bool, codes: CodesFile | None
     ) -> SearchPlan:
-        if self._calibration is None:
-            self._calibration = default_calibration()
         capacity = len(self._records.records) if self._records is not None else 0
-        asked = (self._spec, k, effort, exact, codes is None, capacity)
+        rows = codes is not None and codes.rows
+        asked = (self._spec, k, effort, exact, codes is None, rows, capacity)
         known = self._planned
         if known is not None and known[0] is allowed and known[1] == asked:
             return known[2]
@@ -375,8 +384,9 @@ class FlatIndex:
             effort=effort,
             exact=exact,
             codes=codes is not None,
+            rows=rows,
             capacity=capacity,
-            calibration=self._calibration,
+            calibration=self.calibration,
         )
         self._planned = (allowed, asked, plan)  # most searches repeat the one before
         return plan
@@ -461,19 +471,7 @@ class FlatIndex:
                 continue  # made for a spec whose commit a crash prevented: of other records
             if int(part.max()) >= codes.capacity:
                 raise codes.corrupt(f"ends before slot {int(part.max())}")
-            wanted = self._quantiser.encode(stored, codes.centre, codes.epoch)
-            found, factors = codes.read(part)
-            # Kernels of another machine sum in another order: the sign of next to nothing may
-            # differ, and the last bits of factors.
-            residuals = np.abs(self._quantiser.residuals(stored, codes.centre))
-            sure = np.ones((len(part), 8 * found.shape[1]), np.bool_)
-            sure[:, : self._spec.dim] = residuals > 1e-4 * residuals.max(axis=1, keepdims=True)
-            flipped = np.unpackbits(found ^ wanted.codes, axis=1, bitorder="little")
-            same = ~(sure & (flipped > 0)).any(axis=1)
-            for here, there in zip(
-                layout.unpack_factors(factors), layout.unpack_factors(wanted.factors), strict=True
-            ):
-                same &= np.isclose(here, there, rtol=2**-7, atol=1e-6)
+            same = self._quantiser.codes_hold(stored, codes.centre, *codes.read(part))
             if not same.all():
                 raise codes.corrupt(f"has a damaged code at slot {int(part[~same][0])}")
 

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidArgument
 from memdb.index import layout
+from memdb.index.graph_kernels import GraphKernels, NativeGraph
 from memdb.index.reference import Bytes, Floats, NumpyKernels, Slots
 
 
-class Kernels(Protocol):
+class Kernels(GraphKernels, Protocol):
     """What an engine computes with. All arrays are C-contiguous."""
 
     @property
@@ -112,7 +113,7 @@ class Kernels(Protocol):
         ...
 
 
-class NativeKernels:
+class NativeKernels(NativeGraph):
     """The compiled kernels at one level of ``_native.available()``."""
 
     def __init__(self, native: ModuleType, level: int) -> None:

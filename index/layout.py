@@ -21,6 +21,8 @@ FACTOR_BYTES: Final = 4
 """A row's offset and slope, each the upper half of a float."""
 TABLE_MAX: Final = 63
 """The greatest entry of a query's tables."""
+PLANES: Final = 5
+"""Bits of a query's coordinate where rows are estimated one by one."""
 ROTATION_ROUNDS: Final = 4
 RECORD_HEAD_BYTES: Final = 12
 RECORD_TAIL_BYTES: Final = 4
@@ -54,6 +56,11 @@ def block_bytes(dim: int) -> int:
     return BLOCK_ROWS * (8 * words_of(dim) + FACTOR_BYTES)
 
 
+def row_bytes(dim: int) -> int:
+    """Bytes of a code and its factors side by side."""
+    return 8 * words_of(dim) + FACTOR_BYTES
+
+
 def payload_bytes(dim: int, precision: int) -> int:
     return (dim * PRECISION_BITS[precision] + 7) // 8
 
@@ -79,6 +86,21 @@ def record_type(dim: int, precision: int) -> np.dtype[np.void]:
     )
 
 
+GRAPH_PAGE_BYTES: Final = 4096
+GRAPH_HEAD_BYTES: Final = 16
+"""Bytes of a graph's page before its records."""
+
+
+def graph_record_bytes(degree: int) -> int:
+    """A slot, how many neighbours it has, and room for ``degree`` of them."""
+    return 4 + 3 * degree
+
+
+def graph_records(degree: int) -> int:
+    """Records of a graph's page."""
+    return (GRAPH_PAGE_BYTES - GRAPH_HEAD_BYTES - 1) // graph_record_bytes(degree)
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Views into one group: codes (128, bytes, 32) uint8, factors (4096,) uint32."""
@@ -87,11 +109,15 @@ class Group:
     factors: NDArray[np.uint32]
 
 
-def group_at(groups: NDArray[np.uint8], dim: int, number: int) -> Group:
-    """Group ``number`` of the (bytes,) uint8 body of a codes file."""
+def group_at(groups: NDArray[np.uint8], dim: int, number: int, *, rows: bool = False) -> Group:
+    """Group ``number`` of the (bytes,) uint8 body of a codes file, in blocks or in ``rows``."""
     size = group_bytes(dim)
     code = 8 * words_of(dim)
     body = groups[number * size : (number + 1) * size]
+    if rows:
+        table = body.reshape(GROUP_ROWS, code + FACTOR_BYTES)
+        blocks = table[:, :code].reshape(GROUP_BLOCKS, BLOCK_ROWS, code)
+        return Group(blocks.transpose(0, 2, 1), table[:, code:].view("<u4")[:, 0])
     return Group(
         body[: GROUP_ROWS * code].reshape(GROUP_BLOCKS, code, BLOCK_ROWS),
         body[GROUP_ROWS * code :].view("<u4"),

@@ -9,7 +9,7 @@ in, how many results and candidates are wanted, and what a block and a record co
     scan      all codes are estimated, the best re-scored from their records
     gather    the same, of those blocks only that hold an allowed row
     records   the space has no codes: its records are estimated, the best of them checked and scored
-    graph     the hnsw graph is walked, what it finds is scored from the records
+    graph     a graph is walked, what it finds is scored from the records
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ _EFFORT_PER_RESULT: Final = 4
 _MEASURED_AT: Final = 4096
 _MARGIN: Final = 2.0  # questions lie farther from their neighbours than vectors of the space do
 _WHOLE: Final = 0.9
+_GRAPH_EFFORT: Final = 128
+_GRAPH_EFFORT_AT: Final = 20_000
+_DEGREE: Final = 32
+_WORTH: Final = 3
 _GROWTH: Final = 0.25  # ranks grow with the fourth root of the size: see README, "The shortlist"
 
 
@@ -61,10 +65,12 @@ def plan_search(
     codes: bool,
     capacity: int,
     calibration: Calibration,
+    rows: bool = False,
 ) -> SearchPlan:
     """The cheapest plan that finds the min(k, allowed) nearest.
 
-    ``codes`` says if any are sound, ``capacity`` for how many slots there are records.
+    ``codes`` says if any are sound, ``rows`` if they lie in rows, ``capacity`` for how many slots
+    there are records.
     """
     count, blocks = allowed.count, allowed.blocks
     wanted = max(k, effort or default_effort(spec, count, k, capacity=capacity))
@@ -75,8 +81,12 @@ def plan_search(
         from_records = name == "records"
         block = layout.BLOCK_ROWS * record if from_records else layout.block_bytes(spec.dim)
         cost = calibration.cost_of_block(spec, from_records=from_records)
-        nanoseconds = blocks * cost + rescored * calibration.cost_of_record(spec)
-        touched = blocks * block + rescored * record
+        looked_at = blocks
+        if rows and blocks and not from_records:  # none but the allowed ones
+            looked_at, block = count, layout.row_bytes(spec.dim)
+            cost = calibration.cost_of_row(spec)
+        nanoseconds = looked_at * cost + rescored * calibration.cost_of_record(spec)
+        touched = looked_at * block + rescored * record
         return SearchPlan(name, reason, count, blocks, rescored, touched, nanoseconds / 1e3)
 
     all_records = plan("refine", "", 0, count)
@@ -96,3 +106,58 @@ def plan_search(
     if all_records.estimated_us <= estimated.estimated_us:
         return plan("refine", f"scoring {count} records costs less than their codes", 0, count)
     return estimated
+
+
+def graph_effort(k: int, linked: int) -> int:
+    """How long a walk's list must be among ``linked`` slots: grows with the fourth root."""
+    effort = _GRAPH_EFFORT * max(1.0, linked / _GRAPH_EFFORT_AT) ** _GROWTH
+    return max(_EFFORT_PER_RESULT * k, min(MOST_EFFORT, int(effort)))
+
+
+def hop_us(spec: SpaceSpec, degree: int, calibration: Calibration) -> float:
+    return max(1e-3, calibration.cost_of_hop(spec, degree) / 1e3)
+
+
+def plan_graph(
+    spec: SpaceSpec,
+    flat: SearchPlan,
+    k: int,
+    *,
+    effort: int | None,
+    inside: int,
+    waiting: int,
+    linked: int,
+    degree: int,
+    calibration: Calibration,
+) -> SearchPlan:
+    """A walk, or the flat engine's plan for the same search where that costs less.
+
+    ``inside`` of the ``linked`` slots are allowed, and ``waiting`` others, which are scanned. A
+    walk looks at about one node for each entry of its list; inside a filter at as many more as
+    there are nodes to pass through.
+    """
+    breadth = max(k, effort or graph_effort(k, linked))
+    if 2 * breadth > inside or flat.name == "exact":
+        return flat
+    hops = breadth * linked / inside
+    record = layout.record_bytes(spec.dim, spec.precision)
+    nanoseconds = (
+        hops * calibration.cost_of_hop(spec, degree)
+        + breadth * calibration.cost_of_record(spec)
+        + waiting * calibration.cost_of_row(spec)
+    )
+    if flat.estimated_us <= nanoseconds / 1e3:
+        return flat
+    row = layout.row_bytes(spec.dim)
+    touched = breadth * record + waiting * row
+    touched += round(hops * (layout.graph_record_bytes(degree) + 0.6 * degree * row))
+    reason = f"{inside} of {linked} linked rows are allowed: the list is {breadth}"
+    return SearchPlan("graph", reason, flat.allowed, 0, breadth, touched, nanoseconds / 1e3)
+
+
+def wants_graph(spec: SpaceSpec, count: int, calibration: Calibration) -> bool:
+    """Whether ``count`` vectors are too many to be scanned: a walk would take a third as long."""
+    scan = count / layout.BLOCK_ROWS * calibration.cost_of_block(spec, from_records=False)
+    effort = graph_effort(1, count)
+    walk = effort * (calibration.cost_of_hop(spec, _DEGREE) + calibration.cost_of_record(spec))
+    return scan > _WORTH * walk

@@ -216,7 +216,7 @@ class Engine(Protocol):
 
 
 @runtime_checkable
-class Linking(Protocol):
+class Graphed(Protocol):
     """What an engine with a graph offers besides. The graph may lag: it gates no answer."""
 
     graph_problem: Exception | None
@@ -225,6 +225,15 @@ class Linking(Protocol):
     def waiting(self, allowed: SlotSet) -> SlotSet:
         """The slots of ``allowed`` that are not in the graph."""
         ...
+
+    def memory_bytes(self, slots: int) -> int:
+        """Private memory of a graph of that many slots."""
+        ...
+
+
+@runtime_checkable
+class Linking(Graphed, Protocol):
+    """A graph that each process links for itself."""
 
     def link(self, allowed: SlotSet, most: int) -> int:
         """Do up to ``most`` slots' worth of work on the graph; how much was done."""
@@ -241,9 +250,47 @@ class Linking(Protocol):
 
     def save(self) -> None: ...
 
-    def memory_bytes(self, slots: int) -> int:
-        """Private memory of a graph of that many slots."""
+
+class Build(Protocol):
+    """Linking in progress: it may be given up at any time, and then changed nothing."""
+
+    @property
+    def linked_now(self) -> int:
+        """How many slots it has linked."""
         ...
+
+    def link(self, most: int) -> int:
+        """Link up to ``most`` of what waits; how many."""
+        ...
+
+    def write(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """Write a draft, durably: the slots linked, and the seals of the records they had."""
+        ...
+
+
+@runtime_checkable
+class Drafting(Graphed, Protocol):
+    """A graph in a file of all processes: one builds, commits what is linked, and installs.
+
+    build = index.begin(encoded, memory_bytes=...)
+    while build.link(...): ...
+    slots, seals = build.write()
+    ...                       # in the caller's transaction: install(), and those of the slots
+                              # whose records still have these seals are linked
+    index.refresh(); index.mark_linked(...)
+    """
+
+    def mark_linked(self, linked: SlotSet) -> None:
+        """What the caller's database says is linked."""
+        ...
+
+    def linkable(self, encoded: SlotSet) -> int:
+        """How many of the slots a build would link."""
+        ...
+
+    def begin(self, encoded: SlotSet, *, memory_bytes: int) -> Build | None: ...
+
+    def install(self) -> None: ...
 
 
 def as_vectors(values: ArrayLike, dim: int, *, field: str = "vectors") -> NDArray[np.float32]:
@@ -262,6 +309,8 @@ def as_vectors(values: ArrayLike, dim: int, *, field: str = "vectors") -> NDArra
     if given.shape[1] != dim:
         raise DimensionMismatch(f"{field} have {given.shape[1]} dimensions, not {dim}", field=field)
     vectors = np.ascontiguousarray(given, dtype=np.float32)
+    if len(vectors) == 1 and float(np.dot(vectors[0], vectors[0])) <= MAX_NORM**2 / dim:
+        return vectors  # finite, and no longer than that: most searches have one query
     if len(vectors):
         largest = np.maximum(vectors.max(axis=1), -vectors.min(axis=1))
         if not np.isfinite(largest).all():

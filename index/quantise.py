@@ -9,6 +9,7 @@ vector, with a factor that makes the estimate of the inner product unbiased. Arr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -131,6 +132,25 @@ class Quantiser:
         codes = self.kernels.sign_codes(residuals).view(np.uint8)
         return Encoded(epoch, records, codes, layout.pack_factors(offsets, slopes))
 
+    def codes_hold(
+        self, records: Bytes, centre: Floats, codes: Bytes, factors: NDArray[np.uint32]
+    ) -> NDArray[np.bool_]:
+        """(n,) whether codes and factors are those of the records."""
+        wanted = self.encode(records, centre, 0)
+        # Kernels of another machine sum in another order: the sign of next to nothing may
+        # differ, and the last bits of factors.
+        residuals = np.abs(self.residuals(records, centre))
+        sure = np.ones((len(records), 8 * codes.shape[1]), np.bool_)
+        sure[:, : self.spec.dim] = residuals > 1e-4 * residuals.max(axis=1, keepdims=True)
+        flipped = np.unpackbits(codes ^ wanted.codes, axis=1, bitorder="little")
+        same: Any = ~(sure & (flipped > 0)).any(axis=1)
+        for here, there in zip(
+            layout.unpack_factors(factors), layout.unpack_factors(wanted.factors), strict=True
+        ):
+            same = same & np.isclose(here, there, rtol=2**-7, atol=1e-6)
+        held: NDArray[np.bool_] = same
+        return held
+
     def shortlist(self, records: Bytes, centre: Floats) -> int:
         """How many estimates hold 995 of 1,000 true neighbours among these records.
 
@@ -164,6 +184,10 @@ class Quantiser:
         """(q, dim) as the kernels score them: of unit length for cosine."""
         if self.spec.metric != "cosine":
             return queries
+        if len(queries) == 1:  # the same in fewer steps
+            wide = queries.astype(np.float64)
+            length = math.sqrt(float(wide[0] @ wide[0]))
+            return (wide / length).astype(np.float32) if length > 0 else queries
         lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
         return (queries / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
 

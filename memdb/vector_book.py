@@ -15,8 +15,9 @@ changes  sequence u64               blocks u32[] that the commit touched; empty:
 ======== ========================== ==========================================================
 
 Slots run from 0 to the capacity. A slot is *free*, *fresh* (its vector is in ``vectors``),
-*encoded* (in the index's files), or *retired* (encoded once, its bytes not yet zeroed). This file
-knows transactions and arrays; it does not know distances or files.
+*encoded* (in the index's files), *linked* (encoded, and in the graph of all processes, which only
+kind "ssd" has), or *retired* (encoded once, its bytes not yet zeroed). This file knows
+transactions and arrays; it does not know distances or files.
 """
 
 from __future__ import annotations
@@ -34,11 +35,14 @@ from memdb.index.slots import SlotSet
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+PLAIN_FORMAT: Final = 1
+"""What an index without linked slots and codes in rows says: earlier releases read it."""
 FREE: Final = 0
 FRESH: Final = 1
 ENCODED: Final = 2
 RETIRED: Final = 3
+LINKED: Final = 4
 
 _STATE_KEY: Final = b"vector_index"
 _BLOCK_SLOTS: Final = 208  # 9 bytes each: the most whose block is a small value
@@ -61,13 +65,14 @@ class Converting(msgspec.Struct, frozen=True, kw_only=True):
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """What one commit left: read first in every transaction."""
 
-    format: int = FORMAT
+    format: int = PLAIN_FORMAT
     sequence: int = 0
     count: int = 0
     kind: str = "flat"
     spec: dict[str, Any]
-    params: dict[str, int] = {}
+    params: dict[str, int | float] = {}
     converting: Converting | None = None
+    auto: bool = False  # whether the index may choose another kind
 
 
 _DECODER = msgspec.msgpack.Decoder(State)
@@ -126,7 +131,8 @@ class Book:
     states: NDArray[np.uint8]  # (capacity,)
     fresh_slots: Slots  # (m,) in any order
     fresh: Floats  # (m, dim)
-    encoded: SlotSet
+    encoded: SlotSet  # linked or not
+    linked: SlotSet
 
     @property
     def sequence(self) -> int:
@@ -134,7 +140,7 @@ class Book:
 
     def present(self) -> NDArray[np.bool_]:
         """(capacity,) whether a vector lies at the slot."""
-        found: NDArray[np.bool_] = (self.states == FRESH) | (self.states == ENCODED)
+        found: NDArray[np.bool_] = (self.states == FRESH) | in_files(self.states)
         return found
 
 
@@ -171,11 +177,18 @@ def load_book(txn: ReadTxn, state: State, dim: int, known: Book | None) -> Book:
         np.concatenate((kept_slots, stale)),
         np.concatenate((kept, _load_fresh(txn, stale, dim))),
         encoded_set(states),
+        SlotSet(np.packbits(states == LINKED, bitorder="little")),
     )
 
 
+def in_files(states: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(n,) whether the slots are encoded, linked or not."""
+    found: NDArray[np.bool_] = (states == ENCODED) | (states == LINKED)
+    return found
+
+
 def encoded_set(states: NDArray[np.uint8]) -> SlotSet:
-    return SlotSet(np.packbits(states == ENCODED, bitorder="little"))
+    return SlotSet(np.packbits(in_files(states), bitorder="little"))
 
 
 def _grown(known: Book | None, blocks: int) -> tuple[Ids, NDArray[np.uint8]]:
@@ -230,6 +243,7 @@ class Draft:
         self._book = book
         self.ids = book.ids.copy()
         self.states = book.states.copy()
+        self.kind, self.params = book.state.kind, book.state.params
         self.spec = book.state.spec
         self.converting = book.state.converting
         self._touched: list[Slots] = []
@@ -269,10 +283,15 @@ class Draft:
         for key in _keys(slots, 4):
             self._txn.delete(tables.VECTORS, key)
 
+    def link(self, slots: Slots) -> None:
+        """Encoded slots that are in the graph now."""
+        self.states[slots] = LINKED
+        self._touched.append(slots)
+
     def drop(self, found: dict[int, int], transaction: int) -> None:
         """Take ids (slot by id) out; encoded slots wait for snapshots up to ``transaction``."""
         slots = np.fromiter(found.values(), np.uint32, len(found))
-        retired = slots[self.states[slots] == ENCODED]
+        retired = slots[in_files(self.states[slots])]
         fresh = slots[self.states[slots] == FRESH]
         self.states[retired], self.states[fresh] = RETIRED, FREE
         self.ids[slots] = 0
@@ -300,7 +319,10 @@ class Draft:
         state = msgspec.structs.replace(
             old,
             sequence=old.sequence + 1,
+            format=FORMAT if self.kind == "ssd" else PLAIN_FORMAT,
             count=self._count,
+            kind=self.kind,
+            params=self.params,
             spec=self.spec,
             converting=self.converting,
         )
@@ -311,14 +333,21 @@ class Draft:
         self._txn.delete_range(tables.CHANGES, _u64(0), _u64(max(0, state.sequence - _LOG_KEPT)))
         save_state(self._txn, state)
         slots, fresh = self._next_fresh(touched)
-        return Book(state, self.ids, self.states, slots, fresh, self._next_encoded(blocks))
+        encoded = self._next_set(self._book.encoded, blocks, ENCODED, LINKED)
+        linked = self._next_set(self._book.linked, blocks, LINKED, LINKED)
+        return Book(state, self.ids, self.states, slots, fresh, encoded, linked)
 
-    def _next_encoded(self, blocks: NDArray[np.uint32]) -> SlotSet:
-        """The encoded slots, looking only at the blocks that were touched."""
-        known = self._book.encoded.bitset
+    def _next_set(
+        self, old: SlotSet, blocks: NDArray[np.uint32], state: int, other: int
+    ) -> SlotSet:
+        """The slots in one of two states, looking only at the blocks that were touched."""
+        states = self.states.reshape(-1, _BLOCK_SLOTS)[blocks]
+        touched = (states == state) | (states == other)
+        known = old.bitset
+        if not len(known) and not touched.any():
+            return old
         bits = np.zeros(len(self.states) // 8, np.uint8)
         bits[: len(known)] = known
-        touched = self.states.reshape(-1, _BLOCK_SLOTS)[blocks] == ENCODED
         bits.reshape(-1, _BLOCK_SLOTS // 8)[blocks] = np.packbits(
             touched, axis=1, bitorder="little"
         )

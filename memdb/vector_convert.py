@@ -45,6 +45,20 @@ def profile_of(state: State) -> Profile:
     return SpaceSpec.from_dict(state.spec).profile
 
 
+def engine_of(state: State) -> tuple[str, Profile]:
+    """What makes one engine of a directory another: kind and profile."""
+    return state.kind, profile_of(state)
+
+
+def check_profile(state: State, profile: Profile) -> None:
+    """``Conflict`` for a profile that an index of this kind cannot have."""
+    if (
+        state.kind == "ssd"
+        and not SpaceSpec.from_dict({**state.spec, "profile": profile}).has_codes
+    ):
+        raise Conflict(f"profile {profile!r} keeps no codes, by which kind 'ssd' is walked")
+
+
 def leftovers(state: State, path: Path) -> bool:
     """Whether a job that ended or was given up has left files."""
     return state.converting is None and bool(other_files(path, SpaceSpec.from_dict(state.spec)))
@@ -99,7 +113,7 @@ def step(path: Path, engine: AnyEngine, draft: Draft, target: Profile, slots: in
     conversion = Conversion(files_of(engine), target)
     try:
         part = draft.states[job.copied : job.copied + slots]
-        encoded = np.flatnonzero(part == vector_book.ENCODED) + job.copied
+        encoded = np.flatnonzero(vector_book.in_files(part)) + job.copied
         conversion.copy(encoded.astype(np.uint32))
         copied = job.copied + len(part)
         if copied < len(draft.states):

@@ -67,7 +67,7 @@ class VectorFilter:
         else:
             chosen = np.isin(book.ids, self._ids) & book.present()
             slots = np.flatnonzero(chosen).astype(np.uint32)
-        encoded = SlotSet.from_slots(slots[book.states[slots] == vector_book.ENCODED])
+        encoded = SlotSet.from_slots(slots[vector_book.in_files(book.states[slots])])
         fresh = np.isin(book.fresh_slots, slots)
         return Allowed(encoded, book.fresh_slots[fresh], book.fresh[fresh])
 

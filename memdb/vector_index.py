@@ -51,10 +51,12 @@ class VectorIndex:
     "cosine" (1 - cos), "ip" (-ip), "l2" (squared) or "hamming" (bits that differ), "cosine" for a
     new index; ``profile`` is what a coordinate keeps: "exact" 16 bits, "standard" 8, "compact" 5,
     "nano" 2. Vectors of a Hamming index are packed: (n, dim / 8) uint8. ``kind`` "auto" is as
-    stored, "flat" for a new index; "hnsw" keeps hnswlib's graph in memory (the extra ``hnsw``, else
-    ``MissingDependency``) and takes ``params`` M (16) and ef_construction (200). ``memory_budget``
-    bounds what stays in memory: codes, ids and graph; beyond it ``add`` raises ``BudgetExceeded``.
-    Thread-safe.
+    stored; a new index begins "flat" and becomes "ssd" when scans would take too long. "ssd" has a
+    graph in a file, linked in the background by the one process that has the time, and takes
+    ``params`` R (32), L_build (96) and alpha (1.2); "hnsw" keeps hnswlib's graph in memory (the
+    extra ``hnsw``, else ``MissingDependency``) and takes M (16) and ef_construction (200). A graph
+    needs codes: "hamming" and profile "nano" are flat. ``memory_budget`` bounds what stays in
+    memory: codes, ids and graph; beyond it ``add`` raises ``BudgetExceeded``. Thread-safe.
     """
 
     def __init__(
@@ -70,8 +72,6 @@ class VectorIndex:
         threads: int = 1,
         readonly: bool = False,
     ) -> None:
-        if kind == "ssd":
-            raise InvalidArgument("kind 'ssd' is not offered yet", field="kind")
         for field, value, known in (
             ("kind", kind, _KINDS),
             ("metric", metric, _METRICS),
@@ -83,7 +83,13 @@ class VectorIndex:
         self._budget_bytes = parse_bytes(memory_budget, "memory_budget")
         self.path = Path(path).expanduser().resolve()
         wanted = Wanted(dim, metric, chosen, profile, params)
-        self._shared = SharedIndex.open(self.path, wanted, threads=threads, readonly=readonly)
+        self._shared = SharedIndex.open(
+            self.path,
+            wanted,
+            threads=threads,
+            readonly=readonly,
+            budget_bytes=self._budget_bytes,
+        )
         self._readonly = readonly
         self._closed = False
 
@@ -171,7 +177,7 @@ class VectorIndex:
                     raise NotFound(f"id {number} is not in the index")
             slots = np.array([slots_by_id[number] for number in numbers.tolist()], np.uint32)
             vectors = np.empty((len(slots), shared.spec.dim), np.float32)
-            in_files = book.states[slots] == vector_book.ENCODED
+            in_files = vector_book.in_files(book.states[slots])
             vectors[in_files] = files.fetch(slots[in_files])
             places = np.argsort(book.fresh_slots)
             at = np.searchsorted(book.fresh_slots, slots[~in_files], sorter=places)
@@ -195,7 +201,7 @@ class VectorIndex:
         shared = self._open_shared()
         with shared.snapshot() as view:
             _, book, files = view
-            counts = np.bincount(book.states, minlength=4).tolist()
+            counts = np.bincount(book.states, minlength=5).tolist()
             return {
                 "count": book.state.count,
                 "kind": book.state.kind,
@@ -204,7 +210,7 @@ class VectorIndex:
                 "profile": files.spec.profile,
                 "converting": vector_convert.progress_of(book),
                 "fresh": counts[vector_book.FRESH],
-                "encoded": counts[vector_book.ENCODED],
+                "encoded": counts[vector_book.ENCODED] + counts[vector_book.LINKED],
                 "retired": counts[vector_book.RETIRED],
                 "memory_bytes": shared.memory_bytes(len(book.states)),
                 "kernels": files.kernels.name,
@@ -338,13 +344,13 @@ def _vectors(spec: SpaceSpec, values: ArrayLike, field: str) -> Floats:
 
 
 def _graph_stats(view: View) -> dict[str, Any]:
-    linking, book = view.linking, view.book
-    if linking is None:
+    graph, book = view.graph, view.book
+    if graph is None:
         return {}
-    problem = linking.graph_problem
+    problem = graph.graph_problem
     return {
         "params": dict(book.state.params),
-        "waiting": linking.waiting(book.encoded).count,
+        "waiting": graph.waiting(book.encoded).count,
         "graph_problem": None if problem is None else str(problem),
     }
 

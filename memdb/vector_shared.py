@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from memdb import settings, vector_book, vector_convert, vector_linker
+from memdb import settings, vector_book, vector_convert, vector_graph, vector_linker
 from memdb.errors import (
     BudgetExceeded,
     InvalidArgument,
@@ -28,9 +28,10 @@ from memdb.errors import (
 )
 from memdb.index import engines, layout
 from memdb.index.convert import remove_others
-from memdb.index.protocol import Encoded, Linking, Profile, SpaceSpec
+from memdb.index.protocol import Drafting, Encoded, Graphed, Linking, Profile, SpaceSpec
 from memdb.storage.environment import Environment, ReadTxn, WriteTxn
 from memdb.vector_book import Book, Draft, Floats, Ids, Slots, State
+from memdb.vector_convert import check_profile, engine_of
 from memdb.vector_wanted import Wanted
 
 _DIRECT_ROWS: Final = 512  # batches of at least this many are encoded without being fresh first
@@ -53,6 +54,10 @@ class View(NamedTuple):
     def linking(self) -> Linking | None:
         return self.files if isinstance(self.files, Linking) else None
 
+    @property
+    def graph(self) -> Graphed | None:
+        return self.files if isinstance(self.files, Graphed) else None
+
 
 class SharedIndex:
     """One directory while this process has it open, for all its handles."""
@@ -64,8 +69,10 @@ class SharedIndex:
         *,
         threads: int,
         readonly: bool,
+        budget_bytes: int,
     ) -> None:
         self.path = path
+        self.budget_bytes = budget_bytes
         self.readonly = readonly
         self.forked = False
         self._threads = threads
@@ -86,7 +93,8 @@ class SharedIndex:
         except BaseException:
             self._env.close()
             raise
-        self._linker = vector_linker.Linker(self._link) if isinstance(self.files, Linking) else None
+        self._builder = vector_graph.Builder(self)
+        self._linker = vector_linker.Linker(self._link)
         self._wake_linker()
         _all_open.add(self)
 
@@ -98,12 +106,15 @@ class SharedIndex:
         *,
         threads: int,
         readonly: bool,
+        budget_bytes: int,
     ) -> SharedIndex:
         """The process's one view of a directory: LMDB must not be opened twice in a process."""
         with _registry_guard:
             shared = _registry.get(path)
             if shared is None:
-                shared = cls(path, wanted, threads=threads, readonly=readonly)
+                shared = cls(
+                    path, wanted, threads=threads, readonly=readonly, budget_bytes=budget_bytes
+                )
                 _registry[path] = shared
                 return shared
             if shared.readonly and not readonly:
@@ -122,9 +133,9 @@ class SharedIndex:
             if self._references or self.forked:
                 return
             _registry.pop(self.path, None)
-            if self._linker is not None:
-                self._linker.stop()
+            self._linker.stop()
             try:
+                self._builder.close()
                 self._save_graph()
             finally:
                 self.files.close()
@@ -146,18 +157,18 @@ class SharedIndex:
         return state
 
     def _open_current(self, state: State) -> engines.AnyEngine:
-        """The engine of the present profile, which another process may change meanwhile."""
+        """The engine of the present kind and profile, which another process may change."""
         while True:
             try:
                 return self._open_engine(state)
             except StoreCorrupt:
                 newer = self._stored_state()
-                if vector_convert.profile_of(newer) == vector_convert.profile_of(state):
+                if engine_of(newer) == engine_of(state):
                     raise
                 state = newer
 
     def _open_engine(self, state: State) -> engines.AnyEngine:
-        return engines.open_engine(
+        engine = engines.open_engine(
             state.kind,
             self.path,
             SpaceSpec.from_dict(state.spec),
@@ -165,6 +176,8 @@ class SharedIndex:
             writable=not self.readonly,
             threads=self._threads,
         )
+        self._engine = engine_of(state)
+        return engine
 
     def _stored_state(self) -> State:
         with self._env.read() as txn:
@@ -184,9 +197,15 @@ class SharedIndex:
     def linking(self) -> Linking | None:
         return self.files if isinstance(self.files, Linking) else None
 
+    @property
+    def book(self) -> Book | None:
+        """The newest that this process has seen."""
+        return self._book
+
     def memory_bytes(self, capacity: int) -> int:
         """What ``capacity`` slots keep in memory: codes, their factors, the book, and a graph."""
-        graph = self.linking.memory_bytes(capacity) if self.linking else 0
+        files = self.files
+        graph = files.memory_bytes(capacity) if isinstance(files, Graphed) else 0
         codes = layout.block_bytes(self.spec.dim) // layout.BLOCK_ROWS
         return capacity * (codes * self.spec.has_codes + _BOOK_BYTES) + graph
 
@@ -223,7 +242,7 @@ class SharedIndex:
                 self._show(book)
                 if known is not None:
                     self._recheck(txn, known.sequence, state.sequence)
-            elif vector_convert.profile_of(state) != self.spec.profile:
+            elif engine_of(state) != self._engine:
                 return None
             return View(txn, book, self.files)
 
@@ -234,25 +253,27 @@ class SharedIndex:
         return view.book
 
     def _show(self, book: Book) -> None:
-        """Make a committed book the present one; of another profile, with an engine of its own.
+        """Make a committed book the present one; of another kind or profile, with an engine of
+        its own.
 
         Searches that have the old engine end with it: nobody closes it, and files that are mapped
         outlast their names.
         """
-        spec = SpaceSpec.from_dict(book.state.spec)
-        if spec.profile == self.spec.profile:
-            self.files.refresh(spec)
+        if engine_of(book.state) == self._engine:
+            self.files.refresh(SpaceSpec.from_dict(book.state.spec))
         else:
             self.files = self._open_engine(book.state)
+        if isinstance(self.files, Drafting):
+            self.files.mark_linked(book.linked)
         self._book = book
 
     def _recheck(self, txn: ReadTxn, known: int, wanted: int) -> None:
         linking = self.linking
         if linking is not None:
             linking.recheck(vector_book.slots_since(txn, known, wanted))
-            self._wake_linker()
+        self._wake_linker()
 
-    def _write(self, change: Callable[[WriteTxn, Draft], None]) -> None:
+    def write(self, change: Callable[[WriteTxn, Draft], None]) -> None:
         """Commit one change of the book, then show it to this process."""
         with self._write_guard:
             with self._env.write() as txn:
@@ -279,10 +300,10 @@ class SharedIndex:
                     self._train(draft, vectors)
                 self._enter(draft, ids, vectors, usable, budget_bytes)
 
-            self._write(enter)
+            self.write(enter)
             book = self._book
             if book is not None and len(book.fresh_slots) >= settings.FRESH_VECTORS_MAX:
-                self._write(lambda txn, draft: self._encode_fresh(txn, draft))
+                self.write(lambda txn, draft: self._encode_fresh(txn, draft))
             self._reap_when_worth_it()
 
     def _enter(
@@ -333,7 +354,7 @@ class SharedIndex:
             draft.drop(found, self._next_transaction())
             removed = len(found)
 
-        self._write(drop)
+        self.write(drop)
         self._reap_when_worth_it()
         return removed
 
@@ -366,14 +387,15 @@ class SharedIndex:
         with self._env.read() as txn:
             pending = vector_book.due_slots(txn, 2**63)[0]
         if len(pending):
-            self._write(clear)
+            self.write(clear)
 
     # --- another profile -------------------------------------------------------------------
 
     def convert(self, target: Profile, report: Callable[[int], None]) -> None:
         """Go down to ``target``, a short write transaction at a time; ``report`` vectors done."""
+        check_profile(self._stored_state(), target)
         if not self._is_at(target):
-            self._write(lambda _, draft: vector_convert.begin(self.path, draft, target))
+            self.write(lambda _, draft: vector_convert.begin(self.path, draft, target))
         done = self._is_at(target)
         pace = vector_convert.Pace()
         while not done:
@@ -384,7 +406,7 @@ class SharedIndex:
                 started = time.monotonic()  # writers of other processes may have been first
                 done = vector_convert.step(self.path, self.files, draft, target, pace.slots)
 
-            self._write(step)
+            self.write(step)
             pace.took((time.monotonic() - started) * 1e3)
             with self.snapshot() as (_, book, _):
                 job = vector_convert.progress_of(book)
@@ -410,11 +432,13 @@ class SharedIndex:
     # --- the graph -------------------------------------------------------------------------
 
     def _wake_linker(self) -> None:
-        if self._linker is not None:
+        if self.linking is not None or self._builder.is_due():
             self._linker.wake()
 
     def _link(self) -> bool:
         """A step of the linker. The snapshot keeps the slots from being zeroed meanwhile."""
+        if self.linking is None:
+            return self._builder.step()
         with self.snapshot() as view:
             linking = view.linking
             if linking is None:
@@ -439,10 +463,10 @@ class SharedIndex:
         if not self.readonly:
             self.reap()
             self.tidy()
-        if self._linker is not None:
-            with self.snapshot():  # what other processes wrote is linked too
-                self._linker.wake()
-            self._linker.wait()
+        with self.snapshot():  # what other processes wrote is linked too
+            self._builder.want_all(self._linker)
+        self._linker.wait()
+        self._builder.wait_for_others(self._linker)
 
 
 def _make_directory(path: Path, kv: Path) -> None:

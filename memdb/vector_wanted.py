@@ -13,7 +13,7 @@ from memdb import settings
 from memdb.errors import Conflict, DimensionMismatch, InvalidArgument
 from memdb.index import engines
 from memdb.index.protocol import Metric, Profile, SpaceSpec
-from memdb.vector_book import State
+from memdb.vector_book import FORMAT, PLAIN_FORMAT, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,18 @@ class Wanted:
             profile=cast(Profile, self.profile or settings.DEFAULT_PROFILE),
         )
         kind = self.kind or "flat"
-        if kind == "hnsw" and spec.metric == "hamming":
+        if kind != "flat" and spec.metric == "hamming":
             raise InvalidArgument("a hamming index is flat", field="kind")
+        if kind == "ssd" and not spec.has_codes:
+            raise InvalidArgument(f"an index of profile {spec.profile!r} is flat", field="kind")
         params = engines.complete_params(kind, self.params)
-        return State(kind=kind, params=params, spec=spec.to_dict())
+        return State(
+            format=FORMAT if kind == "ssd" else PLAIN_FORMAT,
+            kind=kind,
+            params=params,
+            spec=spec.to_dict(),
+            auto=self.kind is None,
+        )
 
     def check(self, state: State) -> None:
         """``DimensionMismatch`` or ``Conflict`` unless this is what is stored."""

@@ -21,6 +21,7 @@ constexpr uint32_t kGroupBlocks = kGroupRows / kBlockRows;
 constexpr uint32_t kTableEntries = 16;                     // one for each value of four bits
 constexpr uint32_t kTableMax = 63;   // four entries fit a byte: sums are widened every fourth
 constexpr uint32_t kNarrowBytes = 512;  // bytes of a code whose 1,024 entries fit 16 bits
+constexpr uint32_t kPlanes = 5;         // bits of a query's coordinate while a graph is walked
 constexpr uint32_t kRecordHead = 12;    // bytes before the payload
 constexpr uint32_t kRecordTail = 4;     // its checksum
 static_assert(4 * kTableMax <= 255 && 2 * kNarrowBytes * kTableMax <= 65535, "sums never wrap");
@@ -58,6 +59,13 @@ struct Kernels {
   int32_t (*dot2)(const int8_t* query, const uint8_t* payload, uint32_t bytes);
   // Bits that differ.
   uint32_t (*hamming)(const uint8_t* a, const uint8_t* b, uint32_t bytes);
+
+  // sums[i] = sum over b of 2^b * the bits in which codes[i] and plane b differ; codes have `words`
+  // words at any address, planes are (kPlanes, words). At most 31 * 8,192.
+  void (*weigh)(const uint8_t* const* codes, uint32_t count, const uint64_t* planes,
+                uint32_t words, uint32_t* sums);
+  // Inner product of two rows of numbers in -127 ... 127: at most 127 * 127 * 8,192.
+  int32_t (*dot88)(const int8_t* a, const int8_t* b, uint32_t dim);
 
   // crc32c (Castagnoli) of a buffer.
   uint32_t (*crc32c)(const uint8_t* data, size_t size);

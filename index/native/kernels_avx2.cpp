@@ -235,6 +235,56 @@ uint32_t hamming(const uint8_t* a, const uint8_t* b, uint32_t bytes) {
   return static_cast<uint32_t>(total);
 }
 
+// The number of words is a constant where it is a usual one, so that the loop is unrolled.
+template <uint32_t kWords>
+void weigh_words(const uint8_t* const* codes, uint32_t count, const uint64_t* planes,
+                 uint32_t words, uint32_t* sums) {
+  const uint32_t size = kWords ? kWords : words;
+  for (uint32_t i = 0; i < count; ++i) {
+    uint64_t totals[kPlanes] = {};
+    for (uint32_t w = 0; w < size; ++w) {
+      uint64_t code;
+      std::memcpy(&code, codes[i] + 8 * static_cast<size_t>(w), 8);
+      for (uint32_t b = 0; b < kPlanes; ++b)
+        totals[b] += static_cast<uint64_t>(
+            _mm_popcnt_u64(code ^ planes[static_cast<size_t>(b) * size + w]));
+    }
+    uint64_t total = 0;
+    for (uint32_t b = 0; b < kPlanes; ++b) total += totals[b] << b;
+    sums[i] = static_cast<uint32_t>(total);
+  }
+}
+
+void weigh(const uint8_t* const* codes, uint32_t count, const uint64_t* planes, uint32_t words,
+           uint32_t* sums) {
+  switch (words) {
+    case 2: return weigh_words<2>(codes, count, planes, words, sums);
+    case 4: return weigh_words<4>(codes, count, planes, words, sums);
+    case 6: return weigh_words<6>(codes, count, planes, words, sums);
+    case 12: return weigh_words<12>(codes, count, planes, words, sums);
+    default: return weigh_words<0>(codes, count, planes, words, sums);
+  }
+}
+
+int32_t dot88(const int8_t* a, const int8_t* b, uint32_t dim) {
+  __m256i first = _mm256_setzero_si256(), second = _mm256_setzero_si256();
+  const auto load = [](const int8_t* at) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+  };
+  uint32_t i = 0;
+  for (; i + 32 <= dim; i += 32) {
+    first = _mm256_add_epi32(first, _mm256_madd_epi16(load(a + i), load(b + i)));
+    second = _mm256_add_epi32(second, _mm256_madd_epi16(load(a + i + 16), load(b + i + 16)));
+  }
+  first = _mm256_add_epi32(first, second);
+  __m128i half =
+      _mm_add_epi32(_mm256_castsi256_si128(first), _mm256_extracti128_si256(first, 1));
+  half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+  int32_t total = _mm_cvtsi128_si32(_mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1)));
+  for (; i < dim; ++i) total += a[i] * b[i];
+  return total;
+}
+
 uint32_t crc32c(const uint8_t* data, size_t size) {
   uint64_t crc = 0xffffffffu;
   for (; size >= 8; size -= 8, data += 8) {
@@ -249,7 +299,7 @@ uint32_t crc32c(const uint8_t* data, size_t size) {
 
 constexpr Kernels kAvx2 = {"avx2",      scan,        dot<Int8>,   dot<Float16>,
                            dot<Float32>, l2<Int8>,   l2<Float16>, l2<Float32>,
-                           dot2,         hamming,    crc32c};
+                           dot2,         hamming,    weigh,       dot88,      crc32c};
 
 }  // namespace
 

@@ -77,7 +77,8 @@ const Kernels* avx512_kernels() {
   const Kernels& narrow = *avx2_kernels();
   static const Kernels table = {"avx512",     narrow.scan,    dot<Int8>,    dot<Float16>,
                                 dot<Float32>, l2<Int8>,       l2<Float16>,  l2<Float32>,
-                                narrow.dot2,  narrow.hamming, narrow.crc32c};
+                                narrow.dot2,  narrow.hamming, narrow.weigh, narrow.dot88,
+                                narrow.crc32c};
   return &table;
 }
 

@@ -164,9 +164,35 @@ uint32_t hamming(const uint8_t* a, const uint8_t* b, uint32_t bytes) {
   return total + scalar_kernels()->hamming(a, b, bytes);
 }
 
+void weigh(const uint8_t* const* codes, uint32_t count, const uint64_t* planes, uint32_t words,
+           uint32_t* sums) {
+  for (uint32_t i = 0; i < count; ++i) {
+    uint32_t total = 0;
+    for (uint32_t b = 0; b < kPlanes; ++b) {
+      const auto* plane =
+          reinterpret_cast<const uint8_t*>(planes + static_cast<size_t>(b) * words);
+      total += hamming(codes[i], plane, 8 * words) << b;
+    }
+    sums[i] = total;
+  }
+}
+
+int32_t dot88(const int8_t* a, const int8_t* b, uint32_t dim) {
+  int32x4_t total = vdupq_n_s32(0);
+  uint32_t i = 0;
+  for (; i + 16 <= dim; i += 16) {
+    const int8x16_t x = vld1q_s8(a + i), y = vld1q_s8(b + i);
+    total = vpadalq_s16(total, vmull_s8(vget_low_s8(x), vget_low_s8(y)));
+    total = vpadalq_s16(total, vmull_s8(vget_high_s8(x), vget_high_s8(y)));
+  }
+  int32_t sum = vaddvq_s32(total);
+  for (; i < dim; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
 constexpr Kernels kNeon = {"neon",       scan,     dot<Int8>,   dot<Float16>,
                            dot<Float32>, l2<Int8>, l2<Float16>, l2<Float32>,
-                           dot2,         hamming,  crc32c};
+                           dot2,         hamming, weigh,       dot88,     crc32c};
 
 }  // namespace
 

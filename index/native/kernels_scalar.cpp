@@ -152,6 +152,26 @@ uint32_t hamming(const uint8_t* a, const uint8_t* b, uint32_t bytes) {
   return total;
 }
 
+void weigh(const uint8_t* const* codes, uint32_t count, const uint64_t* planes, uint32_t words,
+           uint32_t* sums) {
+  for (uint32_t i = 0; i < count; ++i) {
+    uint32_t total = 0;
+    for (uint32_t w = 0; w < words; ++w) {
+      uint64_t code;
+      std::memcpy(&code, codes[i] + 8 * static_cast<size_t>(w), 8);
+      for (uint32_t b = 0; b < kPlanes; ++b)
+        total += popcount(code ^ planes[static_cast<size_t>(b) * words + w]) << b;
+    }
+    sums[i] = total;
+  }
+}
+
+int32_t dot88(const int8_t* a, const int8_t* b, uint32_t dim) {
+  int32_t total = 0;
+  for (uint32_t i = 0; i < dim; ++i) total += a[i] * b[i];
+  return total;
+}
+
 struct CrcTables {
   uint32_t entry[8][256];
   CrcTables() {
@@ -181,8 +201,8 @@ uint32_t crc32c(const uint8_t* data, size_t size) {
   return ~crc;
 }
 
-constexpr Kernels kScalar = {"scalar", scan,  dot8, dot16,   dot32, l2_8,
-                             l2_16,    l2_32, dot2, hamming, crc32c};
+constexpr Kernels kScalar = {"scalar", scan,  dot8, dot16,   dot32, l2_8,  l2_16,
+                             l2_32,    dot2,  hamming, weigh, dot88, crc32c};
 
 }  // namespace
 

@@ -9,6 +9,7 @@
 
 #include <stdexcept>
 
+#include "bindings.h"
 #include "codes.h"
 #include "kernels.h"
 #include "rotation.h"
@@ -20,29 +21,12 @@ using namespace memdb;
 
 namespace {
 
-template <class T, int N>
-using Array = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
-template <class T, int N>
-using In = Array<const T, N>;
-
-void require(bool holds, const char* what) {
-  if (!holds) throw std::invalid_argument(what);
-}
-
-const Kernels& table(uint32_t level) {
-  const Kernels* kernels = kernels_at(level);
-  require(kernels != nullptr, "no kernels at this level");
-  return *kernels;
-}
-
 std::vector<std::string> available() {
   std::vector<std::string> names;
   for (uint32_t level = 0; const Kernels* kernels = kernels_at(level); ++level)
     names.emplace_back(kernels->name);
   return names;
 }
-
-uint32_t words_of(uint32_t dim) { return (dim + 63) / 64; }
 
 void rotate_all(Array<float, 2> x, In<float, 2> signs, bool back) {
   const uint32_t dim = static_cast<uint32_t>(x.shape(1));
@@ -90,11 +74,6 @@ void query_tables_all(In<float, 2> queries, Array<uint8_t, 3> entries, Array<flo
   }
 }
 
-Precision precision_of(uint32_t number) {
-  require(number < kPrecisions, "precision");
-  return static_cast<Precision>(number);
-}
-
 void quantise_packed_all(uint32_t precision, In<float, 2> x, Array<uint8_t, 2> payload,
                          Array<float, 1> scales, Array<float, 1> norms) {
   const uint32_t dim = static_cast<uint32_t>(x.shape(1));
@@ -134,17 +113,6 @@ int64_t check(uint32_t level, In<uint8_t, 2> records, In<uint32_t, 1> slots) {
     if (!record_holds(kernels, records.data() + i * size, size, slots.data()[i]))
       return static_cast<int64_t>(i);
   return -1;
-}
-
-Records records_of(In<uint8_t, 2> records, uint32_t dim, uint32_t metric, uint32_t precision) {
-  const Precision stored = precision_of(precision);
-  require(metric < kMetrics && dim >= 1, "metric, dim");
-  require((static_cast<Metric>(metric) == Metric::kHamming) == (stored == Precision::kBits),
-          "metric: hamming with bits, and only there");
-  require(records.shape(1) == kRecordHead + payload_bytes(dim, stored) + kRecordTail,
-          "records: (n, bytes)");
-  return {records.data(), records.shape(0), records.shape(1),
-          dim,            static_cast<Metric>(metric), stored};
 }
 
 Codes codes_of(In<uint8_t, 1> groups, uint32_t dim, uint64_t allowed_bytes) {
@@ -272,4 +240,5 @@ NB_MODULE(_native, module) {
              array("records"), "metric"_a, "precision"_a, array("queries"), array("signs"),
              array("centre"), array("allowed"), "keep"_a, "threads"_a, array("slots"),
              array("distances"));
+  bind_graph(module);
 }

@@ -41,7 +41,7 @@ def some(n: int, seed: int = 0, dim: int = DIM) -> np.ndarray:
 
 def begin(index: VectorIndex, target: str) -> None:
     shared = index._shared
-    shared._write(lambda _, draft: vector_convert.begin(shared.path, draft, target))
+    shared.write(lambda _, draft: vector_convert.begin(shared.path, draft, target))
 
 
 def step(index: VectorIndex, target: str) -> bool:
@@ -52,7 +52,7 @@ def step(index: VectorIndex, target: str) -> bool:
         nonlocal done
         done = vector_convert.step(shared.path, shared.files, draft, target, 1024)
 
-    shared._write(one)
+    shared.write(one)
     return done
 
 

@@ -174,7 +174,8 @@ def test_vectors_of_a_hamming_index_are_checked(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"metric": "dot"}, {"profile": "tiny"}, {"kind": "tree"}, {"kind": "ssd"}]
+    "arguments",
+    [{"metric": "dot"}, {"profile": "tiny"}, {"kind": "tree"}, {"kind": "ssd", "profile": "nano"}],
 )
 def test_what_an_index_may_be_is_said(tmp_path: Path, arguments: dict[str, str]) -> None:
     with pytest.raises(InvalidArgument) as caught:

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "codes.h"
+#include "graph.h"
+#include "graph_build.h"
 #include "kernels.h"
 #include "rotation.h"
 #include "score.h"
@@ -130,6 +132,23 @@ void compare_products(const Kernels& kernels, uint32_t dim) {
   require(kernels.hamming(bytes.data(), halves.data(), dim) ==
               scalar.hamming(bytes.data(), halves.data(), dim),
           "hamming", kernels.name, dim);
+  std::vector<int8_t> left(dim), right(dim);
+  for (uint32_t i = 0; i < dim; ++i) {
+    left[i] = static_cast<int8_t>(next_number() % 255 - 127);
+    right[i] = static_cast<int8_t>(next_number() % 255 - 127);
+  }
+  require(kernels.dot88(left.data(), right.data(), dim) ==
+              scalar.dot88(left.data(), right.data(), dim),
+          "dot88", kernels.name, dim);
+  const uint32_t words = (dim + 63) / 64;
+  const std::vector<uint8_t> code = random_bytes(8 * static_cast<size_t>(words));
+  std::vector<uint64_t> planes(static_cast<size_t>(words) * kPlanes);
+  for (uint64_t& word : planes) word = next_number();
+  const uint8_t* const listed[1] = {code.data()};
+  uint32_t sums[2];
+  kernels.weigh(listed, 1, planes.data(), words, sums);
+  scalar.weigh(listed, 1, planes.data(), words, sums + 1);
+  require(sums[0] == sums[1], "weigh", kernels.name, dim);
   require(kernels.crc32c(bytes.data(), dim) == scalar.crc32c(bytes.data(), dim), "crc32c",
           kernels.name, dim);
 }
@@ -187,6 +206,89 @@ void search_together(const Kernels& kernels, uint32_t dim, Precision precision, 
   require(slots[0] == slots[1] && slots[1] == slots[2], "search by threads", kernels.name, dim);
 }
 
+// A graph that two threads link, put on pages and walked by three at once; then on damaged pages.
+void walk_together(const Kernels& kernels, uint32_t dim) {
+  const uint32_t count = 600, degree = 8, room = 10, k = 5, queries = 4;
+  const uint32_t bytes = (dim + 63) / 64 * 8;
+  std::vector<uint8_t> rows = random_bytes(static_cast<size_t>(count) * (bytes + 4));
+  for (uint32_t slot = 0; slot < count; ++slot) {
+    const uint32_t word = 0xbf803f00u;  // offset .5, slope -1
+    std::memcpy(rows.data() + static_cast<size_t>(slot) * (bytes + 4) + bytes, &word, 4);
+  }
+  const RowCodes codes = {rows.data(), count, dim, bytes};
+  const std::vector<uint8_t> records = random_records(kernels, dim, Precision::kInt8, count);
+  const Records view = {records.data(), count,           records.size() / count,
+                        dim,            Metric::kCosine, Precision::kInt8};
+  const std::vector<RowShape> shapes(count, RowShape{0.01f, 1.0f, 0.0f, 0.0f});
+  const Rows numbers = {reinterpret_cast<const int8_t*>(records.data()) + kRecordHead,
+                        records.size() / count, count, dim, shapes.data()};
+  std::vector<uint32_t> lists(static_cast<size_t>(count) * (room + 1)), slots(count);
+  for (uint32_t slot = 0; slot < count; ++slot) slots[slot] = slot;
+  const uint32_t entry[2] = {0, 300};
+  std::vector<uint8_t> entry_rows(2 * codes.stride());
+  for (size_t i = 0; i < 2; ++i)
+    std::memcpy(entry_rows.data() + i * codes.stride(), codes.row(entry[i]), codes.stride());
+  const Entries entries = {entry, entry_rows.data(), 2};
+  std::vector<float> signs(static_cast<size_t>(kRotationRounds) * dim), centre(dim, 0.01f);
+  for (float& sign : signs) sign = next_number() & 1 ? 1.0f : -1.0f;
+  const LinkRequest link = {&codes, &numbers, {lists.data(), count, room}, entries,
+                            centre.data(), slots.data(), count, degree, 20, 1.2f, 2};
+  link_slots(kernels, link);
+  trim_lists(kernels, link);
+  std::vector<uint32_t> order(count);
+  std::vector<uint8_t> reached(count);
+  mark_reached(link.lists, entries, reached.data());
+  affinity_order(link.lists, entries, records_per_page(degree), order.data());
+
+  const uint32_t per_page = records_per_page(degree);
+  const uint32_t page_count = (count + per_page - 1) / per_page;
+  std::vector<uint8_t> pages(static_cast<size_t>(page_count) * kPageBytes);
+  std::vector<uint32_t> places(count);
+  for (uint32_t slot = 0; slot < count; ++slot) {
+    const uint32_t* list = link.lists.list(slot);
+    require(list[0] <= degree, "a trimmed list", kernels.name, dim);
+    places[slot] = slot / per_page << 8 | slot % per_page;
+    uint8_t* record = pages.data() + static_cast<size_t>(slot / per_page) * kPageBytes +
+                      kPageHead + slot % per_page * graph_record_bytes(degree);
+    const uint32_t head = slot | list[0] << kSlotBits;
+    std::memcpy(record, &head, 4);
+    for (uint32_t i = 0; i < list[0]; ++i) std::memcpy(record + 4 + 3 * i, list + 1 + i, 3);
+  }
+  const std::vector<uint8_t> allowed = random_bytes(count / 8);
+  const std::vector<float> asked = random_floats(static_cast<size_t>(queries) * dim);
+  for (int damaged = 0; damaged < 2; ++damaged) {
+    for (uint32_t page = 0; page < page_count; ++page) {
+      uint8_t* whole = pages.data() + static_cast<size_t>(page) * kPageBytes;
+      for (uint32_t i = 0; damaged && i < kPageBytes - kPageHead; i += 7)
+        whole[kPageHead + i] = static_cast<uint8_t>(next_number());
+      std::memcpy(whole + 4, &page, 4);
+      const uint32_t crc = kernels.crc32c(whole + 4, kPageBytes - 4);
+      std::memcpy(whole, &crc, 4);
+    }
+    std::vector<std::atomic<uint8_t>> checked(page_count);
+    const GraphPages graph = {pages.data(), page_count, degree, places.data(), count,
+                              checked.data()};
+    std::vector<std::vector<uint32_t>> found(3, std::vector<uint32_t>(queries * k));
+    std::vector<std::thread> threads;
+    for (std::vector<uint32_t>& answer : found)
+      threads.emplace_back([&]() {
+        for (const bool inside : {true, false}) {
+          std::vector<float> distances(queries * k);
+          std::vector<uint32_t> counts(queries);
+          uint64_t counted[3];
+          const GraphRequest request = {&graph, &codes, &view, entries, asked.data(),
+                                        signs.data(), centre.data(),
+                                        {allowed.data(), allowed.size()}, inside, queries, k, 20,
+                                        1000, 2, answer.data(), distances.data(), counts.data(),
+                                        counted};
+          require(search_graph(kernels, request) == kAllGood, "a walk", kernels.name, dim);
+        }
+      });
+    for (std::thread& thread : threads) thread.join();
+    require(found[0] == found[1] && found[1] == found[2], "walks by threads", kernels.name, dim);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -199,6 +301,7 @@ int main() {
     for (uint32_t precision = 0; precision < kPrecisions; ++precision)
       for (bool with_codes : {true, false})
         search_together(*kernels, 100, static_cast<Precision>(precision), with_codes);
+    for (uint32_t dim : {24u, 384u}) walk_together(*kernels, dim);
     std::printf("%s agrees\n", kernels->name);
   }
   std::printf("%u tables\n", tables);

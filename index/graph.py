@@ -1,0 +1,400 @@
+"""The ssd engine: a graph on pages of a file, before the records and the scan of the flat engine.
+
+Vectors and codes lie in the files as for ``flat``, the codes in rows; ``graph.bin`` is derived from
+them and may lag, be torn or be missing. A search walks it by estimates and scores the best of what
+it found from the records; what is not linked is scanned in the same query. The planner sends small
+allowed sets to the scan, and so goes a query whose walk gives up: a search has min(k, allowed)
+results. Which slots are linked the caller's database says (``mark_linked``): this file knows no
+LMDB and starts no thread; the caller builds (``begin``, ``graph_build``), commits, and installs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from memdb.errors import FormatTooNew, PermissionDenied, StoreCorrupt
+from memdb.index import exact as brute
+from memdb.index import graph_file, planner
+from memdb.index.calibration import Calibration
+from memdb.index.flat import FlatIndex
+from memdb.index.graph_build import GraphBuild, GraphParams
+from memdb.index.graph_file import MOST_SLOTS, GraphFile
+from memdb.index.graph_kernels import GraphArrays, SpaceArrays, Walked
+from memdb.index.kernels import Kernels
+from memdb.index.protocol import (
+    NO_SLOT,
+    Change,
+    Encoded,
+    SearchPlan,
+    SpaceSpec,
+    as_slots,
+    as_vectors,
+)
+from memdb.index.slots import SlotSet
+
+Slots = NDArray[np.uint32]
+Floats = NDArray[np.float32]
+Ranked = tuple[Slots, Floats]
+
+PLACE_BYTES: Final = 4
+_UNFILTERED: Final = 0.95  # of what is in the graph: a set that holds less is a filter
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A graph and the slots that it is trusted with; replaced as a whole."""
+
+    file: GraphFile
+    arrays: GraphArrays
+    placed: SlotSet
+    linked: SlotSet
+    torn: int
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """An allowed set as the graph divides it; kept for the searches that bring the same set."""
+
+    allowed: SlotSet
+    state: _State
+    inside: SlotSet
+    waiting: SlotSet
+
+    @property
+    def filtered(self) -> bool:
+        """Whether much of what a walk meets is not allowed; a little costs it nothing."""
+        return self.inside.count < _UNFILTERED * self.state.placed.count
+
+
+class GraphIndex:
+    """Vectors of one space in ``directory``; the contract is ``protocol.Drafting``.
+
+    Raises what ``FlatIndex`` raises. A graph that is missing, damaged or another's is no error:
+    ``graph_problem`` says why, and everything counts as not linked.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        spec: SpaceSpec,
+        *,
+        writable: bool,
+        threads: int = 1,
+        params: GraphParams | None = None,
+        kernels: Kernels | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
+        self.graph_problem: Exception | None = None
+        self._params = params or GraphParams()
+        self._threads = threads
+        self._writable = writable
+        self._flat = FlatIndex(
+            directory,
+            spec,
+            writable=writable,
+            threads=threads,
+            kernels=kernels,
+            calibration=calibration,
+            rows=True,
+        )
+        self._said = SlotSet.empty()  # linked, as the caller's database has it
+        self._state: _State | None = None
+        self._view: _View | None = None
+        self._planned: tuple[_View, tuple[object, ...], SearchPlan] | None = None
+        self._counts = {"walked": 0, "hops": 0, "estimated": 0, "scored": 0, "given_up": 0}
+        self._load()
+
+    # --- the graph's file --------------------------------------------------------------------
+
+    def _load(self) -> None:
+        directory, file = self._flat.directory, None
+        self.graph_problem = None
+        if (directory / graph_file.NAME).exists():
+            try:
+                file = GraphFile(directory, self.spec, writable=self._writable)
+            except (StoreCorrupt, FormatTooNew, PermissionDenied) as problem:
+                self.graph_problem = problem
+        self._show(file)
+
+    def _show(self, file: GraphFile | None) -> None:
+        """Begin to use a file, or what is known of the present one now."""
+        space = self._flat.space_arrays()
+        if file is None or space is None:
+            self._state = None
+            return
+        torn = file.torn()
+        if torn:
+            self.graph_problem = file.file.corrupt(f"has {torn} torn pages")
+        placed = file.placed()
+        rows = space.rows
+        entries = file.entries[self._said.contains(file.entries) & (file.entries < len(rows))]
+        arrays = GraphArrays(
+            file.pages,
+            file.checked,
+            file.degree,
+            file.places,
+            np.ascontiguousarray(entries),
+            np.ascontiguousarray(rows[entries]),
+        )
+        linked = self._said & placed if len(entries) else SlotSet.empty()
+        self._state = _State(file, arrays, placed, linked, torn)
+
+    def mark_linked(self, linked: SlotSet) -> None:
+        """The slots that the caller's database says are linked."""
+        if linked is not self._said:
+            self._said = linked
+            self._show(self._state.file if self._state else self._file_anew())
+
+    def _file_anew(self) -> GraphFile | None:
+        self._load()
+        return self._state.file if self._state else None
+
+    def refresh(self, spec: SpaceSpec | None = None) -> None:
+        """See what another process wrote."""
+        self._flat.refresh(spec)
+        state = self._state
+        there = (self._flat.directory / graph_file.NAME).exists()
+        if state is None:
+            if there and self.graph_problem is None:
+                self._load()
+        elif not there or state.file.file.is_replaced():
+            self._load()
+
+    # --- what is the flat engine's -----------------------------------------------------------
+
+    @property
+    def flat(self) -> FlatIndex:
+        """The engine whose files hold the vectors."""
+        return self._flat
+
+    @property
+    def spec(self) -> SpaceSpec:
+        return self._flat.spec
+
+    @property
+    def kernels(self) -> Kernels:
+        return self._flat.kernels
+
+    @property
+    def codes_problem(self) -> StoreCorrupt | None:
+        return self._flat.codes_problem
+
+    @property
+    def trained(self) -> bool:
+        return self._flat.trained
+
+    def train(self, sample: ArrayLike, *, encoded: SlotSet | None = None) -> SpaceSpec:
+        return self._flat.train(sample, encoded=encoded)
+
+    def rebuild_codes(self, encoded: SlotSet) -> SpaceSpec:
+        return self._flat.rebuild_codes(encoded)
+
+    def encode(self, vectors: ArrayLike) -> Encoded:
+        return self._flat.encode(vectors)
+
+    def prepare(self, slots: ArrayLike, encoded: Encoded) -> Change:
+        return self._flat.prepare(slots, encoded)
+
+    def publish(self, change: Change) -> None:
+        self._flat.publish(change)
+
+    def fetch(self, slots: ArrayLike) -> Floats:
+        return self._flat.fetch(slots)
+
+    def within(self, query: ArrayLike, radius: float, *, allowed: SlotSet) -> Ranked:
+        return self._flat.within(query, radius, allowed=allowed)
+
+    def verify(self, slots: ArrayLike) -> None:
+        self._flat.verify(slots)
+        if self._state is not None:
+            self._state.file.verify()
+
+    def clear(self, slots: ArrayLike) -> None:
+        """Zero the slots in every file, durably. Edges that lead to them lead nowhere then."""
+        chosen = as_slots(slots)
+        self._flat.clear(chosen)
+        state = self._state
+        if state is not None and len(chosen):
+            state.file.clear(np.unique(chosen))
+            self._show(state.file)
+
+    def close(self) -> None:
+        """Idempotent."""
+        state, self._state = self._state, None
+        if state is not None:
+            state.file.close()
+        self._flat.close()
+
+    # --- linking -----------------------------------------------------------------------------
+
+    def waiting(self, allowed: SlotSet) -> SlotSet:
+        """The slots of ``allowed`` that are not in the graph."""
+        return allowed - self._state.linked if self._state else allowed
+
+    def linkable(self, encoded: SlotSet) -> int:
+        """How many of the slots a build would link."""
+        if self._flat.space_arrays() is None:
+            return 0
+        waiting = self.waiting(encoded)
+        if waiting.limit > MOST_SLOTS:
+            waiting = waiting & SlotSet.all(MOST_SLOTS)
+        return waiting.count
+
+    def begin(self, encoded: SlotSet, *, memory_bytes: int) -> GraphBuild | None:
+        """A build that links what waits; None where there are no codes to link by. The caller
+        keeps slots of ``encoded`` from being cleared during this call, and other builds away."""
+        space = self._flat.space_arrays()
+        if space is None:
+            return None
+        state = self._state
+        return GraphBuild(
+            self._flat,
+            space,
+            state.file if state else None,
+            state.linked if state else SlotSet.empty(),
+            encoded,
+            self._params,
+            threads=self._threads,
+            memory_bytes=memory_bytes,
+        )
+
+    def install(self) -> None:
+        """Put the draft that a build wrote in the graph's place; ``refresh`` shows it."""
+        graph_file.install(self._flat.directory)
+
+    def memory_bytes(self, slots: int) -> int:
+        """Private memory of a graph of that many slots."""
+        return PLACE_BYTES * slots
+
+    def stats(self) -> dict[str, int]:
+        """Those of the flat engine, and of the graph: slots linked, pages, bytes, and what searches
+        did in this process: queries walked, nodes looked at, estimates, records scored, walks that
+        were given up."""
+        state = self._state
+        disk = state.file.file.disk_bytes() if state else 0
+        return {
+            **self._flat.stats(),
+            **self._counts,
+            "linked": state.linked.count if state else 0,
+            "graph_pages": len(state.arrays.pages) if state else 0,
+            "torn_pages": state.torn if state else 0,
+            "graph_disk_bytes": disk,
+            "graph_memory_bytes": self.memory_bytes(state.file.slots) if state else 0,
+        }
+
+    # --- searching ---------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        *,
+        allowed: SlotSet,
+        effort: int | None = None,
+        exact: bool = False,
+    ) -> Ranked:
+        """The min(k, allowed.count) nearest of ``allowed`` to each of (q, dim) queries.
+
+        ``effort`` is how long the list of the walk is, all of which may be scored; the rest is as
+        for ``FlatIndex.search``, which answers what the graph does not.
+        """
+        given = as_vectors(queries, self.spec.dim, field="queries")
+        plan = self.plan(allowed, k, effort=effort, exact=exact)
+        space, view = self._flat.space_arrays(), self._view
+        if plan.name != "graph" or space is None or view is None or not len(given):
+            return self._flat.search(given, k, allowed=allowed, effort=effort, exact=exact)
+        if view.allowed is not allowed:  # another thread's search came in between
+            view = self._viewed(allowed)
+        if view is None:
+            return self._flat.search(given, k, allowed=allowed, effort=effort, exact=exact)
+        walked = self._walk(given, k, space, view, plan)
+        return self._completed(given, k, walked, view, effort)
+
+    def plan(
+        self, allowed: SlotSet, k: int, *, effort: int | None = None, exact: bool = False
+    ) -> SearchPlan:
+        """What ``search`` with the same arguments does, unless a walk gives up."""
+        view = self._viewed(allowed)
+        known, asked = self._planned, (k, effort, exact)
+        if known is not None and known[0] is view and known[1] == asked:
+            return known[2]  # most searches repeat the one before
+        flat = self._flat.plan(allowed, k, effort=effort, exact=exact)
+        if exact or view is None:
+            return flat
+        plan = planner.plan_graph(
+            self.spec,
+            flat,
+            k,
+            effort=effort,
+            inside=view.inside.count,
+            waiting=view.waiting.count,
+            linked=view.state.linked.count,
+            degree=view.state.arrays.degree,
+            calibration=self._flat.calibration,
+        )
+        self._planned = (view, asked, plan)
+        return plan
+
+    def _viewed(self, allowed: SlotSet) -> _View | None:
+        view, state = self._view, self._state
+        if state is None or allowed.limit > self._flat.room:
+            return None
+        if view is None or view.allowed is not allowed or view.state is not state:
+            inside = allowed & state.linked
+            view = _View(allowed, state, inside, allowed - inside)
+            self._view = view
+        return view
+
+    def _walk(
+        self, queries: Floats, k: int, space: SpaceArrays, view: _View, plan: SearchPlan
+    ) -> Walked:
+        breadth = max(k, plan.rescored)
+        hop_us = planner.hop_us(self.spec, view.state.arrays.degree, self._flat.calibration)
+        scan_us = view.inside.count * self._flat.calibration.cost_of_row(self.spec) / 1e3
+        walked = self._flat.kernels.graph_search(
+            view.state.arrays,
+            space,
+            self._flat.prepared(queries),
+            allowed=view.inside.bitset,
+            inside=view.filtered,
+            k=min(k, view.inside.count),
+            breadth=breadth,
+            most_hops=breadth + int(scan_us / hop_us),
+            threads=self._threads,
+        )
+        if walked.damaged >= 0:
+            raise self._flat.damaged(walked.damaged)
+        counts = self._counts
+        counts["walked"] += len(queries)
+        counts["hops"] += walked.hops
+        counts["estimated"] += walked.estimated
+        counts["scored"] += walked.scored
+        if view.state.file.torn() != view.state.torn:
+            self._show(view.state.file)
+        return walked
+
+    def _completed(
+        self, queries: Floats, k: int, walked: Walked, view: _View, effort: int | None
+    ) -> Ranked:
+        """The walk's answer with what waits, and scans where it is short."""
+        needed = min(k, view.inside.count)
+        if needed == k and not view.waiting and int(walked.found.min()) == k:
+            return walked.slots, walked.distances
+        slots = np.full((len(queries), k), NO_SLOT, np.uint32)
+        distances = np.full((len(queries), k), np.inf, np.float32)
+        slots[:, :needed], distances[:, :needed] = walked.slots, walked.distances
+        short = np.flatnonzero(walked.found < needed)
+        if len(short):
+            self._counts["given_up"] += len(short)
+            scanned = self._flat.search(queries[short], k, allowed=view.inside, effort=effort)
+            slots[short], distances[short] = scanned
+        if view.waiting:
+            rest = self._flat.search(queries, k, allowed=view.waiting, effort=effort)
+            merged, distances = brute.merge([(slots, distances), rest], k, padding=NO_SLOT)
+            slots = merged.astype(np.uint32)
+        return slots, distances

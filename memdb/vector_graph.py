@@ -1,0 +1,177 @@
+"""Who builds the graph that all processes of a ``VectorIndex`` share, and when.
+
+One process at a time, the holder of ``graph.lock``: it links what waits in steps, writes a draft
+beside the present graph, and commits in one transaction which slots are linked. Until then nothing
+has changed, whatever ends the process. An index that may choose its kind becomes "ssd" here. This
+file knows drafts of the book and when work is due; linking itself is ``memdb.index``'s.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from memdb import vector_book
+from memdb.errors import StoreCorrupt
+from memdb.index import engines, planner
+from memdb.index.flat import FlatIndex
+from memdb.index.protocol import Build, Drafting
+from memdb.storage.environment import WriteTxn
+from memdb.storage.lease import Lease
+from memdb.vector_book import Book, Draft
+from memdb.vector_linker import Linker
+
+if TYPE_CHECKING:
+    from memdb.vector_shared import SharedIndex
+
+LOCK: Final = "graph.lock"
+_LINKED_AT_ONCE: Final = 1024
+_LEAST_WAITING: Final = 1024
+_SHARE_WAITING: Final = 8  # one in so many of what is linked: a draft rewrites the graph's file
+_POLL_S: Final = 0.05
+
+
+class Builder:
+    """The building of one index's graph by this process. ``step`` is for one thread."""
+
+    def __init__(self, shared: SharedIndex) -> None:
+        self._shared = shared
+        self._lease = Lease(shared.path / LOCK)
+        self._build: Build | None = None
+        self._want_all = False
+        self._others_turn = False
+        self._failed_with = 0  # so many slots waited when a build failed
+
+    # --- when ------------------------------------------------------------------------------
+
+    def is_due(self) -> bool:
+        """Whether ``step`` has something to do."""
+        shared = self._shared
+        book, files = shared.book, shared.files
+        if shared.readonly or book is None:
+            return False
+        return self._build is not None or self._switch_due(book) or self._link_due(book, files)
+
+    def _link_due(self, book: Book, files: engines.AnyEngine) -> bool:
+        if not isinstance(files, Drafting) or not book.encoded:
+            return False
+        waiting = files.linkable(book.encoded)
+        if self._want_all:
+            return waiting > 0
+        least = max(_LEAST_WAITING, book.linked.count // _SHARE_WAITING, 2 * self._failed_with)
+        return waiting >= least
+
+    def _switch_due(self, book: Book) -> bool:
+        """Whether an index of kind "auto" is to have a graph."""
+        shared, files = self._shared, self._shared.files
+        if not book.state.auto or book.state.kind != "flat" or not isinstance(files, FlatIndex):
+            return False
+        if not files.spec.has_codes or not files.trained or book.state.converting is not None:
+            return False
+        if not planner.wants_graph(files.spec, book.encoded.count, files.calibration):
+            return False
+        slots = len(book.states)
+        return shared.memory_bytes(slots) + engines.graph_bytes(slots) <= shared.budget_bytes
+
+    def want_all(self, linker: Linker) -> None:
+        """Link whatever waits, however little."""
+        self._want_all = True
+        linker.wake()
+
+    def wait_for_others(self, linker: Linker) -> None:
+        """Return when no other process is linking what waits."""
+        while self._others_turn:
+            time.sleep(_POLL_S)
+            self._others_turn = False
+            with self._shared.snapshot():
+                self.want_all(linker)
+            linker.wait()
+
+    # --- what ------------------------------------------------------------------------------
+
+    def step(self) -> bool:
+        """A little work; whether there may be more. What fails is begun again later."""
+        try:
+            return self._step()
+        except BaseException:
+            with self._shared.snapshot() as view:
+                files = view.files
+                waiting = files.linkable(view.book.encoded) if isinstance(files, Drafting) else 0
+            self._failed_with = max(1, waiting)
+            self._give_up()
+            raise
+
+    def _step(self) -> bool:
+        shared = self._shared
+        if shared.readonly:
+            return False
+        if self._build is not None:
+            if self._build.link(_LINKED_AT_ONCE) == 0:
+                self._commit(self._build)
+            return True
+        with shared.snapshot() as view:
+            if self._switch_due(view.book):
+                switch = True
+            elif self._link_due(view.book, view.files):
+                switch = False
+            else:
+                self._want_all = False
+                return False
+        if not self._lease.try_acquire():
+            self._others_turn = True
+            return False
+        if switch:
+            shared.write(self._become_ssd)
+            self._lease.release()
+            return True
+        return self._begin()
+
+    def _begin(self) -> bool:
+        """The snapshot keeps slots from being cleared while their numbers are taken."""
+        with self._shared.snapshot() as view:
+            if isinstance(view.files, Drafting) and view.files.linkable(view.book.encoded):
+                budget = self._shared.budget_bytes
+                self._build = view.files.begin(view.book.encoded, memory_bytes=budget)
+        if self._build is None:
+            self._give_up()
+        return self._build is not None
+
+    def _commit(self, build: Build) -> None:
+        slots, seals = build.write()
+
+        def publish(_: WriteTxn, draft: Draft) -> None:
+            files = self._shared.files
+            if not isinstance(files, Drafting):
+                raise StoreCorrupt("the index is of another kind than it was", path="kv")
+            files.install()
+            inside = slots < len(draft.states)
+            mine, sealed = slots[inside], seals[inside]
+            held = draft.states[mine] == vector_book.ENCODED
+            held &= engines.files_of(self._shared.files).seals(mine) == sealed
+            draft.link(mine[held])
+
+        self._shared.write(publish)
+        self._failed_with = 0
+        self._give_up()
+
+    def _become_ssd(self, _: WriteTxn, draft: Draft) -> None:
+        """Rewrite the codes in rows; with the commit the index is of the other kind."""
+        files = self._shared.files
+        if draft.kind != "flat" or not isinstance(files, FlatIndex) or not files.trained:
+            return
+        files.rows = True
+        files.rearrange()
+        draft.kind, draft.params = "ssd", engines.complete_params("ssd", None)
+
+    def _give_up(self) -> None:
+        self._build = None
+        self._lease.release()
+
+    def close(self) -> None:
+        """Keep what was linked so far; the thread that calls ``step`` has ended."""
+        build = self._build
+        try:
+            if build is not None and build.linked_now >= _LEAST_WAITING:
+                self._commit(build)
+        finally:
+            self._give_up()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,8 +14,11 @@ import numpy as np
 import pytest
 
 import memdb
-from memdb.storage import tables
+from memdb.retention import leaving
+from memdb.storage import lookups, tables
+from memdb.storage.ids import require_id
 from tests.memdb.clock import Clock
+from tests.memdb.full_store import small_steps
 
 DAY = datetime(2024, 5, 1, tzinfo=UTC)
 
@@ -336,6 +342,57 @@ def test_an_update_under_way_does_not_bring_back_what_was_erased(db: memdb.Datab
     assert b"zzgone" not in raw(db.path)
 
 
+def test_what_retention_evicted_goes_with_an_erasure_to_the_last_slot(
+    db: memdb.Database,
+) -> None:
+    engine = db._engine
+    with small_steps():
+        written = db.remember_many(
+            [{"text": f"zzword{n} of it", "vector": vector(n), "about": ["Ana"]} for n in range(80)]
+        )
+        db._maintenance.drain()
+        with db._maintenance.paused():
+            with engine.store.read() as txn:
+                rows = [lookups.row_of(txn, require_id(one.id)) or 0 for one in written]
+            _evict(db, rows[:5])
+            while leaving.step(engine):
+                pass  # removed from LMDB; their vectors are in their slots
+            _evict(db, rows[5:10])  # not removed yet
+            files = raw(db.path / "space")
+            # A vector that was rounded before it was encoded may differ in a bit.
+            patterns = [one for one in (_record(db, vector(n)) for n in range(80)) if one in files]
+            assert len(patterns) > 40
+            assert any(_record(db, vector(n)) in files for n in range(5)), "evicted, and there"
+            report = db.report(about="Ana")
+            assert {m.id for m in report.hidden} == {one.id for one in written[5:10]}
+            receipt = db.erase(about="Ana")
+            assert receipt.counts["memories"] == 75
+        receipt.wait()
+    assert not any(one in raw(db.path / "space") for one in patterns)
+    assert b"zzword" not in raw(db.path)
+    assert db.check()["ok"]
+
+
+def _evict(db: memdb.Database, rows: list[int]) -> None:
+    engine = db._engine
+
+    def hide(txn: Any) -> None:
+        leaving.hide(txn, engine, list(engine.records.get_many(txn, rows).items()))
+
+    engine.store.write(hide)
+
+
+def _record(db: memdb.Database, given: Any) -> bytes:
+    """The bytes at which a space keeps a vector, without slot, scale and norm."""
+    engine = db._engine
+    with engine.store.read() as txn:
+        space = engine.space_named(txn, None)
+        assert space is not None
+        files = engine.vectors(space).layout_view(txn).files
+    assert files is not None
+    return bytes(files.encode(given[None, :]).records[0, 12:-4].tobytes())
+
+
 def test_erasing_again_and_again_keeps_the_store_small(db: memdb.Database) -> None:
     for n in range(3):
         ids = [w.id for w in db.remember_many([{"text": f"zz{n} word{m}"} for m in range(40)])]
@@ -345,6 +402,40 @@ def test_erasing_again_and_again_keeps_the_store_small(db: memdb.Database) -> No
         f"g{db.stats()['generation']:010d}"
     ]
     assert db.check()["ok"]
+
+
+def test_without_the_lease_the_holder_does_the_work_and_is_named_when_it_does_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "db"
+    code = "import sys, memdb\nwith memdb.open(sys.argv[1], embedder='none') as db:\n"
+    code += (
+        "    assert db._maintenance.drain()\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    memdb.open(path, embedder="none").close()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with memdb.open(path, embedder="none") as db:
+        gone = db.remember("zzgone")
+        holder.send_signal(signal.SIGSTOP)
+        try:
+            receipt = db.erase(gone.id)
+            assert db.get(gone.id) is None
+            with pytest.raises(memdb.LockHeld) as caught:
+                receipt.wait(0.1)
+            assert caught.value.pid == holder.pid
+        finally:
+            holder.send_signal(signal.SIGCONT)
+        assert receipt.wait().state == "scrubbed"
+        assert not db._engine.store.lease.held
+    holder.communicate()
+    assert b"zzgone" not in raw(path)
 
 
 def test_a_snapshot_taken_while_an_erasure_waits_finishes_it(

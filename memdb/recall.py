@@ -30,7 +30,7 @@ from memdb.query.stages.profile import ProfileStage
 from memdb.query.time_expressions import TimeReading, read
 from memdb.reader import MemoryReader
 from memdb.second_look import SecondLook
-from memdb.space_vectors import SpaceVectors, rows_array, rows_bitmap
+from memdb.space_vectors import SpaceVectors
 from memdb.storage import lookups
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Reader
@@ -372,23 +372,14 @@ class _Meaning:
 
     def of(self, rows: NDArray[np.uint32]) -> NDArray[np.float32]:
         """Cosines, inner products, or of squared distances d: 1 / (1 + d)."""
-        wanted = rows.tolist()
-        fetched = self._space.fetch(self._txn, wanted)
-        found = np.full(len(rows), np.nan, np.float32)
-        known = [place for place, row in enumerate(wanted) if row in fetched]
-        if known:
-            matrix = np.stack([fetched[wanted[place]] for place in known])
-            distances = self._space.distances(self._vector, matrix)
-            found[known] = similarity(distances, self._space.record.metric)
+        found: NDArray[np.float32] = similarity(
+            self._space.measure(self._txn, self._vector, rows), self._space.record.metric
+        )
         return found
 
     def sample(self) -> NDArray[np.float32]:
         """Of up to 256 allowed rows, evenly spaced among those that have a vector."""
-        known = self._space.rows_with_vectors(self._txn) & self._allowed
-        step = -(-len(known) // _SAMPLE)
-        if step > 1:
-            known = rows_bitmap(rows_array(known)[step // 2 :: step])
-        return self.of(rows_array(known))
+        return self.of(self._space.sample(self._txn, self._allowed, _SAMPLE))
 
     def matches(self) -> int:
         return self._space.rows_with_vectors(self._txn).intersection_cardinality(self._allowed)

@@ -100,6 +100,9 @@ class Layout(NamedTuple):
     files: FlatIndex | None
 
 
+_SampledOf = tuple[int, int, BitMap, int]
+
+
 class SpaceVectors:
     """Search, fetch and encode in one space; thread-safe."""
 
@@ -116,6 +119,7 @@ class SpaceVectors:
         self._fresh: _Fresh | None = None
         self._layout: Layout | None = None
         self._compiled: list[tuple[Layout, BitMap, SlotSet]] = []
+        self._sampled: tuple[_SampledOf, NDArray[np.uint32]] | None = None
         with store.read() as txn:  # the snapshot keeps the files from being removed
             self._follow(spaces.get_space(txn, record.number))
 
@@ -150,8 +154,12 @@ class SpaceVectors:
         *,
         effort: int | None = None,
         exact_search: bool = False,
+        passing: bool = False,
     ) -> Neighbours:
-        """The min(k, matches) rows of ``allowed`` closest to ``query`` (dim,)."""
+        """The min(k, matches) rows of ``allowed`` closest to ``query`` (dim,).
+
+        ``passing``: nobody is likely to ask for these rows again.
+        """
         found: list[Neighbours] = []
         fresh = self._fresh_view(txn)
         layout = self.layout_view(txn)
@@ -162,7 +170,7 @@ class SpaceVectors:
             found.append(self._scan_fresh(fresh, fresh_allowed, query, k))
         encoded_allowed = layout.encoded & allowed
         if encoded_allowed and layout.files is not None:
-            slots = self._compile(layout, encoded_allowed)
+            slots = self._compile(layout, encoded_allowed, keep=not passing)
             places, distances = layout.files.search(
                 query[None, :], k, allowed=slots, effort=effort, exact=exact_search
             )
@@ -207,6 +215,43 @@ class SpaceVectors:
         """(n,) distances of ``query`` (dim,) to each row of ``matrix`` (n, dim), in their order."""
         found: NDArray[np.float32] = exact.distances(query[None, :], matrix, self.record.metric)[0]
         return found
+
+    def measure(
+        self, txn: Reader, query: NDArray[np.float32], rows: NDArray[np.uint32]
+    ) -> NDArray[np.float32]:
+        """(n,) distances of ``query`` (dim,) to the vectors of ``rows`` (n,), in their order.
+
+        They are what an exact search finds, and NaN for a row without a vector.
+        """
+        if not len(rows):
+            return np.empty(0, np.float32)
+        sampled = self._sampled is not None and rows is self._sampled[1]
+        near = self.search(
+            txn, query, len(rows), rows_bitmap(rows), exact_search=True, passing=not sampled
+        )
+        found = np.full(len(rows), np.nan, np.float32)
+        if len(near.rows):
+            order = np.argsort(near.rows)
+            places = np.searchsorted(near.rows, rows, sorter=order)
+            places = order[np.minimum(places, len(order) - 1)]
+            known = near.rows[places] == rows
+            found[known] = near.distances[places[known]]
+        return found
+
+    def sample(self, txn: Reader, allowed: BitMap, size: int) -> NDArray[np.uint32]:
+        """Up to ``size`` rows of ``allowed``, evenly spaced among those that have a vector."""
+        fresh, layout = self._fresh_view(txn), self.layout_view(txn)
+        asked = (fresh.content_seq, layout.layout_seq, allowed, size)
+        cached = self._sampled
+        if cached is not None and cached[0] == asked:
+            return cached[1]
+        known = fresh.bitmap | layout.encoded
+        rows = rows_array(known & allowed)
+        step = -(-len(rows) // size)
+        if step > 1:
+            rows = rows[step // 2 :: step].copy()
+        self._sampled = (asked, rows)
+        return rows
 
     def rows_with_vectors(self, txn: Reader) -> BitMap:
         """Every row of the space that has a vector, live or not."""
@@ -272,8 +317,10 @@ class SpaceVectors:
                 self._layout = loaded
             return loaded
 
-    def _compile(self, layout: Layout, allowed: BitMap) -> SlotSet:
+    def _compile(self, layout: Layout, allowed: BitMap, *, keep: bool = True) -> SlotSet:
         """The slots of rows; the last few are kept, since most searches repeat their filter."""
+        if not keep:
+            return SlotSet.from_slots(layout.allocation.slots(rows_array(allowed)))
         with self._guard:
             for place, (of, rows, slots) in enumerate(self._compiled):
                 if of is layout and rows == allowed:

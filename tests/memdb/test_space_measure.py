@@ -1,0 +1,80 @@
+"""Distances to given rows, and a sample of rows, are those of the vectors that are stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyroaring import BitMap
+
+import memdb
+from memdb.index import exact
+from memdb.index.protocol import Metric
+from tests.memdb.space_conversion import DIM, fill, make_small
+
+
+@pytest.mark.parametrize("profile", ["exact", "standard", "compact", "nano"])
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_measured_distances_are_those_to_the_stored_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str, metric: Metric
+) -> None:
+    make_small(monkeypatch)
+    rng = np.random.default_rng(6)
+    with memdb.open(tmp_path / "db", embedder="none") as db:
+        db.spaces.create("photos", dim=DIM, metric=metric, profile=profile)
+        fill(db, 60, 1)
+        engine = db._engine
+        with engine.store.read() as txn:
+            space = engine.vectors(engine.require_space(txn, "photos"))
+        db._maintenance.stop()
+        while space.encode_step():
+            pass
+        monkeypatch.undo()
+        fill(db, 9, 2)
+        db.remember("no vector")
+        with engine.store.read() as txn:
+            live = list(engine.live(txn))
+            fetched = space.fetch(txn, live)
+            assert len(live) == 70 and len(fetched) == 69
+            assert len(space.layout_view(txn).encoded) == 60
+            query = rng.standard_normal(DIM).astype(np.float32)
+            near = space.search(txn, query, 69, BitMap(live), exact_search=True)
+            right = dict(zip(near.rows.tolist(), near.distances.tolist(), strict=True))
+            assert right.keys() == fetched.keys()
+            for rows in (rng.permutation(live), live[:1], live[-1:], live[55:65], []):
+                asked = np.asarray(rows, np.uint32)
+                found = space.measure(txn, query, asked)
+                assert found.shape == asked.shape
+                for row, distance in zip(asked.tolist(), found.tolist(), strict=True):
+                    if row not in fetched:
+                        assert np.isnan(distance)
+                        continue
+                    assert distance == pytest.approx(right[row], rel=1e-6, abs=1e-6)
+                    if profile in ("exact", "standard"):  # others keep too few bits to compare
+                        plain = exact.distances(query[None], fetched[row][None], metric)[0, 0]
+                        assert distance == pytest.approx(plain, rel=2e-3, abs=2e-3)
+
+
+def test_a_sample_is_spread_over_the_allowed_rows_that_have_a_vector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_small(monkeypatch)
+    with memdb.open(tmp_path / "db", embedder="none") as db:
+        db.spaces.create("photos", dim=DIM)
+        fill(db, 50, 1)
+        db.remember("no vector")
+        engine = db._engine
+        with engine.store.read() as txn:
+            space = engine.vectors(engine.require_space(txn, "photos"))
+            live = BitMap(engine.live(txn))
+            every = space.sample(txn, live, 100)
+            assert len(every) == 50 and set(every.tolist()) < set(live)
+            assert space.sample(txn, live, 10).tolist() == every[2::5].tolist()
+            some = BitMap(every[:7].tolist())
+            assert BitMap(space.sample(txn, some, 10).tolist()) == some
+            assert len(space.sample(txn, BitMap(), 10)) == 0
+        fill(db, 1, 2)
+        with engine.store.read() as txn:
+            live = BitMap(engine.live(txn))
+            assert len(space.sample(txn, live, 100)) == 51, "a write is in the next sample"

@@ -149,6 +149,7 @@ class GraphFile:
         self.pages = body[: pages * _PAGE].reshape(pages, _PAGE)
         self.checked = np.zeros(pages, np.uint8)
         self.torn_places = 0
+        self._placed: tuple[int, SlotSet] | None = None  # as of so many torn pages
         self.places = self._read_places(body[pages * _PAGE :].reshape(place_pages, _PAGE), slots)
 
     def _read_places(self, stored: Bytes, slots: int) -> Slots:
@@ -171,6 +172,12 @@ class GraphFile:
 
     def placed(self) -> SlotSet:
         """The slots that have a record, but for those on pages known to be torn."""
+        torn = self.torn()
+        if self._placed is None or self._placed[0] != torn:
+            self._placed = torn, self._find_placed()
+        return self._placed[1]
+
+    def _find_placed(self) -> SlotSet:
         there = self.places != NOWHERE
         pages = np.where(there, self.places >> 8, 0)
         there &= pages < len(self.pages)
@@ -233,6 +240,7 @@ class GraphFile:
         if not len(inside):
             return
         self.places[inside] = NOWHERE
+        self._placed = None
         for number in np.unique(inside // _PLACES):
             page = np.zeros((1, _PAGE), np.uint8)
             part = np.full(_PLACES, NOWHERE, "<u4")

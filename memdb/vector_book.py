@@ -351,6 +351,8 @@ class Draft:
         bits.reshape(-1, _BLOCK_SLOTS // 8)[blocks] = np.packbits(
             touched, axis=1, bitorder="little"
         )
+        if np.array_equal(bits[: len(known)], known) and not bits[len(known) :].any():
+            return old  # the same set: what was made of it holds
         return SlotSet(bits)
 
     def _put_blocks(self, blocks: NDArray[np.uint32]) -> None:

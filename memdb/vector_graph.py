@@ -167,6 +167,11 @@ class Builder:
         self._build = None
         self._lease.release()
 
+    def let_go(self) -> None:
+        """In a forked child: the build and the lock are the parent's."""
+        self._build = None
+        self._lease.let_go()
+
     def close(self) -> None:
         """Keep what was linked so far; the thread that calls ``step`` has ended."""
         build = self._build

@@ -93,7 +93,7 @@ class SharedIndex:
         except BaseException:
             self._env.close()
             raise
-        self._builder = vector_graph.Builder(self)
+        self.builder = vector_graph.Builder(self)
         self._linker = vector_linker.Linker(self._link)
         self._wake_linker()
         _all_open.add(self)
@@ -135,7 +135,7 @@ class SharedIndex:
             _registry.pop(self.path, None)
             self._linker.stop()
             try:
-                self._builder.close()
+                self.builder.close()
                 self._save_graph()
             finally:
                 self.files.close()
@@ -432,13 +432,13 @@ class SharedIndex:
     # --- the graph -------------------------------------------------------------------------
 
     def _wake_linker(self) -> None:
-        if self.linking is not None or self._builder.is_due():
+        if self.linking is not None or self.builder.is_due():
             self._linker.wake()
 
     def _link(self) -> bool:
         """A step of the linker. The snapshot keeps the slots from being zeroed meanwhile."""
         if self.linking is None:
-            return self._builder.step()
+            return self.builder.step()
         with self.snapshot() as view:
             linking = view.linking
             if linking is None:
@@ -464,9 +464,9 @@ class SharedIndex:
             self.reap()
             self.tidy()
         with self.snapshot():  # what other processes wrote is linked too
-            self._builder.want_all(self._linker)
+            self.builder.want_all(self._linker)
         self._linker.wait()
-        self._builder.wait_for_others(self._linker)
+        self.builder.wait_for_others(self._linker)
 
 
 def _make_directory(path: Path, kv: Path) -> None:
@@ -490,6 +490,7 @@ def _disown_after_fork() -> None:
     vector_linker.forget_all()
     for shared in list(_all_open):
         shared.forked = True
+        shared.builder.let_go()
     _registry.clear()
 
 

@@ -94,11 +94,14 @@ class Frontier {
     one = found_[cursor_];
     return true;
   }
-  // The one that `next` would give, or null.
-  const Candidate* peek() const {
-    for (size_t at = cursor_; at < found_.size(); ++at)
-      if (open_[at]) return &found_[at];
-    return nullptr;
+  // Calls `visit` for the slots that `next` would give first, up to `most`.
+  template <class Visit>
+  void peek(uint32_t most, const Visit& visit) const {
+    for (size_t at = cursor_; at < found_.size() && most > 0; ++at) {
+      if (!open_[at]) continue;
+      visit(found_[at].slot);
+      --most;
+    }
   }
   void reset() {
     open_.clear();
@@ -177,6 +180,7 @@ struct WalkScratch {
 };
 
 constexpr uint32_t kStarts = 4;
+constexpr uint32_t kAhead = 3;  // nodes of a list whose neighbours are fetched before their turn
 
 // Up to kStarts of the entries nearest to the query, ascending.
 void nearest_entries(const Estimator& estimator, const Entries& entries,
@@ -231,7 +235,7 @@ void walk(const Estimator& estimator, const Neighbours& neighbours, const Usable
     for (uint32_t i = 0; i < step.count; ++i)
       if (!(step.keys[i] > limit) && usable(step.slots[i]))
         frontier.insert({step.keys[i], step.slots[i]});
-    if (const Candidate* next = frontier.peek()) ahead(next->slot);
+    frontier.peek(kAhead, ahead);
   }
 }
 

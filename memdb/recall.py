@@ -137,7 +137,7 @@ class Recaller:
             )
             if question.span != (None, None):
                 allowed = rows_at(txn, engine.filters, allowed, *question.span)
-            moment = self._moment(txn, reading, allowed)
+            moment = self._moment(txn, reading, allowed, strict=question.time == "filter")
             if question.time == "filter" and moment is not None and moment.bounded:
                 span = moment.start_us, moment.end_us
                 allowed = rows_at(txn, engine.filters, allowed, *span, lasting=True)
@@ -188,7 +188,9 @@ class Recaller:
         moment = question.as_of or now
         return read(question.query, now=moment, zone=self._engine.zone_in(txn))
 
-    def _moment(self, txn: Reader, reading: TimeReading | None, allowed: BitMap) -> Moment | None:
+    def _moment(
+        self, txn: Reader, reading: TimeReading | None, allowed: BitMap, *, strict: bool
+    ) -> Moment | None:
         if reading is None:
             return None
         engine = self._engine
@@ -199,6 +201,7 @@ class Recaller:
             allowed=allowed,
             look_up=lambda text: LexicalQuery(txn, engine.analyser.query(text, txn.digest)),
             memories=lambda rows: engine.records.get_many(txn, rows),
+            strict=strict,
         )
 
     def _asked(

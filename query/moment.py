@@ -80,10 +80,15 @@ def moment_of(
     allowed: BitMap,
     look_up: Callable[[str], LexicalQuery],
     memories: Callable[[Sequence[int]], dict[int, Memory]],
+    strict: bool,
 ) -> Moment | None:
-    """None where the question names an event that the store does not know, and nothing else."""
+    """None where the question names a time of which nothing is known, or an event that the store
+    does not know, and nothing else. ``strict``: a time counts though nothing lies in it."""
     if reading.event is None:
-        return Moment(reading, reading.start_us, reading.end_us, None)
+        span = reading.start_us, reading.end_us
+        if span == (None, None) or strict or rows_at(txn, filters, allowed, *span):
+            return Moment(reading, *span, None)
+        return None if reading.order is None else Moment(reading, None, None, None)
     timed = allowed & filters.present(txn, "event_time")
     anchor = _event(look_up(reading.event), timed, memories)
     if anchor is None:
@@ -99,17 +104,22 @@ def moment_of(
 def _event(
     words: LexicalQuery, timed: BitMap, memories: Callable[[Sequence[int]], dict[int, Memory]]
 ) -> Anchor | None:
-    """The memory that holds most of an event's words; of equals, an event goes before a note."""
+    """The memory of an event that holds most of its words."""
     rows, scores = words.search(timed, _LOOKED_AT)
     if not len(rows) or not words.total_mass:
         return None
     known = memories(sorted(rows.tolist()))
+    # What was said of an event, in chat or notes, does not date it.
+    places = [place for place, row in enumerate(rows.tolist()) if _is_event(known[row])]
+    rows, scores = rows[places], scores[places]
+    if not places:
+        return None
     held = words.coverage(rows)
     ranked = sorted(
-        (-round(float(held[place]), 2), known[int(row)].kind != "event", -float(scores[place]), row)
+        (-round(float(held[place]), 2), -float(scores[place]), row)
         for place, row in enumerate(rows.tolist())
     )
-    share, _, _, row = ranked[0]
+    share, _, row = ranked[0]
     if -share < _KNOWN_SHARE:
         return None
     memory = known[row]
@@ -117,6 +127,10 @@ def _event(
         return None
     span = _span(memory)
     return Anchor(row, memory.text or "", *span)
+
+
+def _is_event(memory: Memory) -> bool:
+    return memory.kind == "event" or memory.event_end is not None
 
 
 def _span(memory: Memory) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from memdb.types import Memory, to_micros
 INSIDE: Final = 1.5  # log-odds of lying in the time that is named
 ITSELF: Final = -2.5  # of being the event that others are asked for before or after
 ORDERED: Final = 1.6  # of being the first, or the last, of the plausible ones
+TOLD: Final = 0.5  # of that for what is no event: a message is often about another time
 _PLAUSIBLE: Final = 0.75  # log-odds behind the best, where words cannot tell
 _COVERED: Final = 0.1  # of what the question's words tell, less than the one that holds most
 _ORDERED_AT_MOST: Final = 64
@@ -69,11 +70,15 @@ class TimeStage(Stage):
             part += self._in_order(candidates, before + part, moment)
         return part
 
-    def _inside(self, rows: Rows, moment: Moment) -> NDArray[np.bool_]:
+    def _inside(self, rows: Rows, moment: Moment) -> Parts:
+        """1 for events of the time, ``TOLD`` for what was said or noted then, else 0."""
         asked = self._asked
         among = BitMap(rows.tolist())
         inside = moments.rows_at(asked.txn, asked.filters, among, moment.start_us, moment.end_us)
-        return np.isin(rows, np.array(inside.to_array(), np.uint32))
+        told = inside - asked.filters.equals(asked.txn, "kind", "event")
+        part = np.isin(rows, np.array(inside.to_array(), np.uint32)).astype(np.float64)
+        part[np.isin(rows, np.array(told.to_array(), np.uint32))] = TOLD
+        return part
 
     def _in_order(self, candidates: Candidates, total: Parts, moment: Moment) -> Parts:
         """For the plausible ones, ``ORDERED`` over their place in the order asked for."""
@@ -86,11 +91,13 @@ class TimeStage(Stage):
             key = _sort_key(memories[row], moment, now)
             if key is not None:
                 keys.append((key, place, row, memories[row].kind == "event"))
-        if any(event for *_, event in keys):  # what happened is asked for, not who spoke of it
+        happened = any(event for *_, event in keys)
+        if happened:  # what happened is asked for, not who spoke of it
             keys = [one for one in keys if one[-1]]
+        most = ORDERED if happened else TOLD * ORDERED
         part = np.zeros(len(candidates))
         for rank, (_, place, row, _) in enumerate(sorted(keys)):
-            part[place] = self._ordered[row] = ORDERED / (1 + rank)
+            part[place] = self._ordered[row] = most / (1 + rank)
         return part
 
     def _plausible(self, candidates: Candidates, total: Parts) -> NDArray[np.int64]:
@@ -116,7 +123,8 @@ class TimeStage(Stage):
         if added - self._ordered.get(row, 0.0) > 0:
             said.append(f"lies in the time that {moment.reading.words!r} means")
         if row in self._ordered:
-            said.append(f"place {round(ORDERED / self._ordered[row])} in the order asked for")
+            ahead = sum(part > self._ordered[row] for part in self._ordered.values())
+            said.append(f"place {ahead + 1} in the order asked for")
         return "; ".join(said)
 
     def report(self) -> dict[str, Any]:

@@ -77,9 +77,13 @@ class MemoryReader:
     def known(
         self, txn: Reader | Writer, namespace: str, condition: filters.Filter | None
     ) -> BitMap:
-        """The rows that are stored, be they visible, expired or in the trash, of a filter."""
+        """The rows that are stored, be they visible, expired, in the trash or evicted and not yet
+        removed, of a filter."""
+        from memdb.retention import leaving  # which imports what reads
+
         engine = self._engine
         rows = engine.filters.get_set(txn, LIVE) | engine.filters.get_set(txn, HIDDEN)
+        rows |= leaving.rows(txn)
         if namespace:
             rows &= engine.filters.subtree(txn, namespace)
         if condition is None:

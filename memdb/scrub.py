@@ -29,6 +29,7 @@ from memdb import adoption, removal, settings, snapshots, space_convert
 from memdb.engine import Engine
 from memdb.errors import LockHeld, MemdbError
 from memdb.index.convert import other_files
+from memdb.retention import leaving
 from memdb.snapshots import Snapshot
 from memdb.storage import erased, lookups, receipts, spaces, tables
 from memdb.storage.erased import Job
@@ -131,6 +132,8 @@ class Scrubber:
         """A new generation if need be, then the files; False while somebody is in the way."""
         engine = self._engine
         if engine.store.generation <= max(job.generation for job in jobs):
+            while leaving.step(engine):  # what retention has evicted goes for good as well
+                pass
             engine.store.compact()
         engine.store.reap()
         if engine.store.others():
@@ -149,7 +152,8 @@ class Scrubber:
         return True
 
     def _clear_slots(self, jobs: list[Job]) -> bool:
-        """Zero the vectors' slots, whether or not one was ever published there."""
+        """Zero the vectors' slots, whether or not one was ever published there, and every other
+        one that nothing is in: an erased memory may have lain there before it was moved."""
         engine = self._engine
         rows = BitMap()
         for job in jobs:
@@ -157,11 +161,14 @@ class Scrubber:
         with engine.store.read() as txn:
             owned = removal.rows_of_spaces(txn, rows)
             known = {space.number: space for space in spaces.spaces(txn)}
-        for number, mine in owned.items():
-            space = engine.vectors(known[number])
-            if not self._drop_other_files(known[number]):
+        for number, record in known.items():
+            space = engine.vectors(record)
+            if number in owned:
+                if not self._drop_other_files(record):
+                    return False
+                space.clear(owned[number])
+            if not space.clear_unused():
                 return False
-            space.clear(mine)
         if not engine.store.wait_for_readers(_READERS_END_S):
             return False
         removal.remove_dropped_files(engine)

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 import memdb
-from memdb.storage import tables
+from memdb.retention import leaving
+from memdb.storage import lookups, tables
+from memdb.storage.ids import require_id
 from tests.memdb.clock import Clock
+from tests.memdb.full_store import small_steps
 
 DAY = datetime(2024, 5, 1, tzinfo=UTC)
 
@@ -334,6 +337,57 @@ def test_an_update_under_way_does_not_bring_back_what_was_erased(db: memdb.Datab
     db.receipts()[0].wait()
     assert db.count() == 0
     assert b"zzgone" not in raw(db.path)
+
+
+def test_what_retention_evicted_goes_with_an_erasure_to_the_last_slot(
+    db: memdb.Database,
+) -> None:
+    engine = db._engine
+    with small_steps():
+        written = db.remember_many(
+            [{"text": f"zzword{n} of it", "vector": vector(n), "about": ["Ana"]} for n in range(80)]
+        )
+        db._maintenance.drain()
+        with db._maintenance.paused():
+            with engine.store.read() as txn:
+                rows = [lookups.row_of(txn, require_id(one.id)) or 0 for one in written]
+            _evict(db, rows[:5])
+            while leaving.step(engine):
+                pass  # removed from LMDB; their vectors are in their slots
+            _evict(db, rows[5:10])  # not removed yet
+            files = raw(db.path / "space")
+            # A vector that was rounded before it was encoded may differ in a bit.
+            patterns = [one for one in (_record(db, vector(n)) for n in range(80)) if one in files]
+            assert len(patterns) > 40
+            assert any(_record(db, vector(n)) in files for n in range(5)), "evicted, and there"
+            report = db.report(about="Ana")
+            assert {m.id for m in report.hidden} == {one.id for one in written[5:10]}
+            receipt = db.erase(about="Ana")
+            assert receipt.counts["memories"] == 75
+        receipt.wait()
+    assert not any(one in raw(db.path / "space") for one in patterns)
+    assert b"zzword" not in raw(db.path)
+    assert db.check()["ok"]
+
+
+def _evict(db: memdb.Database, rows: list[int]) -> None:
+    engine = db._engine
+
+    def hide(txn: Any) -> None:
+        leaving.hide(txn, engine, list(engine.records.get_many(txn, rows).items()))
+
+    engine.store.write(hide)
+
+
+def _record(db: memdb.Database, given: Any) -> bytes:
+    """The bytes at which a space keeps a vector, without slot, scale and norm."""
+    engine = db._engine
+    with engine.store.read() as txn:
+        space = engine.space_named(txn, None)
+        assert space is not None
+        files = engine.vectors(space).layout_view(txn).files
+    assert files is not None
+    return bytes(files.encode(given[None, :]).records[0, 12:-4].tobytes())
 
 
 def test_erasing_again_and_again_keeps_the_store_small(db: memdb.Database) -> None:

@@ -141,7 +141,7 @@ class Admin:
         self._engine.store.copy_to(first)
         copied = Environment(first)
         with copied.write() as txn:
-            snapshots.mark_origin(txn, self._engine.store.path, number)
+            snapshots.begin_copy(txn, self._engine.store.path, number)
         copied.close()
         (first / "users").touch(mode=0o600)  # so that it opens read-only as well
         for folder in ("space", "blob"):

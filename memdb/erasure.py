@@ -72,7 +72,7 @@ class Eraser:
         """What a selector names, what was derived from it, and what merely mentions a person."""
         engine = self._engine
         with engine.store.read() as txn:
-            found = self.reach(txn, select, namespace)
+            found = self.reach(txn, select, namespace, texts=True)
             visible = self._reader.select(txn, namespace, None)
             shown = [memory for row, memory in found.items if row in visible]
             hidden_samples = {one.id for one in found.samples}
@@ -89,10 +89,18 @@ class Eraser:
         derived = tuple(memory for _, memory in found.derived)
         return Report(tuple(shown), derived, tuple(mentions), tuple(hidden), counts, known)
 
-    def reach(self, txn: Reader | Writer, select: Select, namespace: str) -> Reached:
-        """Everything that erasing what ``select`` finds takes with it."""
+    def reach(
+        self, txn: Reader | Writer, select: Select, namespace: str, *, texts: bool = False
+    ) -> Reached:
+        """Everything that erasing what ``select`` finds takes with it; without ``texts``, those
+        in files of their own are left out, so that what is damaged can be erased."""
         chosen = select(txn)
-        items = list(self._engine.records.iterate(txn, chosen.rows))
+        records = self._engine.records
+        items = list(
+            records.iterate(txn, chosen.rows)
+            if texts
+            else records.outlines(txn, list(chosen.rows)).items()
+        )
         ids = [*(memory.id for _, memory in items), *(one.id for one in chosen.samples)]
         derived = self._derived(txn, namespace, ids, chosen.rows)
         versions = versions_of(txn, self._engine, [memory for _, memory in (*items, *derived)])

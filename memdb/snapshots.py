@@ -89,6 +89,14 @@ def origin_of(txn: Reader) -> Origin | None:
     return None if payload is None else msgspec.msgpack.decode(payload, type=Origin)
 
 
+def begin_copy(txn: WriteTxn, origin: Path, number: int) -> None:
+    """In a copy just made, as its first generation: what it was made of. It has no dead bytes, so
+    an erasure that was waiting for a new generation goes on from there."""
+    mark_origin(txn, origin, number)
+    for job in erased.jobs(txn):
+        erased.put_job(txn, msgspec.structs.replace(job, generation=0))
+
+
 def mark_origin(txn: WriteTxn, origin: Path, number: int) -> None:
     txn.put(tables.META, _ORIGIN, msgspec.msgpack.encode(Origin(str(origin), number)))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -399,6 +402,40 @@ def test_erasing_again_and_again_keeps_the_store_small(db: memdb.Database) -> No
         f"g{db.stats()['generation']:010d}"
     ]
     assert db.check()["ok"]
+
+
+def test_without_the_lease_the_holder_does_the_work_and_is_named_when_it_does_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "db"
+    code = "import sys, memdb\nwith memdb.open(sys.argv[1], embedder='none') as db:\n"
+    code += (
+        "    assert db._maintenance.drain()\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    memdb.open(path, embedder="none").close()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with memdb.open(path, embedder="none") as db:
+        gone = db.remember("zzgone")
+        holder.send_signal(signal.SIGSTOP)
+        try:
+            receipt = db.erase(gone.id)
+            assert db.get(gone.id) is None
+            with pytest.raises(memdb.LockHeld) as caught:
+                receipt.wait(0.1)
+            assert caught.value.pid == holder.pid
+        finally:
+            holder.send_signal(signal.SIGCONT)
+        assert receipt.wait().state == "scrubbed"
+        assert not db._engine.store.lease.held
+    holder.communicate()
+    assert b"zzgone" not in raw(path)
 
 
 def test_a_snapshot_taken_while_an_erasure_waits_finishes_it(

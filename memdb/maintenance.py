@@ -170,6 +170,14 @@ class Maintenance:
         self._looked_at = now
         return bool(trash.due(txn, self._engine, self._engine.now()))
 
+    def _scrub(self) -> bool:
+        """A step of an erasure. What it removes is nobody's write, for which it would give way."""
+        done = self._scrubber.step()
+        if done:
+            with self._engine.store.read() as txn:
+                self._own = txn.state.content_seq
+        return done
+
     def _sweep(self) -> bool:
         """What has expired, which nobody sees, goes to the trash."""
         engine = self._engine
@@ -192,7 +200,7 @@ class Maintenance:
         self._postponed = False
         with self._working:
             steps: list[Callable[[], bool]] = [
-                self._scrubber.step,
+                self._scrub,
                 self._sweep,
                 self.keeper.step,
                 self._fold,

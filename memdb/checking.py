@@ -15,7 +15,7 @@ from pyroaring import BitMap
 from memdb import space_convert
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import MemdbError, StoreCorrupt
-from memdb.space_vectors import rows_array, rows_bitmap
+from memdb.space_views import rows_array, rows_bitmap
 from memdb.storage import erased, lookups, postings, receipts, spaces, tables, vectors
 from memdb.storage.ids import parse_id
 from memdb.storage.store import Reader, Writer

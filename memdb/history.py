@@ -18,7 +18,7 @@ import msgspec
 from memdb import validate
 from memdb.errors import MissingDependency
 from memdb.query import filters
-from memdb.space_vectors import rows_bitmap
+from memdb.space_views import rows_bitmap
 from memdb.storage import series
 from memdb.storage.series import SeriesKey
 from memdb.storage.series_codec import Sample

@@ -27,7 +27,7 @@ from memdb import sharing, snapshots, validate
 from memdb.engine import Engine
 from memdb.errors import InvalidArgument, StoreCorrupt
 from memdb.needles import Needles, decompressed
-from memdb.space_vectors import unit
+from memdb.space_views import unit
 from memdb.storage import lookups, spaces, tables
 from memdb.storage.filters.filing import hashed
 from memdb.storage.ids import parse_id

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from memdb.embedded_text import embedded_text
 from memdb.embedding import DEFAULT_SPACE
 from memdb.engine import Engine
-from memdb.space_vectors import Neighbours, SpaceVectors
+from memdb.space_vectors import SpaceVectors
+from memdb.space_views import Neighbours
 from memdb.storage.store import Reader
 
 SETTING: Final = "reembed_top"

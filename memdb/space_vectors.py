@@ -10,11 +10,9 @@ knows the other. It does not know text, embedding or ranking.
 
 from __future__ import annotations
 
-import array
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -27,6 +25,7 @@ from memdb.index import exact
 from memdb.index.flat import FlatIndex
 from memdb.index.protocol import Encoded, Metric, SpaceSpec
 from memdb.index.slots import SlotSet
+from memdb.space_views import Fresh, Layout, Neighbours, merge, rows_array, rows_bitmap, unit
 from memdb.storage import spaces, vectors
 from memdb.storage.changes import changes_since
 from memdb.storage.filters import FilterIndex
@@ -36,68 +35,6 @@ from memdb.storage.store import Reader, Store, Writer
 _ENCODE_BATCH = 1_024
 _READERS_END_S = 0.02
 _COMPILED_KEPT = 8
-
-
-def rows_bitmap(rows: NDArray[np.uint32] | Sequence[int]) -> BitMap:
-    """The bitmap of an array of rows, by the fastest way pyroaring has."""
-    return BitMap(array.array("I", np.asarray(rows, dtype=np.uint32).tobytes()))
-
-
-def rows_array(rows: BitMap) -> NDArray[np.uint32]:
-    """The rows of a bitmap, ascending."""
-    return np.frombuffer(rows.to_array(), dtype=np.uint32)
-
-
-class Neighbours(NamedTuple):
-    """Rows (n,) uint32 and their distances (n,) float32, closest first."""
-
-    rows: NDArray[np.uint32]
-    distances: NDArray[np.float32]
-
-
-def unit(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, dim) rows scaled to length one; zero rows stay zero."""
-    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
-    scaled: NDArray[np.float32] = np.divide(
-        matrix, lengths, out=np.zeros_like(matrix), where=lengths > 0
-    )
-    return scaled
-
-
-class _Fresh(NamedTuple):
-    """Fresh vectors as of one snapshot. Immutable: a later view shares the buffers behind it."""
-
-    content_seq: int
-    layout_seq: int
-    rows: NDArray[np.uint32]
-    matrix: NDArray[np.float32]
-    bitmap: BitMap
-
-    def extended(
-        self, content_seq: int, rows: NDArray[np.uint32], matrix: NDArray[np.float32]
-    ) -> _Fresh:
-        """The view with more vectors; copies only when the buffers behind are full."""
-        used, needed = len(self.rows), len(self.rows) + len(rows)
-        row_buffer, matrix_buffer = self.rows.base, self.matrix.base
-        if row_buffer is None or matrix_buffer is None or needed > len(row_buffer):
-            row_buffer = np.empty(max(256, 2 * needed), np.uint32)
-            matrix_buffer = np.empty((len(row_buffer), self.matrix.shape[1]), np.float32)
-            row_buffer[:used], matrix_buffer[:used] = self.rows, self.matrix
-        row_buffer[used:needed], matrix_buffer[used:needed] = rows, matrix
-        bitmap = self.bitmap | rows_bitmap(rows) if len(rows) else self.bitmap
-        return _Fresh(
-            content_seq, self.layout_seq, row_buffer[:needed], matrix_buffer[:needed], bitmap
-        )
-
-
-class Layout(NamedTuple):
-    """Where the encoded vectors of a space lie, as of one ``layout_seq``, and the files that hold
-    them: those of a snapshot or, since rows keep their slots, of a later profile."""
-
-    layout_seq: int
-    encoded: BitMap
-    allocation: spaces.Allocation
-    files: FlatIndex | None
 
 
 _SampledOf = tuple[int, int, BitMap, int]
@@ -116,7 +53,7 @@ class SpaceVectors:
         self._guard = threading.Lock()
         self.files_guard = threading.Lock()
         self._index: FlatIndex | None = None
-        self._fresh: _Fresh | None = None
+        self._fresh: Fresh | None = None
         self._layout: Layout | None = None
         self._compiled: list[tuple[Layout, BitMap, SlotSet]] = []
         self._sampled: tuple[_SampledOf, NDArray[np.uint32]] | None = None
@@ -176,7 +113,7 @@ class SpaceVectors:
             )
             kept = np.isfinite(distances[0])
             found.append(Neighbours(layout.allocation.rows(places[0][kept]), distances[0][kept]))
-        return _merge(found, k)
+        return merge(found, k)
 
     def within(
         self, txn: Reader, query: NDArray[np.float32], radius: float, allowed: BitMap
@@ -196,7 +133,7 @@ class SpaceVectors:
             slots = self._compile(layout, encoded_allowed)
             places, distances = layout.files.within(query, radius, allowed=slots)
             found.append(Neighbours(layout.allocation.rows(places), distances))
-        return _merge(found, None)
+        return merge(found, None)
 
     def fetch(self, txn: Reader, rows: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         """The stored vectors of those rows that have one."""
@@ -258,7 +195,7 @@ class SpaceVectors:
         return self._fresh_view(txn).bitmap | self.layout_view(txn).encoded
 
     def _scan_fresh(
-        self, fresh: _Fresh, allowed: BitMap, query: NDArray[np.float32], k: int
+        self, fresh: Fresh, allowed: BitMap, query: NDArray[np.float32], k: int
     ) -> Neighbours:
         rows, matrix = fresh.rows, fresh.matrix
         if len(allowed) < len(rows):
@@ -268,7 +205,7 @@ class SpaceVectors:
         kept = np.isfinite(distances[0])
         return Neighbours(rows[places[0][kept]], self._scaled(distances[0][kept]))
 
-    def _fresh_view(self, txn: Reader) -> _Fresh:
+    def _fresh_view(self, txn: Reader) -> Fresh:
         """Fresh vectors visible to ``txn``; later ones may be in it: the caller masks them."""
         with self._guard:
             cached, state = self._fresh, txn.state
@@ -281,7 +218,7 @@ class SpaceVectors:
                     self._fresh = cached.extended(state.content_seq, *self._load(txn, new))
                     return self._fresh
             rows, matrix = self._load(txn, None)
-            loaded = _Fresh(state.content_seq, state.layout_seq, rows, matrix, rows_bitmap(rows))
+            loaded = Fresh(state.content_seq, state.layout_seq, rows, matrix, rows_bitmap(rows))
             if cached is None or cached.layout_seq <= state.layout_seq:
                 self._fresh = loaded
             return loaded
@@ -508,12 +445,3 @@ class SpaceVectors:
     def close(self) -> None:
         if self._index is not None:
             self._index.close()
-
-
-def _merge(parts: list[Neighbours], k: int | None) -> Neighbours:
-    if not parts:
-        return Neighbours(np.empty(0, np.uint32), np.empty(0, np.float32))
-    rows = np.concatenate([part.rows for part in parts])
-    distances = np.concatenate([part.distances for part in parts])
-    order = np.lexsort((rows, distances))[:k]
-    return Neighbours(rows[order], distances[order])

@@ -20,7 +20,8 @@ from pyroaring import BitMap
 
 from memdb import removal, rows
 from memdb.engine import LIVE, Engine
-from memdb.space_vectors import SpaceVectors, rows_array
+from memdb.space_vectors import SpaceVectors
+from memdb.space_views import rows_array
 from memdb.storage import lookups, spaces, vectors
 from memdb.storage.store import Reader, Writer
 from memdb.types import Memory

@@ -1,0 +1,90 @@
+"""What a space shows one snapshot: fresh vectors, the layout of encoded ones, and answers.
+
+Values only, and arrays of rows as bitmaps and back. Who makes and keeps them is
+``space_vectors``; this file knows no transaction.
+"""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from memdb.index.flat import FlatIndex
+from memdb.storage import spaces
+
+
+def rows_bitmap(rows: NDArray[np.uint32] | Sequence[int]) -> BitMap:
+    """The bitmap of an array of rows, by the fastest way pyroaring has."""
+    return BitMap(array.array("I", np.asarray(rows, dtype=np.uint32).tobytes()))
+
+
+def rows_array(rows: BitMap) -> NDArray[np.uint32]:
+    """The rows of a bitmap, ascending."""
+    return np.frombuffer(rows.to_array(), dtype=np.uint32)
+
+
+class Neighbours(NamedTuple):
+    """Rows (n,) uint32 and their distances (n,) float32, closest first."""
+
+    rows: NDArray[np.uint32]
+    distances: NDArray[np.float32]
+
+
+def unit(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, dim) rows scaled to length one; zero rows stay zero."""
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    scaled: NDArray[np.float32] = np.divide(
+        matrix, lengths, out=np.zeros_like(matrix), where=lengths > 0
+    )
+    return scaled
+
+
+class Fresh(NamedTuple):
+    """Fresh vectors as of one snapshot. Immutable: a later view shares the buffers behind it."""
+
+    content_seq: int
+    layout_seq: int
+    rows: NDArray[np.uint32]
+    matrix: NDArray[np.float32]
+    bitmap: BitMap
+
+    def extended(
+        self, content_seq: int, rows: NDArray[np.uint32], matrix: NDArray[np.float32]
+    ) -> Fresh:
+        """The view with more vectors; copies only when the buffers behind are full."""
+        used, needed = len(self.rows), len(self.rows) + len(rows)
+        row_buffer, matrix_buffer = self.rows.base, self.matrix.base
+        if row_buffer is None or matrix_buffer is None or needed > len(row_buffer):
+            row_buffer = np.empty(max(256, 2 * needed), np.uint32)
+            matrix_buffer = np.empty((len(row_buffer), self.matrix.shape[1]), np.float32)
+            row_buffer[:used], matrix_buffer[:used] = self.rows, self.matrix
+        row_buffer[used:needed], matrix_buffer[used:needed] = rows, matrix
+        bitmap = self.bitmap | rows_bitmap(rows) if len(rows) else self.bitmap
+        return Fresh(
+            content_seq, self.layout_seq, row_buffer[:needed], matrix_buffer[:needed], bitmap
+        )
+
+
+class Layout(NamedTuple):
+    """Where the encoded vectors of a space lie, as of one ``layout_seq``, and the files that hold
+    them: those of a snapshot or, since rows keep their slots, of a later profile."""
+
+    layout_seq: int
+    encoded: BitMap
+    allocation: spaces.Allocation
+    files: FlatIndex | None
+
+
+def merge(parts: list[Neighbours], k: int | None) -> Neighbours:
+    """The closest ``k`` of several answers; equal distances by row. None: all of them."""
+    if not parts:
+        return Neighbours(np.empty(0, np.uint32), np.empty(0, np.float32))
+    rows = np.concatenate([part.rows for part in parts])
+    distances = np.concatenate([part.distances for part in parts])
+    order = np.lexsort((rows, distances))[:k]
+    return Neighbours(rows[order], distances[order])

@@ -1,223 +1,170 @@
 """How often is the evidence for a question among what recall returns?
 
-    python -m bench recall [--data DIR] [--embedder static --embedder st:PATH] [--json FILE]
+    python -m bench recall [--data DIR] [--embedder static --embedder st:PATH] [--quick] [--json FILE]
 
-Every conversation of every file becomes a database of its own; each question is asked in each mode;
-a question counts if it has evidence that exists. any@k: at least one piece of evidence among the
-first k; all@k: all of it. Beside the modes stands a reference: BM25 in plain Python over the same
-texts with the same stems, but float lengths and no index, so that a fault of ours cannot hide.
+Every conversation of every file becomes a database of its own, and each question is asked in each
+mode; a question counts if it has evidence that exists. Beside the modes stand
+
+* a reference: BM25 in plain Python over the same texts; ``gain`` and ``p`` are against it;
+* ``hybrid, exact``: the same with every vector compared;
+* ``hybrid - STAGE``: the same with one stage of the ranking switched off;
+* ``hybrid, shared``: all conversations of a file in one database, asked with a filter;
+* ``no answer``: questions whose evidence the filter leaves out, by thresholds for ``min_score``.
+
+any@k: at least one piece of evidence among the first k; all@k: all of it; mean@k: how much of it.
+``--quick`` leaves all but the reference and the modes out. A folder ``scifact`` beside DIR is read
+too.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import re
-import statistics
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import Stemmer
+import numpy as np
 
 import memdb
 from bench import report
 from bench.embeddings import SentenceTransformer
+from bench.recall_data import Asked, Conversation, conversations, memories_of, questions_of
+from bench.recall_reference import ReferenceBm25, reference_text
+from bench.recall_tally import DEPTHS, Tally
 
-DEPTHS = (5, 10, 20)
-MODES = ("lexical", "vector", "hybrid")
 DEFAULT_DATA = Path("../shared/data/memory-qa")
+REFERENCE = "reference BM25"
+LOSSES = (0.01, 0.05, 0.10)  # of all@10, for the thresholds shown
+_ABLATED_AT_MOST = 1_000  # memories a store: above, ablations and shared stores are left out
+
+Tallies = dict[tuple[str, str], Tally]
 
 
-@dataclass
-class Tally:
-    """Counts of one (file, method, question type)."""
+class Run:
+    """The methods of one file, by name, with what each found."""
 
-    questions: int = 0
-    any_at: Counter[int] = field(default_factory=Counter)
-    all_at: Counter[int] = field(default_factory=Counter)
-    fraction_at: dict[int, float] = field(default_factory=lambda: defaultdict(float))
-    milliseconds: list[float] = field(default_factory=list)
+    def __init__(self, embedders: dict[str, Any], *, quick: bool) -> None:
+        self._embedders = embedders
+        self._quick = quick
+        self.tallies: Tallies = defaultdict(Tally)
+        self.best: dict[str, list[tuple[float, float, bool]]] = defaultdict(list)
 
-    def add(self, found: list[str], evidence: set[str], milliseconds: float) -> None:
-        self.questions += 1
-        self.milliseconds.append(milliseconds)
-        for k in DEPTHS:
-            hit = len(evidence & set(found[:k]))
-            self.any_at[k] += hit > 0
-            self.all_at[k] += hit == len(evidence)
-            self.fraction_at[k] += hit / len(evidence)
+    def ask(
+        self, db: memdb.Database, name: str, asked: Sequence[Asked], prefix: str = "", **how: Any
+    ) -> None:
+        """Ask every question one way, and count what was found under ``name``."""
+        for one in asked:
+            started, cpu = time.perf_counter(), time.process_time()
+            hits = db.recall(one.query, k=max(DEPTHS), **how)
+            cpu_ms = (time.process_time() - cpu) * 1e3
+            elapsed = (time.perf_counter() - started) * 1e3
+            found = [(hit.memory.external_id or "").removeprefix(prefix) for hit in hits]
+            for kind in ("all", one.kind):
+                self.tallies[name, kind].add(found, one.evidence, elapsed, cpu_ms)
 
-    def row(self) -> dict[str, Any]:
-        n = max(1, self.questions)
-        figures: dict[str, Any] = {"questions": self.questions}
-        for k in DEPTHS:
-            figures[f"any@{k}"] = self.any_at[k] / n
-            figures[f"all@{k}"] = self.all_at[k] / n
-            figures[f"mean@{k}"] = self.fraction_at[k] / n
-        figures["p50_ms"] = statistics.median(self.milliseconds) if self.milliseconds else 0.0
-        return figures
-
-
-def conversations(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
-
-
-def indexed(item: dict[str, Any]) -> str:
-    """What stands in for the memory: who said it, and what."""
-    speaker = item.get("speaker")
-    return f"{speaker}: {item['text']}" if speaker else str(item["text"])
-
-
-def memory_of(conversation: dict[str, Any], item: dict[str, Any], position: int) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "text": indexed(item),
-        "external_id": str(item["id"]),
-        "event_time": said_at(item),
-    }
-    if item.get("session"):
-        fields["stream"] = f"{conversation['id']}/{item['session']}"
-        fields["position"] = position
-    return fields
-
-
-def said_at(item: dict[str, Any]) -> datetime | None:
-    """When it was said, of the forms the files use; None for others."""
-    for form in ("%I:%M %p on %d %B, %Y", "%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"):
-        try:
-            return datetime.strptime(str(item.get("time")), form).replace(tzinfo=UTC)
-        except ValueError:
-            continue
-    return None
-
-
-def questions_of(conversation: dict[str, Any]) -> Iterator[tuple[str, str, set[str]]]:
-    known = {str(item["id"]) for item in conversation["items"]}
-    for query in conversation["queries"]:
-        evidence = {str(piece) for piece in query["evidence"]} & known
-        if evidence:
-            yield query["q"], str(query.get("type", "")), evidence
-
-
-def run_file(
-    path: Path, embedders: dict[str, Any], limit: int | None
-) -> dict[tuple[str, str], Tally]:
-    """{(method, type): tally} over the conversations of one file."""
-    tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
-    everything = list(conversations(path))[:limit]
-    for number, conversation in enumerate(everything):
-        report.progress(f"{path.stem} {number + 1}/{len(everything)}")
-        asked = list(questions_of(conversation))
+    def alone(self, conversation: Conversation) -> None:
+        """One conversation in a database of its own."""
+        asked = questions_of(conversation)
         if not asked:
-            continue
-        _reference(conversation, asked, tallies)
-        for place, (name, embedder) in enumerate(embedders.items()):
-            _ours(conversation, asked, name, embedder, place == 0, tallies)
-    return tallies
+            return
+        self._reference(conversation, asked)
+        for place, (name, embedder) in enumerate(self._embedders.items()):
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                memdb.open(folder, embedder=embedder) as db,
+            ):
+                db.remember_many(memories_of(conversation))
+                if isinstance(embedder, SentenceTransformer):
+                    embedder.embed([one.query for one in asked])
+                if place == 0:
+                    self.ask(db, "lexical", asked, mode="lexical")
+                self.ask(db, f"vector {name}", asked, mode="vector")
+                self.ask(db, f"hybrid {name}", asked)
+                self.tallies[f"hybrid {name}", "all"].stored(_bytes_in(folder), db.count())
+                if not self._quick:
+                    self._further(db, name, asked)
+
+    def _further(self, db: memdb.Database, name: str, asked: Sequence[Asked]) -> None:
+        self.ask(db, f"hybrid {name}, exact", asked, exact=True)
+        if db.count() > _ABLATED_AT_MOST:
+            return
+        stages = db.recall(asked[0].query, explain=True).plan["stages"]
+        for stage in (stage for stage, log in stages.items() if log["on"]):
+            self.ask(db, f"hybrid {name} - {stage}", asked, stages={stage: False})
+        for one in asked:
+            hits = db.recall(one.query, k=10)
+            held = [hit for hit in hits if hit.memory.external_id in one.evidence]
+            gone = db.recall(one.query, k=1, where={"external_id": {"$nin": sorted(one.evidence)}})
+            whole = len(held) == len(one.evidence)
+            worst = min((hit.score for hit in held), default=0.0)
+            self.best[name].append((worst, gone[0].score if gone else 0.0, whole))
+
+    def shared(self, everything: Sequence[Conversation]) -> None:
+        """All conversations in one database, each question asked with a filter."""
+        if self._quick or len(everything) < 2:
+            return
+        for name, embedder in self._embedders.items():
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                memdb.open(folder, embedder=embedder) as db,
+            ):
+                for conversation in everything:
+                    db.remember_many(memories_of(conversation, f"{conversation['id']}/"))
+                for conversation in everything:
+                    prefix = f"{conversation['id']}/"
+                    self.ask(
+                        db,
+                        f"hybrid {name}, shared",
+                        questions_of(conversation),
+                        prefix,
+                        where={"metadata.conversation": prefix},
+                    )
+
+    def _reference(self, conversation: Conversation, asked: Sequence[Asked]) -> None:
+        bm25 = ReferenceBm25([(str(i["id"]), reference_text(i)) for i in conversation["items"]])
+        for one in asked:
+            started, cpu = time.perf_counter(), time.process_time()
+            found = bm25.search(one.query, max(DEPTHS))
+            cpu_ms = (time.process_time() - cpu) * 1e3
+            elapsed = (time.perf_counter() - started) * 1e3
+            for kind in ("all", one.kind):
+                self.tallies[REFERENCE, kind].add(found, one.evidence, elapsed, cpu_ms)
 
 
-def _ours(
-    conversation: dict[str, Any],
-    asked: list[tuple[str, str, set[str]]],
-    name: str,
-    embedder: Any,
-    once: bool,
-    tallies: dict[tuple[str, str], Tally],
-) -> None:
-    with tempfile.TemporaryDirectory() as folder, memdb.open(folder, embedder=embedder) as db:
-        items = [memory_of(conversation, i, n) for n, i in enumerate(conversation["items"])]
-        db.remember_many(items)
-        if isinstance(embedder, SentenceTransformer):
-            embedder.embed([query for query, _, _ in asked])
-        for query, kind, evidence in asked:
-            for mode in MODES:
-                if mode == "lexical" and not once:
-                    continue
-                started = time.perf_counter()
-                hits = db.recall(query, k=max(DEPTHS), mode=mode)  # type: ignore[arg-type]
-                elapsed = (time.perf_counter() - started) * 1e3
-                found = [hit.memory.external_id or "" for hit in hits]
-                method = mode if mode == "lexical" else f"{mode} {name}"
-                tallies[method, "all"].add(found, evidence, elapsed)
-                tallies[method, kind].add(found, evidence, elapsed)
+def thresholds(best: Sequence[tuple[float, float, bool]]) -> list[dict[str, Any]]:
+    """For each loss of all@10: the ``min_score``, and the share of questions without an answer to
+    which it leaves no hit. ``best``: the worst piece of evidence, the best hit without any
+    evidence in the store, and whether all of it was among the ten."""
+    worst, gone, whole = (np.array(column) for column in zip(*best, strict=True))
+    held = np.sort(worst[whole.astype(bool)])
+    rows = []
+    for loss in LOSSES:
+        threshold = float(held[min(int(loss * len(best)), len(held) - 1)]) if len(held) else 0.0
+        rows.append(
+            {"loss": loss, "min_score": threshold, "empty": float((gone < threshold).mean())}
+        )
+    return rows
+
+
+def _bytes_in(folder: str) -> int:
+    """What the files of a store take on the disk; they are sparse."""
+    return sum(path.stat().st_blocks * 512 for path in Path(folder).rglob("*") if path.is_file())
 
 
 def embedder_of(spec: str) -> Any:
     return SentenceTransformer(spec.removeprefix("st:")) if spec.startswith("st:") else spec
 
 
-def _reference(
-    conversation: dict[str, Any],
-    asked: list[tuple[str, str, set[str]]],
-    tallies: dict[tuple[str, str], Tally],
-) -> None:
-    bm25 = ReferenceBm25([(str(i["id"]), reference_text(i)) for i in conversation["items"]])
-    for query, kind, evidence in asked:
-        started = time.perf_counter()
-        found = bm25.search(query, max(DEPTHS))
-        elapsed = (time.perf_counter() - started) * 1e3
-        tallies["reference BM25", "all"].add(found, evidence, elapsed)
-        tallies["reference BM25", kind].add(found, evidence, elapsed)
-
-
-def reference_text(item: dict[str, Any]) -> str:
-    """The reference indexes the date as well: the design's settings."""
-    return f"{indexed(item)} {item.get('time') or ''}"
-
-
-_STEMMER = Stemmer.Stemmer("english")
-_WORD = re.compile(r"[a-z0-9]+|[\u3400-\u9fff]+")
-_STOP_WORDS = frozenset(
-    """a about after all also am an and any are as at be been before but by can could d did do does
-    for from had has have he her him his how i if in into is it its just ll m me my no not of on or
-    our re s she so some t than that the their them then there these they this to too up us ve very
-    was we were what when where which who whom whose why will with would you your""".split()
-)
-
-
-def reference_terms(text: str) -> list[str]:
-    """Lower-case words without stop and question words, stemmed; Chinese in pairs of signs."""
-    terms: list[str] = []
-    for word in _WORD.findall(text.lower()):
-        if word[0] > "z":
-            terms.extend(word[i : i + 2] for i in range(max(1, len(word) - 1)))
-        elif word not in _STOP_WORDS:
-            terms.append(_STEMMER.stemWord(word))
-    return terms
-
-
-class ReferenceBm25:
-    """Okapi BM25 over a list of (id, text): k1 = 1.2, b = .75, nothing clever."""
-
-    def __init__(self, texts: list[tuple[str, str]]) -> None:
-        self._ids = [id for id, _ in texts]
-        self._counts = [Counter(reference_terms(text)) for _, text in texts]
-        self._lengths = [sum(counts.values()) for counts in self._counts]
-        self._mean = sum(self._lengths) / max(1, len(self._lengths))
-        self._df = Counter(term for counts in self._counts for term in counts)
-
-    def search(self, query: str, k: int) -> list[str]:
-        scores: dict[int, float] = defaultdict(float)
-        n = len(self._ids)
-        for term, times in Counter(reference_terms(query)).items():
-            df = self._df.get(term, 0)
-            idf = math.log(1 + (n - df + 0.5) / (df + 0.5))
-            for place, counts in enumerate(self._counts):
-                tf = counts.get(term, 0)
-                if tf:
-                    norm = 1.2 * (0.25 + 0.75 * self._lengths[place] / self._mean)
-                    scores[place] += times * idf * tf * 2.2 / (tf + norm)
-        best = sorted(scores, key=lambda place: (-scores[place], place))[:k]
-        return [self._ids[place] for place in best]
+def _files(data: Path, parts: Sequence[str] | None) -> list[Path]:
+    found = sorted(data.glob("*.jsonl"))
+    beside = data.parent / "scifact"
+    if (beside / "corpus.jsonl").exists():
+        found.append(beside)
+    return [file for file in found if not parts or any(part in file.name for part in parts)]
 
 
 def main(arguments: list[str]) -> int:
@@ -227,26 +174,36 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--embedder", action="append", metavar="[NAME=]SPEC")
     parser.add_argument("--limit", type=int, help="conversations of each file")
     parser.add_argument("--types", action="store_true", help="a row for each question type")
+    parser.add_argument("--quick", action="store_true", help="the reference and the modes only")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     options = parser.parse_args(arguments)
-    files = [
-        f
-        for f in sorted(options.data.glob("*.jsonl"))
-        if not options.file or any(part in f.name for part in options.file)
-    ]
+    files = _files(options.data, options.file)
     if not files:
         print(f"no *.jsonl in {options.data}; name a folder with --data", file=sys.stderr)
         return 2
     named = [spec.rpartition("=") for spec in options.embedder or ["static"]]
     embedders = {name or spec: embedder_of(spec) for name, _, spec in named}
-    results = []
+    results: list[dict[str, Any]] = []
+    unknown: list[dict[str, Any]] = []
     for path in files:
-        tallies = run_file(path, embedders, options.limit)
-        for (method, kind), tally in tallies.items():
+        run = Run(embedders, quick=options.quick)
+        everything = list(conversations(path))[: options.limit]
+        for number, conversation in enumerate(everything):
+            report.progress(f"{path.stem} {number + 1}/{len(everything)}")
+            run.alone(conversation)
+        run.shared(everything)
+        for (method, kind), tally in run.tallies.items():
             if kind == "all" or options.types:
-                results.append({"file": path.stem, "method": method, "type": kind, **tally.row()})
+                row = tally.row(run.tallies[REFERENCE, kind])
+                results.append({"file": path.stem, "method": method, "type": kind, **row})
+        for name, best in run.best.items():
+            rows = [{"file": path.stem, "no answer": name, **row} for row in thresholds(best)]
+            unknown.extend(rows)
     report.table(results)
-    report.save(options.json, "recall", arguments, results)
+    if unknown:
+        print()
+        report.table(unknown)
+    report.save(options.json, "recall", arguments, [*results, *unknown])
     return 0
 
 

@@ -31,7 +31,7 @@ from memdb.query.time_expressions import TimeReading, read
 from memdb.reader import MemoryReader
 from memdb.second_look import SecondLook
 from memdb.space_vectors import SpaceVectors
-from memdb.storage import lookups
+from memdb.storage import lookups, postings
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Reader
 from memdb.types import Hit, Hits, Memory, Why, from_micros
@@ -39,7 +39,8 @@ from memdb.types import Hit, Hits, Memory, Why, from_micros
 MODES = ("vector", "lexical", "hybrid")
 TIME_USES = ("boost", "filter", "off")
 _CANDIDATES = 200  # of each leg; what the stages may reorder
-_SHORTLIST = 48  # candidates of which records and neighbours are looked at
+_SHORTLIST = 32  # candidates of which records and neighbours are looked at
+_NEARLY_ALL = 0.9  # of the rows that have words: with fewer, words count by what they tell of those
 _SAMPLE = 256  # memories by which a similarity is judged
 
 
@@ -220,7 +221,9 @@ class Recaller:
             asked = question.query
             if moment is not None and moment.asked is not None:
                 asked = moment.asked
-            words = LexicalQuery(txn, engine.analyser.query(asked, txn.digest))
+            counted = allowed if len(allowed) < _NEARLY_ALL * postings.stats(txn).docs else None
+            terms = engine.analyser.query(asked, txn.digest)
+            words = LexicalQuery(txn, terms, population=counted)
         meaning = None
         record = None if vector is None else self._space(txn, question)
         if vector is not None and record is not None:
@@ -335,7 +338,9 @@ class Recaller:
             cosines = similarity(near.distances, record.metric)
             look = SecondLook(engine, txn, engine.vectors(record), asked)
             meaning = _Meaning(txn, engine.vectors(record), asked, allowed, look, exact=True)
-            part = fusion.vector_part(cosines, fusion.background(meaning.sample()), "vector")
+            part = fusion.vector_part(
+                cosines, fusion.background(meaning.sample()), "vector"
+            )
             relevance = score_of(fusion.base("vector", len(allowed)) + part)
             memories = engine.records.get_many(txn, sorted(near.rows.tolist()))
         hits = tuple(

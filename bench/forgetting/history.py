@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 import memdb
 from bench import report
-from bench.recall import conversations, indexed, memory_of, reference_terms, said_at
+from bench.recall_data import conversations, memory_of, said_at, text_of
+from bench.recall_reference import reference_terms
 
 NOT_ASKED = frozenset({"adversarial", "5"})
 TOP = 10
@@ -82,7 +83,7 @@ def load(path: Path, overhead: float, per_byte: float) -> list[History]:
 
 def _history(conversation: dict[str, Any], overhead: float, per_byte: float) -> History:
     items = conversation["items"]
-    texts = [indexed(item) for item in items]
+    texts = [text_of(item) for item in items]
     counted = [Counter(reference_terms(f"{t} {i.get('time') or ''}"))
                for t, i in zip(texts, items, strict=True)]  # fmt: skip
     vocabulary: dict[str, int] = {}
@@ -131,7 +132,7 @@ def _novelty(conversation: dict[str, Any]) -> Floats:
         for place, item in enumerate(items):
             if place % 100 == 0:
                 report.progress(f"{conversation['id']}: novelty of {place} of {len(items)}")
-            hits = db.recall(indexed(item), k=_NEIGHBOURS, mode="vector")
+            hits = db.recall(text_of(item), k=_NEIGHBOURS, mode="vector")
             earlier = [
                 hit.why.cosine
                 for hit in hits

@@ -18,7 +18,7 @@ import numpy as np
 import memdb
 from bench import report
 from bench.forgetting.history import NOT_ASKED
-from bench.recall import conversations, memory_of, questions_of
+from bench.recall_data import conversations, memory_of, questions_of
 
 SHARES = (0.25, 0.5, 0.75)
 SIZE_LIMIT = 0.15

@@ -21,7 +21,7 @@ import numpy as np
 
 import memdb
 from bench import measure, report
-from bench.recall import conversations, indexed
+from bench.recall_data import conversations, text_of
 
 PAUSE_LIMIT_MS = 20.0
 _EACH_DAY = 100
@@ -142,7 +142,7 @@ def _items(folder: Path) -> Iterator[dict[str, Any]]:
                 for item in conversation["items"]:
                     number += 1
                     yield {
-                        "text": indexed(item),
+                        "text": text_of(item),
                         "kind": "event",
                         "stream": f"{path.stem}/{conversation['id']}",
                         "external_id": str(number),

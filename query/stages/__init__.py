@@ -10,6 +10,7 @@ from typing import Final
 
 from memdb.query.pipeline import Stage
 from memdb.query.stages.asked import Asked
+from memdb.query.stages.duplicates import Duplicates
 from memdb.query.stages.legs import Lexical, Vector, legs
 from memdb.query.stages.neighbours import Neighbours
 from memdb.query.stages.profile import ProfileStage
@@ -17,7 +18,7 @@ from memdb.query.stages.time import TimeStage
 
 __all__ = ["NAMES", "STAGES", "Asked", "legs", "made_for"]
 
-STAGES: Final = (Lexical, Vector, ProfileStage, TimeStage, Neighbours)
+STAGES: Final = (Lexical, Vector, ProfileStage, TimeStage, Neighbours, Duplicates)
 NAMES: Final = tuple(stage.name for stage in STAGES)
 
 

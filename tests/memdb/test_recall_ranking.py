@@ -86,6 +86,20 @@ def test_one_leg_alone_is_ordered_by_that_leg(chat: memdb.Database) -> None:
     assert all("neighbours" not in hit.why.stages for hit in (*by_vector, *by_words))
 
 
+def test_what_says_the_same_as_a_better_hit_steps_back(tmp_path: Path) -> None:
+    with memdb.open(tmp_path / "db", embedder="none") as db:
+        key = "The spare key hangs behind the door"
+        first = db.remember(key, event_time=NOON, source="app:mail").id
+        copy = db.remember(f"  {key.upper()} ", event_time=NOON, source="app:chat").id
+        other_day = db.remember(key, event_time=NOON + timedelta(days=30)).id
+        weaker = db.remember("The spare room is painted blue", event_time=NOON).id
+        hits = db.recall("spare key", explain=True)
+        assert [hit.id for hit in hits] == [first, other_day, weaker, copy]
+        assert first in hits[3].why.words["duplicates"]
+        without = db.recall("spare key", stages={"duplicates": False})
+        assert {hit.id for hit in without[:3]} == {first, copy, other_day}
+
+
 def test_a_score_is_the_logistic_of_the_sum_of_its_parts(chat: memdb.Database) -> None:
     for mode in ("hybrid", "lexical", "vector"):
         for hit in chat.recall(QUESTION, k=8, mode=mode):  # type: ignore[arg-type]

@@ -1,0 +1,87 @@
+"""``bench recall`` on a handful of made conversations: its rows, their figures, its intervals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import recall
+from bench.recall_data import conversations, memories_of, questions_of
+from bench.recall_tally import Tally, interval, not_better
+
+
+def write(folder: Path) -> None:
+    for number, name in enumerate(("Ana", "Theo")):
+        items = [
+            {"id": "1", "session": "s", "speaker": name, "text": f"Where did {name} put the key?"},
+            {"id": "2", "session": "s", "speaker": "Grace", "text": "Behind the blue door."},
+            {"id": "3", "session": "s", "speaker": name, "text": "Thank you, dear."},
+        ]
+        queries = [
+            {"q": f"where is the key of {name}?", "type": "one", "evidence": ["2"]},
+            {"q": "no evidence", "type": "one", "evidence": ["9"]},
+        ]
+        line = json.dumps({"id": f"c{number}", "items": items, "queries": queries})
+        with open(folder / "made.jsonl", "a") as file:
+            file.write(line + "\n")
+
+
+def test_every_method_of_a_file_has_its_row(tmp_path: Path) -> None:
+    write(tmp_path)
+    out = tmp_path / "figures.json"
+    assert recall.main(["--data", str(tmp_path), "--embedder", "static", "--json", str(out)]) == 0
+    rows = json.loads(out.read_text())["results"]
+    by_method = {row["method"]: row for row in rows if "method" in row}
+    assert {
+        "reference BM25",
+        "lexical",
+        "vector static",
+        "hybrid static",
+        "hybrid static, exact",
+        "hybrid static, shared",
+        "hybrid static - neighbours",
+    } <= set(by_method)
+    hybrid = by_method["hybrid static"]
+    assert hybrid["questions"] == 2
+    assert hybrid["any@10"] == hybrid["all@5"] == hybrid["mean@20"] == 1.0
+    assert 0 < hybrid["ndcg@10"] <= 1
+    assert hybrid["bytes_a_memory"] > 0
+    assert [row["loss"] for row in rows if "no answer" in row] == list(recall.LOSSES)
+
+
+def test_a_folder_of_documents_and_judgements_is_read_as_one_conversation(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text('{"_id": "d1", "title": "T", "text": "body"}\n')
+    (folder / "queries.jsonl").write_text(
+        '{"_id": "q1", "text": "ask"}\n{"_id": "q2", "text": "-"}\n'
+    )
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td1\t0\n")
+    (conversation,) = conversations(folder)
+    assert [one.query for one in questions_of(conversation)] == ["ask"]
+    assert memories_of(conversation, "x/")[0]["external_id"] == "x/d1"
+    assert "stream" not in memories_of(conversation)[0]
+
+
+def test_figures_are_those_of_their_definitions() -> None:
+    tally = Tally()
+    tally.add(["a", "x", "b"], {"a", "b"}, 1.0, 1.0)
+    tally.add(["x", "a"], {"a", "c"}, 3.0, 1.0)
+    row = tally.row()
+    assert row["any@5"] == 1.0
+    assert row["all@5"] == 0.5
+    assert row["mean@5"] == 0.75
+    best = 1 + 1 / np.log2(3)
+    assert row["ndcg@10"] == pytest.approx(((1 + 0.5) / best + 1 / np.log2(3) / best) / 2)
+    assert row["p50_ms"] == 2.0
+
+
+def test_intervals_hold_the_mean_and_no_gain_is_no_evidence() -> None:
+    values = np.array([1.0] * 70 + [0.0] * 30)
+    low, high = interval(values)
+    assert 0.55 < low < 0.7 < high < 0.85
+    assert not_better(np.zeros(50)) == 1.0
+    assert not_better(np.array([1.0] * 30 + [0.0] * 70)) == 0.0

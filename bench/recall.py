@@ -1,6 +1,6 @@
 """How often is the evidence for a question among what recall returns?
 
-    python -m bench recall [--data DIR] [--embedder static --embedder st:PATH] [--quick] [--json FILE]
+    python -m bench recall [--data DIR] [--embedder static] [--embedder st:PATH] [--quick]
 
 Every conversation of every file becomes a database of its own, and each question is asked in each
 mode; a question counts if it has evidence that exists. Beside the modes stand

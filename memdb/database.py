@@ -146,7 +146,7 @@ class Database(Asking, Forgetting, Upkeep):
         batch = self._engine.admission.rows_at_once(batch)
         with reporting(progress, total, "remembering") as report:
             while chunk := list(islice(iterator, batch)):
-                with collection_paused():
+                with self._maintenance.importing(), collection_paused():
                     check = self._checker()
                     drafts = [check({"text": i} if isinstance(i, str) else i) for i in chunk]
                     written.extend(self._write(drafts, on_conflict=on_conflict, dedup=dedup))

@@ -56,6 +56,7 @@ class Maintenance:
         self._postponed = False
         self._own = -1  # the ``content_seq`` that filing rows may have left: nobody's write
         self._written_at = float("-inf")
+        self._importing = 0
         self._scrubber = Scrubber(engine)
         self._looked_at = float("-inf")  # when it was last seen whether something has expired
         self.last_error: MemdbError | None = None
@@ -104,6 +105,18 @@ class Maintenance:
         with self._working:
             yield
 
+    @contextmanager
+    def importing(self) -> Iterator[None]:
+        """While a batch is checked, prepared and written, which takes longer than a quiet moment,
+        what can wait does so: the next batch follows."""
+        with self._guard:
+            self._importing += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._importing -= 1
+
     # --- the thread ---------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -120,7 +133,7 @@ class Maintenance:
                 if self._moved():
                     if self._latest not in (before, self._own):
                         self._written_at = started
-                    quiet = started - self._written_at > _QUIET_S
+                    quiet = self._is_quiet(started)
                     busy = self._step(quiet=quiet)
                     if not (busy or self._postponed):
                         self._mark()
@@ -152,6 +165,10 @@ class Maintenance:
         """
         self._wake.wait(min(_LONGEST_PAUSE_S, _PAUSE_PER_WORK * worked_s))
         self._wake.clear()
+
+    def _is_quiet(self, now_s: float) -> bool:
+        """Whether nobody writes: what waits for that may be done."""
+        return now_s - self._written_at > _QUIET_S and not self._importing
 
     def _moved(self) -> bool:
         """Whether anything was written, here or elsewhere, since all work was done, or a space is

@@ -84,3 +84,30 @@ def test_the_version_of_the_terms_is_kept_with_them(tmp_path: Path) -> None:
         db.remember("words to be found")
         with db._engine.store.read() as txn:
             assert txn.state.tokenizer == TOKENIZER_VERSION
+
+
+def test_what_can_wait_does_so_while_a_batch_is_written(tmp_path: Path) -> None:
+    seen: list[bool] = []
+    opened: list[memdb.Database] = []
+
+    class Watching:
+        """An embedder that looks whether background work thinks nobody writes."""
+
+        name, revision, dim, max_tokens = "watching", "1", 4, 100
+
+        def count_tokens(self, text: str) -> int:
+            return len(text.split())
+
+        def embed(self, texts: list[str], role: str = "document") -> np.ndarray:
+            if opened:
+                seen.append(opened[0]._maintenance._is_quiet(float("inf")))
+            return np.ones((len(texts), self.dim), np.float32)
+
+    with memdb.open(tmp_path / "db", embedder=Watching()) as db:
+        opened.append(db)
+        db.remember_many(["one", "two", "three"], batch=2)
+        assert seen == [False, False]
+        assert db._maintenance._is_quiet(float("inf"))
+        with pytest.raises(memdb.InvalidArgument):
+            db.remember_many([""])
+        assert db._maintenance._is_quiet(float("inf")), "a batch that failed is over too"

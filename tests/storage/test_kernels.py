@@ -232,7 +232,7 @@ def blocks_of(prefix: bytes, rows: Sequence[int]) -> dict[bytes, bytes]:
 
 
 @pytest.mark.parametrize("native", NATIVE)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(ROWS, ROWS, st.sampled_from("AARRBN")), max_size=4), st.randoms())
 def test_sets_are_extended_as_by_the_twin(
     native: Kernels, given_sets: list[tuple[list[int], list[int], str]], random: Random

@@ -20,6 +20,7 @@ from memdb.errors import (
     StoreFull,
 )
 from memdb.storage import generations, tables
+from memdb.storage.environment import Environment
 from memdb.storage.lease import Lease
 from memdb.storage.store import Store, Writer
 
@@ -323,3 +324,21 @@ def test_damaged_files_are_typed_errors_and_never_crash(tmp_path: Path, damage: 
         finally:
             reopened.close()
     assert caught.value.hint
+
+
+def test_rising_keys_are_appended_where_they_come_last_and_entered_elsewhere(
+    tmp_path: Path,
+) -> None:
+    env = Environment(tmp_path)
+    pairs = [(n.to_bytes(4, "big"), bytes(400)) for n in range(2000)]
+    with env.write() as txn:
+        txn.put_rising(tables.RECORDS, [])
+        txn.put_rising(tables.RECORDS, pairs[500:1000])
+        txn.put_rising(tables.RECORDS, pairs[1000:1500])  # after the last: appended
+        filled = txn.bytes_of(tables.RECORDS)
+        txn.put_rising(tables.RECORDS, pairs[:500])  # before the first
+        txn.put_rising(tables.RECORDS, pairs[1400:])  # over the last
+    with env.read() as txn:
+        assert list(txn.scan(tables.RECORDS)) == pairs
+    assert filled < 1.2 * sum(len(key) + len(payload) for key, payload in pairs[500:1500])
+    env.close()

@@ -23,6 +23,7 @@ from memdb.progress import Progress, reporting
 from memdb.query import filters
 from memdb.reader import MemoryReader, is_sample
 from memdb.removal import remove_dropped_files
+from memdb.retention import usage
 from memdb.storage import erased, generations, lookups, series, spaces, tables
 from memdb.storage import format as disk_format
 from memdb.storage.environment import Environment
@@ -56,7 +57,8 @@ class Admin:
     # --- looking ------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        """Counts and bytes. ``bytes.tables`` is what LMDB's pages of each table take."""
+        """Counts and bytes. ``bytes.tables`` is what LMDB's pages of each table take;
+        ``bytes.kinds`` has memories and about their bytes by kind and level of fidelity."""
         engine = self._engine
         with engine.store.read() as txn:
             live = engine.unexpired(txn, engine.live(txn), engine.now())
@@ -67,8 +69,9 @@ class Admin:
             known = spaces.spaces(txn)
             state = txn.state
             vectors = {s.name: len(engine.vectors(s).rows_with_vectors(txn)) for s in known}
+            by_level = usage.by_kind_and_level(engine, txn)
             jobs = {s.name: space_convert.job_of(txn, engine.filters, s) for s in known}
-        files = _bytes_by_folder(engine.store.path)
+        files = usage.disk_bytes(engine.store.path)
         pid, host = engine.store.lease.holder()
         return {
             "memories": len(live),
@@ -82,7 +85,12 @@ class Admin:
             "vectors": vectors,
             "profiles": {s.name: s.profile for s in known},
             "converting": {name: job._asdict() for name, job in jobs.items() if job is not None},
-            "bytes": {"total": sum(files.values()), "files": files, "tables": by_table},
+            "bytes": {
+                "total": sum(files.values()),
+                "files": files,
+                "tables": by_table,
+                "kinds": by_level,
+            },
             "backlog": self._maintenance.backlog(),
             "content_seq": state.content_seq,
             "layout_seq": state.layout_seq,
@@ -99,7 +107,7 @@ class Admin:
 
     def compact(self) -> dict[str, Any]:
         """Finish the backlog, freeze old records, rewrite the store. Raises ``LockHeld``."""
-        before = sum(_bytes_by_folder(self._engine.store.path).values())
+        before = sum(usage.disk_bytes(self._engine.store.path).values())
         self._require_lease()
         with self._maintenance.paused():
             frozen = self._maintenance.freeze()
@@ -107,7 +115,7 @@ class Admin:
             swept = self._engine.blobs.sweep(self._engine.store)
             if self._engine.store.wait_for_readers():
                 remove_dropped_files(self._engine)
-        after = sum(_bytes_by_folder(self._engine.store.path).values())
+        after = sum(usage.disk_bytes(self._engine.store.path).values())
         return {"before": before, "after": after, "frozen": frozen, "blobs_removed": swept}
 
     def snapshot(self, path: Path) -> Path:
@@ -300,19 +308,3 @@ class Admin:
             return len(new)
 
         return self._engine.store.write(append) if given else 0
-
-
-def _bytes_by_folder(path: Path) -> dict[str, int]:
-    """Bytes the disk gives to each part of the directory (allocated blocks, as ``du`` counts)."""
-    sizes: dict[str, int] = {}
-    for folder, _, files in os.walk(path):
-        part = Path(folder).relative_to(path).parts[:1]
-        for name in files:
-            try:
-                found = os.stat(os.path.join(folder, name))
-            except FileNotFoundError:
-                continue  # a temporary file that went between the listing and the look
-            label = part[0] if part else "top"
-            allocated = getattr(found, "st_blocks", -1) * 512
-            sizes[label] = sizes.get(label, 0) + (allocated if allocated >= 0 else found.st_size)
-    return sizes

@@ -175,11 +175,17 @@ class Keeper:
             for _ in range(_ROUNDS):
                 with engine.store.read() as txn:
                     bound = usage.measure(engine, txn).bound
-                if bound <= FULL_AT * budget and room.fits(engine, budget, more):
+                fits = room.fits(engine, budget, more)
+                if fits and bound <= FULL_AT * budget:
                     break
-                trigger = FULL_AT if bound > FULL_AT * budget else ladder.AIM - 0.1
-                wanted = self.wanted(None, budget)
-                chain = [_with_trigger(one, trigger) for one in wanted.policies]
+                target = budget if fits else max(1, budget - more)
+                if bound <= ladder.AIM * target:  # only free pages are in the way
+                    room.finish(engine, dead_worth=1)
+                    if room.fits(engine, budget, more):
+                        break
+                    target = int(bound / ladder.AIM) - usage.PAGE
+                wanted = self.wanted(None, target)
+                chain = [_at_once(one) for one in wanted.policies]
                 plan = planning.make(engine, replace(wanted, policies=tuple(chain)), now)
                 shortfall = plan.shortfall
                 if plan.is_empty:
@@ -276,9 +282,9 @@ class _Running:
         self._keeper._guard.release()
 
 
-def _with_trigger(policy: policies.Policy, trigger: float) -> policies.Policy:
+def _at_once(policy: policies.Policy) -> policies.Policy:
     if isinstance(policy, policies.Budget):
-        return replace(policy, trigger=trigger)
+        return replace(policy, trigger=0.0)
     return policy
 
 

@@ -7,6 +7,7 @@ sync that finds the file changed replaces it like any other chunk.
 from __future__ import annotations
 
 from memdb.engine import Engine
+from memdb.retention.usage import POINTERS
 from memdb.storage import spaces, vectors
 from memdb.storage.store import Writer
 from memdb.types import Memory
@@ -20,6 +21,7 @@ def keep_pointer(txn: Writer, engine: Engine, row: int, memory: Memory) -> None:
     engine.records.delete(txn, [row])
     engine.records.put(txn, row, memory.replace(text=None))
     drop_vector(txn, engine, row)
+    engine.filters.set_add(txn, POINTERS, [row])
     txn.changed(added=[row])
 
 

@@ -97,12 +97,12 @@ def purge_trash(engine: Engine, now: datetime, at_least: int = 0) -> int:
     return removed
 
 
-def finish(engine: Engine, *, compact: bool = True) -> None:
+def finish(engine: Engine, *, dead_worth: int = DEAD_WORTH) -> None:
     """Give back what is invisible: rows that leave, holes in files, the store's free pages."""
     while leaving.step(engine):
         pass
     cleaning.clean(engine)
-    if compact and dead_bytes(engine) >= DEAD_WORTH:
+    if dead_bytes(engine) >= dead_worth:
         engine.store.compact(dense=True)
     engine.store.reap()
     engine.blobs.sweep(engine.store)

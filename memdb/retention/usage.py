@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from pyroaring import BitMap
 
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.index import layout
 from memdb.index.convert import LADDER
 from memdb.index.protocol import SpaceSpec
-from memdb.retention.ladder import LEVEL_OF_PROFILE, NANO, SpaceUse, Usage
+from memdb.retention.ladder import COLD as COLD_LEVEL
+from memdb.retention.ladder import COMPACT, LEVEL_OF_PROFILE, NANO, POINTER, SpaceUse, Usage
 from memdb.retention.policies import Candidate
 from memdb.storage import spaces, tables, vectors
 from memdb.storage.spaces import SpaceRecord
@@ -28,6 +30,8 @@ PAGE: Final = 4096
 _OWN_PAGES: Final = 4  # two metas, and the tree of tables
 _COLD_SAVES: Final = 180  # bytes of a record that moves into a block (see storage/README.md)
 TRASHED_BYTES: Final = 1_000  # of a memory in the trash, a rough figure
+POINTERS: Final = "pointers"
+"""The set of rows that are at that level."""
 ENCODE_MIN: Final = 512
 """Fresh vectors that are worth being encoded under pressure, and enough to train on."""
 BLOCK_MIN: Final = 32
@@ -60,7 +64,7 @@ def disk_bytes(path: Path) -> dict[str, int]:
 
 def live_bytes(txn: Reader | Writer) -> int:
     """What the store's pages in use take: the size of a compacting copy."""
-    return sum(txn.bytes_of(name) for name in tables.ALL) + _OWN_PAGES * PAGE
+    return sum(txn.bytes_of(name) for name in tables.ALL if txn.has(name)) + _OWN_PAGES * PAGE
 
 
 def measure(engine: Engine, txn: Reader) -> Usage:
@@ -153,3 +157,47 @@ def with_values(engine: Engine, txn: Reader, used: Usage, candidates: Sequence[C
             )
         )
     return replace(used, spaces=tuple(found))
+
+
+def by_kind_and_level(engine: Engine, txn: Reader) -> dict[str, dict[str, dict[str, int]]]:
+    """Current memories and about their bytes, by kind and level of the ladder (see ``ladder``).
+
+    Bytes are averages of a level: records of its form, an equal share of what leads to records, and
+    the vectors. Nothing is read but sets and the sizes of tables.
+    """
+    live = engine.filters.get_set(txn, LIVE)
+    blocks = [int.from_bytes(key, "big") for key in txn.scan_keys(tables.COLD)]
+    cold = BitMap()
+    for block in blocks:
+        cold.add_range(block << 6, (block + 1) << 6)
+    cold = (cold & live) - engine.filters.present(txn, "key")
+    pointers = engine.filters.get_set(txn, POINTERS) & live
+    levels: dict[int, BitMap] = {level: BitMap() for level in range(POINTER + 1)}
+    vector_of: dict[int, tuple[BitMap, float]] = {}
+    for space in spaces.spaces(txn):
+        rows = engine.vectors(space).rows_with_vectors(txn) & live
+        vector_of[space.number] = (rows, bytes_at(space)[space.profile])
+        levels[LEVEL_OF_PROFILE[space.profile]] |= rows
+    levels[POINTER] = pointers
+    taken = BitMap()
+    for level in (POINTER, NANO, COMPACT):
+        levels[level] -= taken
+        taken |= levels[level]
+    levels[COLD_LEVEL] = cold - taken
+    levels[0] = live - taken - cold
+    hot = max(1, len(live - cold))
+    records = {name: txn.bytes_of(name) for name in (tables.RECORDS, tables.COLD)}
+    ways = max(0, live_bytes(txn) - sum(records.values()) - txn.bytes_of(tables.VECTORS))
+    share = ways / max(1, len(live))
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for kind, _ in engine.filters.values(txn, "kind", live):
+        mine = engine.filters.equals(txn, "kind", kind)
+        for level, rows in levels.items():
+            here = rows & mine
+            if here:
+                size = share * len(here) + len(here - cold) * records[tables.RECORDS] / hot
+                size += len(here & cold) * records[tables.COLD] / max(1, len(cold))
+                size += sum(len(here & having) * each for having, each in vector_of.values())
+                named = {"memories": len(here), "bytes": int(size)}
+                found.setdefault(str(kind), {})[f"L{level}"] = named
+    return found

@@ -34,7 +34,7 @@ def apply(call: Call, db: Database) -> int:
         made: Any = _saved(call.args.plan)
     else:
         made = db.retention.plan(**_planning(call))
-        if not call.args.yes:
+        if not call.args.yes and not made.is_empty:
             if not call.out.as_json:
                 _show(call, made)
             if not _confirmed("apply this plan?"):

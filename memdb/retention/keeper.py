@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -36,7 +37,8 @@ FULL_AT: Final = 0.95
 do not go one at a time."""
 
 RESERVE_BYTES: Final = 1 << 18
-"""What one short write may add to the store's file where nothing is free in it."""
+"""What one short write may add to the store's file where nothing is free in it; of a small budget
+a sixteenth."""
 
 _ROW_BYTES: Final = 8 << 10
 _WAIT_S: Final = 10.0
@@ -44,6 +46,16 @@ _ROUNDS: Final = 6
 
 
 Derive = Callable[[dict[str, Any]], Callable[[Writer], Any]]
+
+
+def reserve(budget: int) -> int:
+    """What is kept free for a write that brings next to nothing."""
+    return min(RESERVE_BYTES, budget // 16)
+
+
+def headroom(budget: int) -> int:
+    """What the holder of the lease keeps free: room for a batch of ``rows_at_once`` of others."""
+    return 2 * reserve(budget) + budget // 16
 
 
 class Keeper:
@@ -61,6 +73,7 @@ class Keeper:
         self._running: int | None = None
         self._looked_at = (-1, -1)
         self._next: datetime | None = None
+        self._present: tuple[tuple[int, int], Wanted] | None = None
 
     # --- what is wanted -------------------------------------------------------------------
 
@@ -77,9 +90,15 @@ class Keeper:
         chain = policies.in_order([*rest, policies.Budget(budget)])
         return replace(found, policies=tuple(chain), disk_budget=budget, asked=True)
 
-    def budget(self) -> int | None:
-        """The bytes that the directory may take, or None."""
-        return self.wanted().disk_budget
+    def present(self) -> Wanted:
+        """What is stored and in the directory's file; read again only when one of them changed."""
+        engine = self._engine
+        with engine.store.read() as txn:
+            marks = (txn.state.layout_seq, _changed_at(engine.store.path / config.FILE))
+        cached = self._present
+        if cached is None or cached[0] != marks:
+            cached = self._present = (marks, self.wanted())
+        return cached[1]
 
     # --- admitting writes -----------------------------------------------------------------
 
@@ -90,10 +109,10 @@ class Keeper:
         """
         if self._running == threading.get_ident():
             return
-        budget = self.budget()
+        budget = self.present().disk_budget
         if budget is None:
             return
-        more = RESERVE_BYTES + rows * _ROW_BYTES + 3 * content_bytes
+        more = reserve(budget) + rows * _ROW_BYTES + 3 * content_bytes
         engine = self._engine
         if room.fits(engine, budget, more):
             return
@@ -107,12 +126,13 @@ class Keeper:
         if not room.fits(engine, budget, more):
             raise BudgetExceeded(
                 f"the write does not fit into the disk budget of {budget} bytes",
-                hint="raise db.settings.disk_budget, unpin memories, or write fewer at once",
+                hint="raise db.settings.disk_budget, unpin memories, write fewer at once, or end "
+                "what still reads an earlier copy of the store",
             )
 
     def rows_at_once(self, wanted: int) -> int:
         """How many of ``wanted`` rows one transaction should bring, so that a budget admits it."""
-        budget = self.budget()
+        budget = self.present().disk_budget
         return wanted if budget is None else min(wanted, max(16, budget // 32 // _ROW_BYTES))
 
     # --- running --------------------------------------------------------------------------
@@ -128,17 +148,17 @@ class Keeper:
         if position == self._looked_at and (self._next is None or now < self._next):
             return False
         self._looked_at = position
-        wanted = self.wanted()
+        wanted = self.present()
         if not wanted.asked:
             return False
         if wanted.disk_budget is not None and self._is_full(wanted.disk_budget):
-            self.make_room(wanted.disk_budget, 2 * RESERVE_BYTES)
+            self.make_room(wanted.disk_budget, headroom(wanted.disk_budget))
             return True
         return self._run_daily(wanted, now)
 
     def _is_full(self, budget: int) -> bool:
         engine = self._engine
-        if not room.fits(engine, budget, 2 * RESERVE_BYTES):
+        if not room.fits(engine, budget, headroom(budget)):
             return True
         with engine.store.read() as txn:
             return usage.measure(engine, txn).bound > FULL_AT * budget
@@ -176,14 +196,13 @@ class Keeper:
                 with engine.store.read() as txn:
                     bound = usage.measure(engine, txn).bound
                 fits = room.fits(engine, budget, more)
+                if not fits:  # free pages may be all that is in the way, or a reader's old copy
+                    room.finish(engine, dead_worth=1)
+                    fits = room.fits(engine, budget, more) or not room.let_go(engine)
                 if fits and bound <= FULL_AT * budget:
                     break
                 target = budget if fits else max(1, budget - more)
-                if bound <= ladder.AIM * target:  # only free pages are in the way
-                    room.finish(engine, dead_worth=1)
-                    if room.fits(engine, budget, more):
-                        break
-                    target = int(bound / ladder.AIM) - usage.PAGE
+                target = min(target, int(bound / ladder.AIM) - usage.PAGE)
                 wanted = self.wanted(None, target)
                 chain = [_at_once(one) for one in wanted.policies]
                 plan = planning.make(engine, replace(wanted, policies=tuple(chain)), now)
@@ -206,9 +225,8 @@ class Keeper:
             applier = Applier(engine, plan)
             applier.forget(changed, derive or _underivable)
             applier.lower()
-            gone = {require_id(item.id) for item in plan.of("evict")} - {
-                require_id(id) for id in applier.skipped
-            }
+            gone = {require_id(item.id) for item in plan.of("evict") if item.current}
+            gone -= {require_id(id) for id in applier.skipped}
             if gone:
                 leaving.drop_keys(engine, gone)
             for step in plan.steps:
@@ -280,6 +298,14 @@ class _Running:
     def __exit__(self, *error: object) -> None:
         self._keeper._running = self._before
         self._keeper._guard.release()
+
+
+def _changed_at(path: Path) -> int:
+    """When a file was last written, in nanoseconds; 0 where there is none."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _at_once(policy: policies.Policy) -> policies.Policy:

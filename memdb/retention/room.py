@@ -12,6 +12,7 @@ Lease holder only. Nothing here chooses memories: a plan does.
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -24,6 +25,7 @@ from memdb.storage import spaces
 from memdb.storage.ids import parse_id
 from memdb.storage.store import Writer
 
+_USERS_END_S: Final = 2.0
 DEAD_WORTH: Final = 1 << 18
 """Bytes of free pages that are worth a copy, at least; and at least a tenth of the live ones."""
 
@@ -104,8 +106,23 @@ def finish(engine: Engine, *, dead_worth: int = DEAD_WORTH) -> None:
     cleaning.clean(engine)
     if dead_bytes(engine) >= dead_worth:
         engine.store.compact(dense=True)
-    engine.store.reap()
+    let_go(engine)
     engine.blobs.sweep(engine.store)
+
+
+def let_go(engine: Engine) -> bool:
+    """Remove superseded copies of the store, for a moment waiting for those who read there.
+
+    False where somebody still does: their bytes are not to be had by evicting more.
+    """
+    stop = time.monotonic() + _USERS_END_S
+    while True:
+        engine.store.reap()
+        if not engine.store.others():
+            return True
+        if time.monotonic() > stop:
+            return False
+        time.sleep(0.002)
 
 
 def dead_bytes(engine: Engine) -> int:

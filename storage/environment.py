@@ -219,8 +219,7 @@ class Environment:
             raise translate(error) from error
         try:
             with self._env.begin() as txn:
-                for name in tables.ALL:
-                    _copy_table(txn, self._dbs[name], new, name)
+                _copy_tables(txn, self._dbs, new)
         except lmdb.Error as error:
             raise translate(error) from error
         finally:
@@ -239,15 +238,27 @@ class Environment:
         self._env.close()
 
 
-_COPIED_AT_ONCE = 1 << 16
+_COPIED_AT_ONCE = 1 << 12
+_COMMITTED_AT_ONCE = 1 << 18
 
 
-def _copy_table(txn: Any, table: Any, new: Any, name: str) -> None:
-    """All entries of an open table into one of that name, some thousands a transaction."""
-    with new.begin(write=True) as writing:
-        made = new.open_db(name.encode(), txn=writing)
-    with txn.cursor(table) as cursor:
-        entries = iter(cursor)
-        while some := list(islice(entries, _COPIED_AT_ONCE)):
-            with new.begin(write=True, db=made) as writing, writing.cursor(made) as target:
-                target.putmulti(some, append=True)
+def _copy_tables(txn: Any, dbs: _Tables, new: Any) -> None:
+    """All entries of open tables into another environment, in as few commits as memory allows:
+    what a commit frees is dead until the one after the next."""
+    writing = new.begin(write=True)
+    try:
+        pending = 0
+        for name, table in dbs.items():
+            made = new.open_db(name.encode(), txn=writing)
+            entries = iter(txn.cursor(table))
+            while some := list(islice(entries, _COPIED_AT_ONCE)):
+                with writing.cursor(made) as target:
+                    target.putmulti(some, append=True)
+                pending += len(some)
+                if pending >= _COMMITTED_AT_ONCE:
+                    writing.commit()
+                    writing, pending = new.begin(write=True), 0
+        writing.commit()
+    except BaseException:
+        writing.abort()
+        raise

@@ -56,6 +56,7 @@ class Applier:
         self.batch: str | None = None
         self.done: Counter[str] = Counter()
         self.skipped: list[str] = []
+        self._between: Callable[[], None] = lambda: None
 
     def forget(
         self, changed: Changed, derive: Callable[[dict[str, Any]], Callable[[Writer], Any]]
@@ -123,8 +124,12 @@ class Applier:
 
     # --- what needs the lease -------------------------------------------------------------
 
-    def lower(self) -> None:
-        """Chunks to pointers, earlier versions and evicted memories out of sight for good."""
+    def lower(self, between: Callable[[], None] = lambda: None) -> None:
+        """Chunks to pointers, earlier versions and evicted memories out of sight for good.
+
+        ``between`` is called after each transaction.
+        """
+        self._between = between
         self._in_slices(self._plan.of("demote"), self._demote)
         self._in_slices(self._plan.of("evict"), self._evict, current=True)
         self._in_slices(self._plan.of("evict", "prune"), self._prune, current=False)
@@ -140,6 +145,7 @@ class Applier:
             some = chosen[start : start + _AT_ONCE]
             count, skipped = self._engine.store.write(partial(step, items=some))
             self.skipped += skipped
+            self._between()
             if count:
                 self.done[some[0].action] += count
 

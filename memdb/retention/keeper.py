@@ -71,7 +71,7 @@ class Keeper:
         self._paused = paused
         self._guard = threading.RLock()
         self._running: int | None = None
-        self._looked_at = (-1, -1)
+        self._looked_at = (-1, -1, -1)
         self._next: datetime | None = None
         self._present: tuple[tuple[int, int], Wanted] | None = None
 
@@ -143,7 +143,7 @@ class Keeper:
         if leaving.step(engine):
             return True
         with engine.store.read() as txn:
-            position = (txn.state.content_seq, txn.state.layout_seq)
+            position = (txn.state.content_seq, txn.state.layout_seq, _pages(engine))
         now = engine.now()
         if position == self._looked_at and (self._next is None or now < self._next):
             return False
@@ -191,13 +191,13 @@ class Keeper:
             now = engine.now()
             done: list[Applied] = []
             shortfall = 0
-            room.finish(engine)
+            room.finish(engine, budget=budget)
             for _ in range(_ROUNDS):
                 with engine.store.read() as txn:
                     bound = usage.measure(engine, txn).bound
                 fits = room.fits(engine, budget, more)
                 if not fits:  # free pages may be all that is in the way, or a reader's old copy
-                    room.finish(engine, dead_worth=1)
+                    room.finish(engine, budget=budget, dead_worth=1)
                     fits = room.fits(engine, budget, more) or not room.let_go(engine)
                 if fits and bound <= FULL_AT * budget:
                     break
@@ -222,20 +222,22 @@ class Keeper:
         engine = self._engine
         with self._alone():
             before = sum(usage.disk_bytes(engine.store.path).values())
+            limit = self.present().disk_budget
             applier = Applier(engine, plan)
             applier.forget(changed, derive or _underivable)
-            applier.lower()
+            applier.lower(lambda: room.stay_under(engine, limit))
             gone = {require_id(item.id) for item in plan.of("evict") if item.current}
             gone -= {require_id(id) for id in applier.skipped}
             if gone:
                 leaving.drop_keys(engine, gone)
             for step in plan.steps:
                 room.take(engine, step, plan.now)
+                room.stay_under(engine, limit)
             if plan.of("archive"):
                 applier.done["archive"] = len(plan.of("archive"))
                 room.freeze(engine)
             if applier.done or plan.steps:
-                room.finish(engine)
+                room.finish(engine, budget=limit)
             after = sum(usage.disk_bytes(engine.store.path).values())
         return Applied(
             batch=applier.batch,
@@ -298,6 +300,11 @@ class _Running:
     def __exit__(self, *error: object) -> None:
         self._keeper._running = self._before
         self._keeper._guard.release()
+
+
+def _pages(engine: Engine) -> int:
+    """How long the store's file is."""
+    return engine.store.info()["last_pgno"]
 
 
 def _changed_at(path: Path) -> int:

@@ -32,7 +32,7 @@ LOSS: Final[Mapping[int, float]] = {
     AS_WRITTEN: 0.0,
     COLD: 0.0,
     COMPACT: 0.002,
-    NANO: 0.02,
+    NANO: 0.007,
     POINTER: 0.5,
     GONE: 1.0,
 }

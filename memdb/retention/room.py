@@ -99,15 +99,27 @@ def purge_trash(engine: Engine, now: datetime, at_least: int = 0) -> int:
     return removed
 
 
-def finish(engine: Engine, *, dead_worth: int = DEAD_WORTH) -> None:
-    """Give back what is invisible: rows that leave, holes in files, the store's free pages."""
+def finish(engine: Engine, *, budget: int | None = None, dead_worth: int = DEAD_WORTH) -> None:
+    """Give back what is invisible: rows that leave, holes in files, the store's free pages.
+
+    Removing makes the store's file grow before it shrinks, so under a ``budget`` it is copied as
+    soon as a copy would else not fit any more.
+    """
     while leaving.step(engine):
-        pass
+        stay_under(engine, budget)
     cleaning.clean(engine)
     if dead_bytes(engine) >= dead_worth:
         engine.store.compact(dense=True)
     let_go(engine)
     engine.blobs.sweep(engine.store)
+
+
+def stay_under(engine: Engine, budget: int | None) -> None:
+    """Copy the store where that is about to become impossible within ``budget``."""
+    if budget is not None and not fits(engine, budget, budget // 16):
+        if dead_bytes(engine):
+            engine.store.compact(dense=True)
+        let_go(engine)
 
 
 def let_go(engine: Engine) -> bool:

@@ -200,31 +200,6 @@ class Environment:
         except lmdb.Error as error:
             raise translate(error) from error
 
-    def copy_dense(self, target: Path) -> None:
-        """As ``copy``, with every entry entered anew in key order: full pages.
-
-        LMDB's compacting copy keeps pages as they are, and a table whose entries were removed here
-        and there has half-empty ones for good. About a microsecond an entry. Not synced.
-        """
-        try:
-            new = lmdb.open(
-                str(target),
-                map_size=int(self._env.info()["map_size"]),
-                max_dbs=len(tables.ALL),
-                sync=False,
-                lock=False,
-                lib_version=0,
-            )
-        except lmdb.Error as error:
-            raise translate(error) from error
-        try:
-            with self._env.begin() as txn:
-                _copy_tables(txn, self._dbs, new)
-        except lmdb.Error as error:
-            raise translate(error) from error
-        finally:
-            new.close()
-
     def info(self) -> dict[str, int]:
         found = {**dict(self._env.info()), **dict(self._env.stat())}
         return {name: value for name, value in found.items() if isinstance(value, int)}
@@ -236,29 +211,3 @@ class Environment:
 
     def close(self) -> None:
         self._env.close()
-
-
-_COPIED_AT_ONCE = 1 << 12
-_COMMITTED_AT_ONCE = 1 << 18
-
-
-def _copy_tables(txn: Any, dbs: _Tables, new: Any) -> None:
-    """All entries of open tables into another environment, in as few commits as memory allows:
-    what a commit frees is dead until the one after the next."""
-    writing = new.begin(write=True)
-    try:
-        pending = 0
-        for name, table in dbs.items():
-            made = new.open_db(name.encode(), txn=writing)
-            entries = iter(txn.cursor(table))
-            while some := list(islice(entries, _COPIED_AT_ONCE)):
-                with writing.cursor(made) as target:
-                    target.putmulti(some, append=True)
-                pending += len(some)
-                if pending >= _COMMITTED_AT_ONCE:
-                    writing.commit()
-                    writing, pending = new.begin(write=True), 0
-        writing.commit()
-    except BaseException:
-        writing.abort()
-        raise

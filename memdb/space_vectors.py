@@ -337,17 +337,6 @@ class SpaceVectors:
                 layout.files.clear(used)
         return True
 
-    def punch(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Give the disk back what slots (first, last) take that no reader sees. Lease holder
-        only.
-        """
-        with self._guard:
-            index = self._index
-        if index is not None:
-            with self.files_guard:
-                for first, last in ranges:
-                    index.punch(first, last)
-
     def encode_step(self, at_least: int | None = None) -> bool:
         """Move one batch of fresh vectors into the files; False when there is too little to do.
 

@@ -49,7 +49,10 @@ def clean(engine: Engine) -> int:
         if engine.store.wait_for_readers(_READERS_END_S):
             with engine.store.read() as txn:
                 holes = _empty(engine, txn, space)
-            space.punch(holes)
+            if space.index is not None:
+                with space.files_guard:
+                    for first, last in holes:
+                        space.index.punch(first, last)
     return moved
 
 

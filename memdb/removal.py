@@ -86,6 +86,16 @@ def _forget_vectors(txn: Writer, engine: Engine, rows: Sequence[int]) -> None:
             txn.layout_moved()
 
 
+def unlink(txn: Writer, engine: Engine, rows: Sequence[int], gone: set[str]) -> None:
+    """Strike ids out of the links of rows, whose bytes go from their cold blocks too."""
+    for row, memory in engine.records.outlines(txn, rows).items():
+        blob = engine.records.blob_of(txn, row)
+        engine.records.delete(txn, [row])
+        links = tuple(id for id in memory.links if id not in gone)
+        engine.records.put(txn, row, memory.replace(links=links), blob)
+    txn.changed(added=engine.live(txn) & BitMap(rows))
+
+
 def rows_of_spaces(txn: Reader, rows: BitMap) -> dict[int, BitMap]:
     """Which of ``rows`` each space owns, by its number: where a vector of theirs may lie."""
     found = {}

@@ -42,6 +42,7 @@ log = logging.getLogger("memdb")
 
 _ROWS_AT_ONCE = 4  # some milliseconds
 _SAMPLES_AT_ONCE = 256
+_READ_AT_ONCE = 1_024
 _DRAFT_GRACE_S = 60.0
 _READERS_END_S = 0.02
 
@@ -82,6 +83,7 @@ class Scrubber:
         engine = self._engine
         if job.number not in self._keys_dropped:
             self._drop_keys(job)
+            self._unlink(job)
             self._keys_dropped.add(job.number)
 
         def remove(txn: Writer) -> None:
@@ -125,6 +127,24 @@ class Scrubber:
         for start in range(0, len(keys), 256):
             some = keys[start : start + 256]
             engine.store.write(partial(lookups.drop_keys, keys=some, raw_ids=raw_ids))
+
+    def _unlink(self, job: Job) -> None:
+        """Take the erased out of what other memories, and their versions, say they resemble."""
+        engine = self._engine
+        with engine.store.read() as txn:
+            gone = {m.id for m in engine.records.outlines(txn, list(job.rows_left())).values()}
+        after = b""
+        while True:
+            with engine.store.read() as txn:
+                keys = txn.keys(tables.RECORDS, after, b"\xff" * 5, _READ_AT_ONCE)
+                rows = [int.from_bytes(key, "big") for key in keys]
+                found = engine.records.outlines(txn, rows)
+            if not keys:
+                return
+            after = keys[-1] + b"\0"
+            linked = [row for row, memory in found.items() if not gone.isdisjoint(memory.links)]
+            if linked:
+                engine.store.write(partial(removal.unlink, engine=engine, rows=linked, gone=gone))
 
     # --- files ----------------------------------------------------------------------------
 

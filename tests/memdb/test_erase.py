@@ -393,6 +393,32 @@ def _record(db: memdb.Database, given: Any) -> bytes:
     return bytes(files.encode(given[None, :]).records[0, 12:-4].tobytes())
 
 
+def test_what_resembled_it_does_not_name_it_any_more(db: memdb.Database, clock: Clock) -> None:
+    gone = db.remember("zzgone", vector=vector(1))
+    kept = db.remember("resembles it", vector=vector(2))
+    engine = db._engine
+    row = _row(db, kept.id)
+
+    def link(txn: Any) -> None:
+        memory = engine.records.get(txn, row)
+        assert memory is not None
+        engine.records.put(txn, row, memory.replace(links=(gone.id,)))
+
+    engine.store.write(link)
+    db.update(kept.id, tags=["now"])  # its version names it too
+    db.erase(gone.id).wait()
+    assert db[kept.id].links == ()
+    assert gone.id.encode() not in raw(db.path)
+    assert db.check()["ok"]
+
+
+def _row(db: memdb.Database, id: str) -> int:
+    with db._engine.store.read() as txn:
+        row = lookups.row_of(txn, require_id(id))
+    assert row is not None
+    return row
+
+
 def test_erasing_again_and_again_keeps_the_store_small(db: memdb.Database) -> None:
     for n in range(3):
         ids = [w.id for w in db.remember_many([{"text": f"zz{n} word{m}"} for m in range(40)])]

@@ -338,9 +338,7 @@ class Recaller:
             cosines = similarity(near.distances, record.metric)
             look = SecondLook(engine, txn, engine.vectors(record), asked)
             meaning = _Meaning(txn, engine.vectors(record), asked, allowed, look, exact=True)
-            part = fusion.vector_part(
-                cosines, fusion.background(meaning.sample()), "vector"
-            )
+            part = fusion.vector_part(cosines, fusion.background(meaning.sample()), "vector")
             relevance = score_of(fusion.base("vector", len(allowed)) + part)
             memories = engine.records.get_many(txn, sorted(near.rows.tolist()))
         hits = tuple(

@@ -8,20 +8,22 @@ the question as any; next to a named event ("after the trip"), nearness in time 
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from memdb.query import fusion
 from memdb.query import moment as moments
 from memdb.query.moment import Moment
 from memdb.query.pipeline import NO_ROWS, Candidates, Parts, Rows, Stage
 from memdb.query.stages.asked import Asked
+from memdb.query.stages.legs import legs
 from memdb.types import Memory, to_micros
 
-INSIDE: Final = 1.5  # log-odds of lying in the time that is named
-ITSELF: Final = -2.5  # of being the event that others are asked for before or after
+ITSELF: Final = -0.5  # of being the event that others are asked for before or after
 ORDERED: Final = 1.6  # of being the first, or the last, of the plausible ones
 TOLD: Final = 0.5  # of that for what is no event: a message is often about another time
 _PLAUSIBLE: Final = 0.75  # log-odds behind the best, where words cannot tell
@@ -62,13 +64,21 @@ class TimeStage(Stage):
             return None
         part = np.zeros(len(candidates))
         if moment.bounded:
-            part += INSIDE * self._inside(candidates.rows, moment)
+            part += self._worth(moment) * self._inside(candidates.rows, moment)
         if moment.anchor is not None:
             part[candidates.rows == moment.anchor.row] += ITSELF
         if moment.reading.order is not None or moment.anchor is not None:
             before = candidates.total() - candidates.parts.get(self.name, 0.0)
             part += self._in_order(candidates, before + part, moment)
         return part
+
+    def _worth(self, moment: Moment) -> float:
+        """Log-odds of lying in the time that is named: how surprising that is of any memory."""
+        asked = self._asked
+        span = moment.start_us, moment.end_us
+        inside = len(moments.rows_at(asked.txn, asked.filters, asked.allowed, *span))
+        share = max(inside, 1) / max(len(asked.allowed), 1)
+        return fusion.CALIBRATION[legs(asked)][1] * -math.log(share)
 
     def _inside(self, rows: Rows, moment: Moment) -> Parts:
         """1 for events of the time, ``TOLD`` for what was said or noted then, else 0."""

@@ -114,7 +114,10 @@ def _everything(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _sizes_with(folder: Path, embedder: Any, vectors: Any) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as directory, memdb.open(directory, embedder=embedder) as db:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        memdb.open(directory, embedder=embedder, namespace="") as db,
+    ):
         text = 0
         batch: list[dict[str, Any]] = []
         for count, item in enumerate(_everything(folder)):

@@ -31,7 +31,8 @@ from memdb.errors import LockHeld, MemdbError
 from memdb.index.convert import other_files
 from memdb.retention import leaving
 from memdb.snapshots import Snapshot
-from memdb.storage import erased, lookups, receipts, spaces, tables
+from memdb.space_vectors import SpaceVectors, rows_array
+from memdb.storage import erased, lookups, receipts, spaces, tables, vectors
 from memdb.storage.erased import Job
 from memdb.storage.ids import parse_id
 from memdb.storage.receipts import Entry
@@ -187,7 +188,7 @@ class Scrubber:
                 if not self._drop_other_files(record):
                     return False
                 space.clear(owned[number])
-            if not space.clear_unused():
+            if not clear_unused(engine, space):
                 return False
         if not engine.store.wait_for_readers(_READERS_END_S):
             return False
@@ -303,6 +304,26 @@ class Scrubber:
                 )
                 engine.store.write(partial(_correct, entry=latest[entry.id], now=engine.now()))
         return done
+
+
+def clear_unused(engine: Engine, space: SpaceVectors) -> bool:
+    """Zero every slot that was handed out and holds no vector of the space: what moved or was
+    evicted left its bytes there. False while an older snapshot is read.
+    """
+    with engine.store.read() as txn:
+        layout = space.layout_view(txn)
+        fresh = BitMap(vectors.fresh_rows(txn, space.record.number))
+    if layout.files is None:
+        return True
+    if not engine.store.wait_for_readers(_READERS_END_S):
+        return False
+    rows = layout.allocation.all_rows() - layout.encoded - fresh
+    slots = layout.allocation.slots(rows_array(rows))
+    with space.files_guard:
+        used = slots[layout.files.seals(slots) != 0]
+        if len(used):
+            layout.files.clear(used)
+    return True
 
 
 def _correct(txn: Writer, entry: Entry, now: datetime) -> None:

@@ -33,7 +33,6 @@ from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Reader, Store, Writer
 
 _ENCODE_BATCH = 1_024
-_READERS_END_S = 0.02
 _COMPILED_KEPT = 8
 
 
@@ -317,25 +316,6 @@ class SpaceVectors:
         if layout.files is not None:
             with self.files_guard:
                 layout.files.clear(layout.allocation.slots(rows_array(rows)))
-
-    def clear_unused(self) -> bool:
-        """Zero every slot that was handed out and holds no vector of the space: what moved or was
-        evicted left its bytes there. Lease holder only; False while an older snapshot is read.
-        """
-        with self._store.read() as txn:
-            layout = self.layout_view(txn)
-            fresh = rows_bitmap(vectors.fresh_rows(txn, self.record.number))
-        if layout.files is None:
-            return True
-        if not self._store.wait_for_readers(_READERS_END_S):
-            return False
-        rows = layout.allocation.all_rows() - layout.encoded - fresh
-        slots = layout.allocation.slots(rows_array(rows))
-        with self.files_guard:
-            used = slots[layout.files.seals(slots) != 0]
-            if len(used):
-                layout.files.clear(used)
-        return True
 
     def encode_step(self, at_least: int | None = None) -> bool:
         """Move one batch of fresh vectors into the files; False when there is too little to do.

@@ -31,7 +31,8 @@ from memdb.errors import LockHeld, MemdbError
 from memdb.index.convert import other_files
 from memdb.retention import leaving
 from memdb.snapshots import Snapshot
-from memdb.space_vectors import SpaceVectors, rows_array
+from memdb.space_vectors import SpaceVectors
+from memdb.space_views import rows_array
 from memdb.storage import erased, lookups, receipts, spaces, tables, vectors
 from memdb.storage.erased import Job
 from memdb.storage.ids import parse_id

@@ -42,6 +42,7 @@ _CANDIDATES = 200  # of each leg; what the stages may reorder
 _SHORTLIST = 32  # candidates of which records and neighbours are looked at
 _NEARLY_ALL = 0.9  # of the rows that have words: with fewer, words count by what they tell of those
 _SAMPLE = 256  # memories by which a similarity is judged
+_FEW = 256  # matches: they say little of how rare a word is, and all that may be seen is counted
 
 
 class Question(NamedTuple):
@@ -221,7 +222,8 @@ class Recaller:
             asked = question.query
             if moment is not None and moment.asked is not None:
                 asked = moment.asked
-            counted = allowed if len(allowed) < _NEARLY_ALL * postings.stats(txn).docs else None
+            seen = allowed if len(allowed) >= _FEW else engine.subtree(txn, question.namespace)
+            counted = seen if len(seen) < _NEARLY_ALL * postings.stats(txn).docs else None
             terms = engine.analyser.query(asked, txn.digest)
             words = LexicalQuery(txn, terms, population=counted)
         meaning = None

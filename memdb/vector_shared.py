@@ -83,6 +83,8 @@ class SharedIndex:
         kv = path / "kv"
         if readonly and not kv.is_dir():
             raise NotFound(f"there is no index at {path}")
+        if not kv.is_dir():
+            wanted.new_state()  # what is wrong with it is said before anything is made
         _make_directory(path, kv)
         self._env = Environment(kv, readonly=readonly)
         try:

@@ -235,7 +235,7 @@ def test_report_tells_what_is_known_from_what_is_mentioned(cli: Runner) -> None:
     assert found["derived"] == []
     out = cli.run("report", "--about", "Theo")[1]
     assert "known (1)" in out
-    assert "mentions it in passing (1)" in out
+    assert "mentions it in passing; erase leaves these (1)" in out
 
 
 # --- profile ----------------------------------------------------------------------------

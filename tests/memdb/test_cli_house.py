@@ -33,6 +33,7 @@ def test_settings_are_stored_in_the_database(cli: Runner) -> None:
     assert cli.ask("config") == {
         "time_zone": "Asia/Tokyo",
         "disk_budget": 200_000_000,
+        "policies": {},
         "reembed_top": 0,
     }
     assert cli.ask("config", "disk_budget", "none") == {"disk_budget": None}

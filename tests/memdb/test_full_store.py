@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from collections.abc import Iterator
@@ -328,8 +329,9 @@ def _as_nobody(path: Path, code: str) -> str:
         os.chmod(folder, 0o555)
         for name in files:
             os.chmod(os.path.join(folder, name), 0o444)
-    for parent in path.parents[:3]:
-        os.chmod(parent, os.stat(parent).st_mode | 0o055)
+    for parent in path.parents:
+        if os.stat(parent).st_uid == os.getuid() and parent.is_relative_to(tempfile.gettempdir()):
+            os.chmod(parent, os.stat(parent).st_mode | 0o055)
     drop = """
         import os, sys, memdb
         from tests.memdb import full_store

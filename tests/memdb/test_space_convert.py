@@ -186,7 +186,7 @@ def test_a_snapshot_of_half_a_conversion_goes_on_with_it(
         vectors = engine.vectors(engine.require_space(txn, "photos"))
     assert vectors.convert_step()
     assert job_of(db) == {"profile": "nano", "done": 40, "total": 300}
-    db._admin._copy(tmp_path / "copy")
+    db._admin._copy(tmp_path / "copy", 0)
     with memdb.open(tmp_path / "copy", embedder="none") as copy:
         copy.spaces.convert("photos", "nano")
         check_vectors(copy, model, "nano")

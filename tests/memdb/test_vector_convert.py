@@ -189,8 +189,8 @@ def test_an_index_becomes_what_it_would_be_if_made_at_that_profile(
         index.add(np.arange(9000), vectors)
         calls: list[tuple[int, int | None]] = []
         index.convert(target, progress=lambda done, total: calls.append((done, total)))
-        assert calls[-1] == (9000, 9000) and len(calls) == 9
-        assert sorted(calls) == calls
+        assert calls[-1] == (9000, 9000) and len(calls) > 2  # in steps
+        assert sorted(set(calls)) == calls
         recalls.append(_recall(index, vectors, queries, keys))
         check_files(index)
         converted = index.stats()

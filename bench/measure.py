@@ -90,7 +90,8 @@ def written_bytes() -> int | None:
 def settle(db: memdb.Database, limit_s: float = 300.0) -> bool:
     """Wait until nothing has changed for half a second; False when it took too long.
 
-    Some backlog is left on purpose: background work waits until there is enough of it.
+    Some backlog is left on purpose: background work waits until there is enough of it. What has
+    begun to be merged is merged.
     """
     deadline = time.monotonic() + limit_s
     quiet, last = 0, None
@@ -98,7 +99,8 @@ def settle(db: memdb.Database, limit_s: float = 300.0) -> bool:
         state = db.stats()
         report.progress(f"background work: {state['backlog']}")
         position = (state["content_seq"], state["layout_seq"], str(state["backlog"]))
-        quiet = quiet + 1 if position == last else 0
+        settled = position == last and not state["backlog"]["segments_to_merge"]
+        quiet = quiet + 1 if settled else 0
         if quiet >= 5:
             return True
         last = position

@@ -320,10 +320,13 @@ class Maintenance:
         return self._engine.store.write(lambda txn: records.freeze(txn, group))
 
     def backlog(self) -> dict[str, int]:
-        """What waits: fresh postings, rows to file in the filters, and fresh vectors."""
+        """What waits: fresh postings, rows to file in the filters, fresh vectors, and segments of
+        postings if some of them are to be merged."""
         with self._engine.store.read() as txn:
+            merging = postings.merging(txn)
             return {
                 "fresh_postings": txn.count(tables.FRESH_FORWARD),
                 "fresh_filters": txn.count(tables.FRESH_FILTERS),
                 "fresh_vectors": txn.count(tables.VECTORS),
+                "segments_to_merge": merging.segments if merging.due else 0,
             }

@@ -170,13 +170,15 @@ class Life(RuleBasedStateMachine):
     def _check_vectors(self, where: dict) -> None:
         query = np.random.default_rng(self.count).standard_normal(DIM).astype(np.float32)
         wanted = {i: e for i, e in self.live.items() if not where or e.tag == where["tags"]}
-        hits = self.db.recall(vector=query, mode="vector", k=5, where=where)
-        assert len(hits) == min(5, len(wanted))
         true = sorted(_distance(query, e.vector) for e in wanted.values())
-        for place, hit in enumerate(hits):
-            distance = _distance(query, wanted[hit.id].vector)
-            assert distance <= true[place] + TOLERANCE
-            assert hit.why.cosine == pytest.approx(1 - distance, abs=TOLERANCE)
+        for exact in (True, False):
+            hits = self.db.recall(vector=query, mode="vector", k=5, where=where, exact=exact)
+            assert len(hits) == min(5, len(wanted))
+            for place, hit in enumerate(hits):
+                distance = _distance(query, wanted[hit.id].vector)
+                assert hit.why.cosine == pytest.approx(1 - distance, abs=TOLERANCE)
+                # How often codes of a space trained on 12 vectors miss one is not the question.
+                assert not exact or distance <= true[place] + TOLERANCE
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -177,8 +177,9 @@ class Life(RuleBasedStateMachine):
             for place, hit in enumerate(hits):
                 distance = _distance(query, wanted[hit.id].vector)
                 assert hit.why.cosine == pytest.approx(1 - distance, abs=TOLERANCE)
-                # How often codes of a space trained on 12 vectors miss one is not the question.
-                assert not exact or distance <= true[place] + TOLERANCE
+                # Among more, the codes of a space trained on 12 vectors miss one in 150.
+                if exact or len(self.live) <= 500:
+                    assert distance <= true[place] + TOLERANCE
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -26,6 +26,7 @@ from memdb.index.graph_build import GraphBuild, GraphParams
 from memdb.index.graph_file import MOST_SLOTS, GraphFile
 from memdb.index.graph_kernels import GraphArrays, SpaceArrays, Walked
 from memdb.index.kernels import Kernels
+from memdb.index.over_flat import OverFlat
 from memdb.index.protocol import (
     NO_SLOT,
     Change,
@@ -71,7 +72,7 @@ class _View:
         return self.inside.count < _UNFILTERED * self.state.placed.count
 
 
-class GraphIndex:
+class GraphIndex(OverFlat):
     """Vectors of one space in ``directory``; the contract is ``protocol.Drafting``.
 
     Raises what ``FlatIndex`` raises. A graph that is missing, damaged or another's is no error:
@@ -167,47 +168,8 @@ class GraphIndex:
 
     # --- what is the flat engine's -----------------------------------------------------------
 
-    @property
-    def flat(self) -> FlatIndex:
-        """The engine whose files hold the vectors."""
-        return self._flat
-
-    @property
-    def spec(self) -> SpaceSpec:
-        return self._flat.spec
-
-    @property
-    def kernels(self) -> Kernels:
-        return self._flat.kernels
-
-    @property
-    def codes_problem(self) -> StoreCorrupt | None:
-        return self._flat.codes_problem
-
-    @property
-    def trained(self) -> bool:
-        return self._flat.trained
-
-    def train(self, sample: ArrayLike, *, encoded: SlotSet | None = None) -> SpaceSpec:
-        return self._flat.train(sample, encoded=encoded)
-
-    def rebuild_codes(self, encoded: SlotSet) -> SpaceSpec:
-        return self._flat.rebuild_codes(encoded)
-
-    def encode(self, vectors: ArrayLike) -> Encoded:
-        return self._flat.encode(vectors)
-
     def prepare(self, slots: ArrayLike, encoded: Encoded) -> Change:
         return self._flat.prepare(slots, encoded)
-
-    def publish(self, change: Change) -> None:
-        self._flat.publish(change)
-
-    def fetch(self, slots: ArrayLike) -> Floats:
-        return self._flat.fetch(slots)
-
-    def within(self, query: ArrayLike, radius: float, *, allowed: SlotSet) -> Ranked:
-        return self._flat.within(query, radius, allowed=allowed)
 
     def verify(self, slots: ArrayLike) -> None:
         self._flat.verify(slots)

@@ -25,6 +25,7 @@ from memdb.index import hnsw_file
 from memdb.index.flat import FlatIndex
 from memdb.index.hnsw_graph import DEAD, LINKED, Graph, GraphParams
 from memdb.index.kernels import Kernels
+from memdb.index.over_flat import OverFlat
 from memdb.index.planner import UNMEASURED_EFFORT
 from memdb.index.protocol import (
     NO_SLOT,
@@ -70,7 +71,7 @@ class _View:
         )
 
 
-class HnswIndex:
+class HnswIndex(OverFlat):
     """Vectors of one space in ``directory``; the contract is ``protocol.Linking``.
 
     Raises ``MissingDependency`` without hnswlib, and what ``FlatIndex`` raises. A saved graph that
@@ -111,45 +112,6 @@ class HnswIndex:
         self._compare(self._graph.slots(LINKED))
 
     # --- what is the flat engine's -----------------------------------------------------------
-
-    @property
-    def flat(self) -> FlatIndex:
-        """The engine whose files hold the vectors."""
-        return self._flat
-
-    @property
-    def spec(self) -> SpaceSpec:
-        return self._flat.spec
-
-    @property
-    def kernels(self) -> Kernels:
-        return self._flat.kernels
-
-    @property
-    def codes_problem(self) -> StoreCorrupt | None:
-        return self._flat.codes_problem
-
-    @property
-    def trained(self) -> bool:
-        return self._flat.trained
-
-    def train(self, sample: ArrayLike, *, encoded: SlotSet | None = None) -> SpaceSpec:
-        return self._flat.train(sample, encoded=encoded)
-
-    def rebuild_codes(self, encoded: SlotSet) -> SpaceSpec:
-        return self._flat.rebuild_codes(encoded)
-
-    def encode(self, vectors: ArrayLike) -> Encoded:
-        return self._flat.encode(vectors)
-
-    def publish(self, change: Change) -> None:
-        self._flat.publish(change)
-
-    def fetch(self, slots: ArrayLike) -> NDArray[np.float32]:
-        return self._flat.fetch(slots)
-
-    def within(self, query: ArrayLike, radius: float, *, allowed: SlotSet) -> Ranked:
-        return self._flat.within(query, radius, allowed=allowed)
 
     def verify(self, slots: ArrayLike) -> None:
         self._flat.verify(slots)

@@ -17,16 +17,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ _BATCH = 20
 _KEYS = 200
 _MAINTAIN_EVERY = 3
 _COMPACT_CHANCE = 0.1
+_PRELOADED = ["bench.faults", "memdb.database", "memdb.opening"]
 
 
 @dataclass
@@ -306,7 +307,7 @@ def _round(database: Path, logs: list[Path], rng: random.Random, *, maintained: 
 
     A maintainer starts first, so that it gets the lease, and is killed while it compacts.
     """
-    processes: list[subprocess.Popen[bytes]] = []
+    processes: list[BaseProcess] = []
     for place, log in enumerate(logs):
         kind = "maintainer" if maintained and not place else "worker"
         processes.append(_start(kind, database, log, place))
@@ -324,37 +325,49 @@ def _round(database: Path, logs: list[Path], rng: random.Random, *, maintained: 
         _kill(process)
 
 
-def _start(kind: str, database: Path, log: Path, seed: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "bench.faults", kind, str(database), str(log), str(seed)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def _start(kind: str, database: Path, log: Path, seed: int) -> BaseProcess:
+    """A writer, forked where that is possible from a server that has imported memdb and opened
+    nothing: importing takes longer than most writers live."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        processes = multiprocessing.get_context("forkserver")
+        processes.set_forkserver_preload(_PRELOADED)
+        process: BaseProcess = processes.Process(
+            target=_silent_worker, args=(database, log, seed, kind), daemon=True
+        )
+    else:
+        spawned = multiprocessing.get_context("spawn")
+        process = spawned.Process(
+            target=_silent_worker, args=(database, log, seed, kind), daemon=True
+        )
+    process.start()
+    return process
+
+
+def _silent_worker(database: Path, log: Path, seed: int, kind: str) -> None:
+    """What a worker has to say is in its log."""
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
+    worker(database, log, seed, maintains=kind == "maintainer")
 
 
 def _wait_for(
-    processes: list[subprocess.Popen[bytes]], logs: list[Path], reached: Callable[[bytes], bool]
+    processes: list[BaseProcess], logs: list[Path], reached: Callable[[bytes], bool]
 ) -> None:
     """Until every log says so, or a process died of itself, or thirty seconds passed."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         if all(log.exists() and reached(log.read_bytes()) for log in logs):
             return
-        if any(process.poll() is not None for process in processes):
+        if not all(process.is_alive() for process in processes):
             return
         time.sleep(0.002)  # a poll of other processes' files: there is no event to wait for
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def _kill(process: BaseProcess) -> None:
+    process.kill()
+    process.join()
 
 
 def main(arguments: list[str]) -> int:
-    if arguments[:1] in (["worker"], ["maintainer"]):
-        kind, database, log, seed = arguments
-        worker(Path(database), Path(log), int(seed), maintains=kind == "maintainer")
-        return 0
     parser = argparse.ArgumentParser(prog="python -m bench faults", description=__doc__)
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -34,9 +35,15 @@ from memdb.storage.store import Reader, Store, Writer
 
 _ENCODE_BATCH = 1_024
 _COMPILED_KEPT = 8
+_FAITHFUL = ("exact", "standard")  # profiles whose stored vectors measure as their records do
 
 
-_SampledOf = tuple[int, int, BitMap, int]
+class _Sample(NamedTuple):
+    """Rows drawn from allowed ones, and their vectors once somebody measured them."""
+
+    of: tuple[int, int, BitMap, int]
+    rows: NDArray[np.uint32]
+    matrix: NDArray[np.float32] | None = None
 
 
 class SpaceVectors:
@@ -55,7 +62,7 @@ class SpaceVectors:
         self._fresh: Fresh | None = None
         self._layout: Layout | None = None
         self._compiled: list[tuple[Layout, BitMap, SlotSet]] = []
-        self._sampled: tuple[_SampledOf, NDArray[np.uint32]] | None = None
+        self._sampled: _Sample | None = None
         with store.read() as txn:  # the snapshot keeps the files from being removed
             self._follow(spaces.get_space(txn, record.number))
 
@@ -157,13 +164,16 @@ class SpaceVectors:
     ) -> NDArray[np.float32]:
         """(n,) distances of ``query`` (dim,) to the vectors of ``rows`` (n,), in their order.
 
-        They are what an exact search finds, and NaN for a row without a vector.
+        They are what an exact search finds, but for the last bit, and NaN for a row without a
+        vector.
         """
         if not len(rows):
             return np.empty(0, np.float32)
-        sampled = self._sampled is not None and rows is self._sampled[1]
+        sample = self._sampled
+        if sample is not None and rows is sample.rows and self.record.profile in _FAITHFUL:
+            return self._measured(txn, query, sample)
         near = self.search(
-            txn, query, len(rows), rows_bitmap(rows), exact_search=True, passing=not sampled
+            txn, query, len(rows), rows_bitmap(rows), exact_search=True, passing=True
         )
         found = np.full(len(rows), np.nan, np.float32)
         if len(near.rows):
@@ -179,15 +189,31 @@ class SpaceVectors:
         fresh, layout = self._fresh_view(txn), self.layout_view(txn)
         asked = (fresh.content_seq, layout.layout_seq, allowed, size)
         cached = self._sampled
-        if cached is not None and cached[0] == asked:
-            return cached[1]
+        if cached is not None and cached.of == asked:
+            return cached.rows
         known = fresh.bitmap | layout.encoded
         rows = rows_array(known & allowed)
         step = -(-len(rows) // size)
         if step > 1:
             rows = rows[step // 2 :: step].copy()
-        self._sampled = (asked, rows)
+        self._sampled = _Sample(asked, rows, _same_vectors(cached, asked, rows))
         return rows
+
+    def _measured(
+        self, txn: Reader, query: NDArray[np.float32], sample: _Sample
+    ) -> NDArray[np.float32]:
+        """(n,) distances of ``query`` to a sample, whose vectors are kept for the next question."""
+        matrix = sample.matrix
+        if matrix is None or len(matrix) < len(sample.rows):
+            held = 0 if matrix is None else len(matrix)
+            fetched = self.fetch(txn, sample.rows[held:].tolist())
+            added = np.full((len(sample.rows) - held, self.record.dim), np.nan, np.float32)
+            for place, row in enumerate(sample.rows[held:].tolist()):
+                if row in fetched:
+                    added[place] = fetched[row]
+            matrix = added if matrix is None else np.concatenate((matrix, added))
+            self._sampled = sample._replace(matrix=matrix)
+        return self.distances(query, matrix)
 
     def rows_with_vectors(self, txn: Reader) -> BitMap:
         """Every row of the space that has a vector, live or not."""
@@ -414,3 +440,14 @@ class SpaceVectors:
     def close(self) -> None:
         if self._index is not None:
             self._index.close()
+
+
+def _same_vectors(
+    before: _Sample | None, of: tuple[int, int, BitMap, int], rows: NDArray[np.uint32]
+) -> NDArray[np.float32] | None:
+    """What is already known of a new sample: the vector of a row never changes in its layout."""
+    if before is None or before.matrix is None or before.of[1] != of[1]:
+        return None
+    common = min(len(before.rows), len(rows), len(before.matrix))
+    same = np.flatnonzero(before.rows[:common] != rows[:common])
+    return before.matrix[: int(same[0]) if len(same) else common]

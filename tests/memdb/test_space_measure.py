@@ -78,3 +78,31 @@ def test_a_sample_is_spread_over_the_allowed_rows_that_have_a_vector(
         with engine.store.read() as txn:
             live = BitMap(engine.live(txn))
             assert len(space.sample(txn, live, 100)) == 51, "a write is in the next sample"
+
+
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_a_sample_measures_as_a_search_does_whatever_is_written_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: Metric
+) -> None:
+    """Its vectors are kept from question to question."""
+    make_small(monkeypatch)
+    rng = np.random.default_rng(3)
+    with memdb.open(tmp_path / "db", embedder="none") as db:
+        db.spaces.create("photos", dim=DIM, metric=metric)
+        engine = db._engine
+        sizes = []
+        for step in range(6):
+            fill(db, 17, step)
+            if step % 2:
+                db.forget(ids=[memory.id for memory in db.list(limit=3).items])
+            with engine.store.read() as txn:
+                space = engine.vectors(engine.require_space(txn, "photos"))
+                live = BitMap(engine.live(txn))
+                for allowed in (live, live, BitMap(list(live)[::2])):
+                    sample = space.sample(txn, allowed, 1_000)
+                    query = rng.standard_normal(DIM).astype(np.float32)
+                    found = space.measure(txn, query, sample)
+                    right = space.measure(txn, query, sample.copy())
+                    np.testing.assert_allclose(found, right, rtol=2e-3, atol=2e-3)
+                    sizes.append(len(sample))
+        assert len(set(sizes)) > 6, "what is allowed changed all the time"

@@ -1,9 +1,10 @@
 """Erasure: is anything left, how long does it take, and what does a killed one leave?
 
-    python -m bench erase                    all three, with 1,000 canaries
+    python -m bench erase                    the first three, with 1,000 canaries
     python -m bench erase --only canaries    the canary test: find all, erase half, find none of it
     python -m bench erase --only person      one person (100 memories) in a large store, timed
     python -m bench erase --only kills --kills 200
+    python -m bench erase --only peers       what other stores keep of what was deleted
 
 *Kills*: a process erases half of some canaries and is killed with SIGKILL at the n-th thing it does
 to the disk (a commit, a sync, a rename, a removal, a write at a place), before or after it, for n
@@ -31,11 +32,13 @@ from typing import Any
 import numpy as np
 
 import memdb
-from bench import canaries, report
+from bench import canaries, erase_peers, report
 from bench.canaries import Clock, Planted
+from bench.erase_peers import PEERS
 from memdb import settings
 
 _PARTS = ("canaries", "person", "kills")
+_ASKED_FOR = ("peers",)  # not run unless named: they have to be installed
 _PERSON = 100
 _DIM = 384
 _BATCH = 2_048
@@ -284,7 +287,9 @@ def main(arguments: list[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", choices=_PARTS)
+    parser.add_argument("--only", choices=(*_PARTS, *_ASKED_FOR))
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="STORE")
+    parser.add_argument("--install", action="store_true", help="install peers that are not there")
     parser.add_argument("--canaries", type=int, default=1_000)
     parser.add_argument("--fillers", type=int, default=5_000)
     parser.add_argument("--memories", type=int, default=100_000)
@@ -303,7 +308,7 @@ def main(arguments: list[str]) -> int:
     return 0 if passed else 1
 
 
-def _measured(part: str, root: Path, options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+def _measured(part: str, root: Path, options: argparse.Namespace) -> tuple[Any, bool]:
     if part == "canaries":
         found = canaries.trial(
             root, count=options.canaries, fillers=options.fillers, seed=options.seed
@@ -318,6 +323,11 @@ def _measured(part: str, root: Path, options: argparse.Namespace) -> tuple[dict[
             "scrub_s": round(found.scrub_s, 2),
         }
         return shown, found.passed
+    if part == "peers":
+        rows = erase_peers.trial(
+            root, options.canaries, options.peers, seed=options.seed, install=options.install
+        )
+        return rows, all("unavailable" not in row for row in rows)
     if part == "person":
         timed = person(root, options.memories)
         return timed, bool(timed["passed"])

@@ -26,6 +26,7 @@ names = pytest.mark.parametrize("name", BY_NAME)
 PROMISED = {
     *("demo", "remember", "recall", "context", "list", "get", "forget", "restore", "report"),
     *("erase", "receipts", "scan-erased"),
+    "mcp",
     *("config", "stats", "check", "compact", "snapshot", "export", "import", "sync", "completion"),
     *("profile set", "profile get", "profile versions", "profile items", "profile delete"),
     *(

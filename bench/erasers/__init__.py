@@ -1,1 +1,1 @@
-"""What other stores keep of what was deleted: one adapter each, run in an environment of its own."""
+"""What other stores keep of what was deleted: adapters, each run in an environment of its own."""

@@ -2,8 +2,8 @@
 
     python harness.py ADAPTER FOLDER STEP PLAN
 
-STEP is "plant", "erase", "tidy" or "ask"; PLAN a JSON file with ``ids``, ``texts`` and ``vectors``, and for
-"erase" and "ask" the ``erased`` ids. "ask" prints how many of the erased, and of the others, are
+STEP is "plant", "erase", "tidy" or "ask"; PLAN a JSON file with ``ids``, ``texts``, ``vectors`` and
+the ``erased`` ids. "ask" prints how many of the erased, and of the others, are
 still answered. The store is closed, and the process ends, before anybody looks at its files.
 
 Runs in the store's environment: only the standard library and the adapter are imported.

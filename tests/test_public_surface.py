@@ -101,6 +101,7 @@ PARAMETERS = {
     "tokens.resume": "name",
     "tokens.owner": "",
     "tokens.authenticate": "secret",
+    "tokens.named": "name",
     "audit.rows": "principal since before action limit cursor",
     "audit.verify": "",
     "profile.set": "key value subject valid_from valid_to source namespace fields",

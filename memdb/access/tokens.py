@@ -161,11 +161,23 @@ class Tokens:
             token = tokens.get(txn, id)
         known = _UNKNOWN if token is None else token
         right = hmac.compare_digest(tokens.hash_of(raw), known.hash)
+        return self._accepted(known if right else None)
+
+    def named(self, name: str) -> Principal:
+        """Whose token has that name, for programs that run as the owner and act as one of the
+        agents. Raises ``PermissionDenied`` as ``authenticate`` does."""
         now = self._engine.now()
-        if not right or known.paused or not _is_current(known, now):
+        with self._engine.store.read() as txn:
+            found = [one for one in tokens.every(txn) if one.name == name]
+        current = [one for one in found if _is_current(one, now)]
+        return self._accepted(current[0] if current else None)
+
+    def _accepted(self, token: Token | None) -> Principal:
+        now = self._engine.now()
+        if token is None or token.paused or not _is_current(token, now):
             raise PermissionDenied("the token is not valid", hint="ask the owner for a new one")
-        self._note_use(known, to_micros(now))
-        return self._principal(known)
+        self._note_use(token, to_micros(now))
+        return self._principal(token)
 
     def _principal(self, token: Token) -> Principal:
         """Made once for each grant: it is asked for with every request."""

@@ -50,8 +50,9 @@ class Asked:
 
     ``allowed``: the rows that may be answered with, or looked at at all: nothing outside it may
     leave a trace. ``visible``: all that may be seen whatever is asked; None: all there is.
-    ``words``: the question looked up in the lexicon, None where words do not count. ``meaning``: None where there is no vector. ``read``: rows to memories. ``moment``: what
-    the question says of time, None where that does not count.
+    ``words``: the question looked up in the lexicon, None where words do not count. ``meaning``:
+    None where there is no vector. ``read``: rows to memories. ``moment``: what the question says of
+    time, None where that does not count.
     """
 
     text: str | None

@@ -287,11 +287,15 @@ def test_a_token_is_known_by_its_secret_alone_until_it_ends(db: memdb.Database) 
         with pytest.raises(PermissionDenied) as refused:
             db.tokens.authenticate(wrong)
         refusals.add((str(refused.value), refused.value.hint))
+    assert db.tokens.named("planner") == db.tokens.authenticate(made.secret)
     db.tokens.pause("planner")
     for change in (lambda: None, lambda: db.tokens.revoke("planner")):
         change()
         with pytest.raises(PermissionDenied) as refused:
             db.tokens.authenticate(made.secret)
+        refusals.add((str(refused.value), refused.value.hint))
+        with pytest.raises(PermissionDenied) as refused:
+            db.tokens.named("planner")
         refusals.add((str(refused.value), refused.value.hint))
     assert len(refusals) == 1
     with pytest.raises(NotFound):

@@ -52,6 +52,10 @@ from memdb.types import (
 )
 
 if TYPE_CHECKING:
+    from memdb.access.acting import Acting
+    from memdb.access.auditing import AuditPage, AuditRow, AuditVerdict
+    from memdb.access.grant import Grant, Principal
+    from memdb.access.tokens import NewToken, TokenInfo
     from memdb.database import Database
     from memdb.index.protocol import SearchPlan
     from memdb.opening import open
@@ -63,6 +67,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Acting",
+    "AuditPage",
+    "AuditRow",
+    "AuditVerdict",
     "BudgetExceeded",
     "Canary",
     "Conflict",
@@ -77,6 +85,7 @@ __all__ = [
     "FilterError",
     "Forgotten",
     "FormatTooNew",
+    "Grant",
     "Hit",
     "Hits",
     "InvalidArgument",
@@ -84,9 +93,11 @@ __all__ = [
     "MemdbError",
     "Memory",
     "MissingDependency",
+    "NewToken",
     "NotFound",
     "Page",
     "PermissionDenied",
+    "Principal",
     "Receipt",
     "Report",
     "Residue",
@@ -96,6 +107,7 @@ __all__ = [
     "StoreCorrupt",
     "StoreFull",
     "SyncReport",
+    "TokenInfo",
     "Trashed",
     "VectorFilter",
     "VectorIndex",
@@ -107,6 +119,14 @@ __all__ = [
 ]
 
 _LOADED_ON_USE = {
+    "Acting": "memdb.access.acting",
+    "AuditPage": "memdb.access.auditing",
+    "AuditRow": "memdb.access.auditing",
+    "AuditVerdict": "memdb.access.auditing",
+    "Grant": "memdb.access.grant",
+    "NewToken": "memdb.access.tokens",
+    "Principal": "memdb.access.grant",
+    "TokenInfo": "memdb.access.tokens",
     "Canary": "memdb.scanning",
     "Database": "memdb.database",
     "Receipt": "memdb.receipt",

@@ -28,7 +28,7 @@ from memdb.storage import erased, generations, lookups, series, spaces, tables
 from memdb.storage import format as disk_format
 from memdb.storage.environment import Environment
 from memdb.storage.ids import require_id
-from memdb.storage.store import Writer
+from memdb.storage.store import Reader, Writer
 from memdb.types import Memory
 from memdb.validate import Draft
 from memdb.writer import MemoryWriter
@@ -60,6 +60,8 @@ class Admin:
         """Counts and bytes. ``bytes.tables`` is what LMDB's pages of each table take;
         ``bytes.kinds`` has memories and about their bytes by kind and level of fidelity."""
         engine = self._engine
+        if engine.granted:
+            return self._granted_stats()
         with engine.store.read() as txn:
             live = engine.unexpired(txn, engine.live(txn), engine.now())
             kinds = dict(engine.filters.values(txn, "kind", live))
@@ -98,6 +100,17 @@ class Admin:
             "lease": {"held": engine.store.lease.held, "pid": pid, "host": host},
             "maintenance_error": str(self._maintenance.last_error or "") or None,
         }
+
+    def _granted_stats(self) -> dict[str, Any]:
+        """What a grant lets be counted: no bytes and no backlog, which are the whole database's."""
+        engine = self._engine
+        with engine.store.read() as txn:
+            live = engine.unexpired(txn, engine.live(txn), engine.now())
+            return {
+                "memories": len(live),
+                "kinds": dict(engine.filters.values(txn, "kind", live)),
+                "namespaces": dict(engine.filters.values(txn, "namespace", live)),
+            }
 
     def check(self, *, repair: bool) -> dict[str, Any]:
         """Verify everything; see ``checking``."""
@@ -190,7 +203,7 @@ class Admin:
             described = [
                 transfer.SpaceOf(one.name, one.dim, one.metric, one.profile)
                 for one in spaces.spaces(txn)
-                if one.embedder is None
+                if one.embedder is None and self._has_any(txn, one)
             ]
         memories = chain(
             self._with_vectors(self._reader.iterate(namespace, where)),
@@ -201,6 +214,12 @@ class Admin:
                 memories, path, format, spaces=described, progress=report
             )
         return written
+
+    def _has_any(self, txn: Reader, space: spaces.SpaceRecord) -> bool:
+        """Whether a space is to be told of: under a grant, if a memory that is seen lies in it."""
+        visible = self._engine.visible(txn, self._engine.now())
+        having = self._engine.vectors(space).rows_with_vectors(txn)
+        return visible is None or having.intersect(visible)
 
     def _samples(
         self, namespace: str, condition: filters.Filter | None
@@ -216,6 +235,8 @@ class Admin:
             last = chunk[-1].position
             for found in chunk:
                 memory = series.to_memory(known[found.series].key, found)
+                if not self._engine.shows(memory):
+                    continue
                 if condition is None or filters.matches(condition, memory):
                     yield memory, None
 

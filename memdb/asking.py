@@ -113,7 +113,7 @@ class Asking:
         ``NotFound`` if one of ``used`` is not there, and then counts none.
         """
         give = feedback.giving(
-            self._engine, self._reader, self._read_namespace(None), search_id, used
+            self._engine.whole, self._reader, self._read_namespace(None), search_id, used
         )
         done = self._engine.store.write(give)
         self._maintenance.notify()

@@ -73,9 +73,9 @@ class ContextMaker:
             visible = self._reader.select(txn, namespace, condition, now=now, valid_at=as_of or now)
             pieces = [
                 *_found(hits[:_AHEAD]),
-                *self._neighbours(txn, hits[:_ACCOMPANIED], visible),
+                *self._neighbours(txn, hits[:_ACCOMPANIED], visible, now),
                 *_found(hits[_AHEAD:]),
-                *self._recent(txn, as_of or now, visible),
+                *self._recent(txn, as_of or now, visible, now),
             ]
             zone = engine.zone_in(txn)
         made = pack(pieces, budget, *counted_by, zone)
@@ -83,15 +83,18 @@ class ContextMaker:
             made.text, made.items, made.dropped, made.tokens, made.counter, hits.search_id
         )
 
-    def _neighbours(self, txn: Reader, hits: Iterable[Hit], visible: BitMap) -> Iterable[Piece]:
+    def _neighbours(
+        self, txn: Reader, hits: Iterable[Hit], visible: BitMap, now: datetime
+    ) -> Iterable[Piece]:
         """The memory before and the one after each hit in its stream, if close in time."""
+        everything = self._engine.visible(txn, now)
         beside: list[tuple[Memory, int]] = []
         for hit in hits:
             memory = hit.memory
             if memory.stream is None or memory.position is None:
                 continue
             prefix = lookups.stream_prefix(txn, memory.namespace, memory.stream)
-            found = lookups.neighbours(txn, prefix, memory.position)
+            found = lookups.neighbours(txn, prefix, memory.position, everything)
             beside.extend((memory, row) for row in found if row in visible)
         known = self._engine.records.get_many(txn, sorted({row for _, row in beside}))
         for memory, row in beside:
@@ -99,12 +102,16 @@ class ContextMaker:
             if other.stream == memory.stream and _close(memory.event_time, other.event_time):
                 yield Piece(other, "neighbour")
 
-    def _recent(self, txn: Reader, moment: datetime, visible: BitMap) -> Iterable[Piece]:
+    def _recent(
+        self, txn: Reader, moment: datetime, visible: BitMap, now: datetime
+    ) -> Iterable[Piece]:
         """The latest events that have happened by ``moment``."""
         entries = self._engine.filters.times_in_order(
             txn, "event_time", None, to_micros(moment) + 1, reverse=True
         )
-        rows = [row for _, row in islice(entries, _LOOKED_AT) if row in visible][:_RECENT]
+        everything = self._engine.visible(txn, now)
+        looked_at = (row for _, row in entries if everything is None or row in everything)
+        rows = [row for row in islice(looked_at, _LOOKED_AT) if row in visible][:_RECENT]
         known = self._engine.records.get_many(txn, sorted(rows))
         return [Piece(known[row], "recent") for row in rows]
 

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from memdb import sharing, validate
 from memdb.admin import Admin
 from memdb.asking import Asking
+from memdb.engine import Engine
 from memdb.erasure import Eraser
 from memdb.errors import InvalidArgument, NotFound
 from memdb.files import Files
@@ -35,10 +36,18 @@ from memdb.settings_store import Settings
 from memdb.sharing import Shared
 from memdb.spaces import Spaces
 from memdb.storage.ids import require_id
+from memdb.storage.series import SeriesKey
+from memdb.storage.series_codec import Sample
 from memdb.types import Hits, Memory, Page, Written
 from memdb.upkeep import Upkeep
 from memdb.validate import Draft, TimeLike
-from memdb.writer import MemoryWriter
+from memdb.writer import MemoryWriter, with_changes
+
+if TYPE_CHECKING:
+    from memdb.access.acting import Acting
+    from memdb.access.auditing import Audit
+    from memdb.access.grant import Principal
+    from memdb.access.tokens import Tokens
 
 Mode = Literal["vector", "lexical", "hybrid"]
 OnConflict = Literal["error", "replace", "skip"]
@@ -52,16 +61,21 @@ class Database(Asking, Forgetting, Upkeep):
     Every method raises a ``memdb.MemdbError`` with a ``hint`` when it cannot do what was asked.
     """
 
-    def __init__(self, shared: Shared, *, namespace: str, source: str) -> None:
-        engine = shared.engine
+    def __init__(
+        self, shared: Shared, *, namespace: str, source: str, view: Engine | None = None
+    ) -> None:
+        whole = shared.engine
+        engine = whole if view is None else view
         self._shared = shared
-        self._engine = engine
-        self._namespace = namespace
+        self._engine = engine  # what is read through: a grant may limit it
+        self._namespace = namespace  # where writes go
+        self._reads = namespace  # what reads cover when they name nothing
+        self._acts = namespace  # where memories are forgotten and erased
         self._source = source
         self._closed = False
         self._guard = threading.Lock()
         self._reader = MemoryReader(engine)
-        self._writer = MemoryWriter(engine)
+        self._writer = MemoryWriter(whole, engine)
         self._recaller = Recaller(engine, self._reader)
         self._maintenance = shared.maintenance
         self._eraser = Eraser(engine, self._reader)
@@ -70,8 +84,8 @@ class Database(Asking, Forgetting, Upkeep):
         self.history = History(self)
         self.files = Files(self)
         self.spaces = Spaces(engine, self._maintenance)
-        self.settings = Settings(engine)
-        self.retention = Retention(engine, self._maintenance, self._writer)
+        self.settings = Settings(whole)
+        self.retention = Retention(whole, self._maintenance, self._writer)
         self._maintenance.notify()  # what others left behind, if nobody is at it
 
     # --- writing ------------------------------------------------------------------------
@@ -153,12 +167,12 @@ class Database(Asking, Forgetting, Upkeep):
                 report(len(written))
         return written
 
-    def update(self, id: str, **fields: Any) -> Written:
+    def update(self, /, id: str, **fields: Any) -> Written:
         """Change fields of a memory; the version before stays under ``versions``.
 
         Raises ``NotFound``, ``InvalidArgument``, ``Conflict`` (it changed meanwhile).
         """
-        done = self._writer.update(self._seen(id), fields, self._draft)
+        done = self._writer.update(self._seen(id), fields, self._redraft)
         self._maintenance.notify()
         return done
 
@@ -171,6 +185,10 @@ class Database(Asking, Forgetting, Upkeep):
 
     def _draft(self, fields: Mapping[str, Any]) -> Draft:
         return self._checker()(fields)
+
+    def _redraft(self, old: Memory, fields: Mapping[str, Any]) -> Draft:
+        """What ``old`` becomes with ``fields`` changed, checked."""
+        return self._draft(with_changes(old, fields))
 
     def _checker(self) -> Callable[[Mapping[str, Any]], Draft]:
         """What checks the fields of a ``remember`` at this moment."""
@@ -208,13 +226,13 @@ class Database(Asking, Forgetting, Upkeep):
             raise InvalidArgument("name either id or external_id", field="id")
         if external_id is not None:
             validate.string(external_id, "external_id")
-            return self._reader.by_external_id(self._write_namespace(namespace), external_id)
+            return self._reader.by_external_id(self._one_namespace(namespace), external_id)
         moment = self._moment(as_of)
         return self._reader.get(self._read_namespace(namespace), str(id), moment)
 
     def get_many(self, ids: Sequence[str]) -> list[Memory | None]:
         """The memories of those ids, in their order; None where there is none."""
-        return self._reader.get_many(self._namespace, ids)
+        return self._reader.get_many(self._reads, ids)
 
     def __getitem__(self, id: str) -> Memory:
         memory = self.get(id)
@@ -224,18 +242,18 @@ class Database(Asking, Forgetting, Upkeep):
 
     def versions(self, id: str) -> list[Memory]:
         """Every version of a memory, oldest first, the current one last."""
-        return self._reader.versions(self._namespace, id)
+        return self._reader.versions(self._reads, id)
 
     def count(self, where: Mapping[str, Any] | None = None) -> int:
         """How many memories pass the filter; exact.
 
         Samples of a series are not among them: ``stats()["series"]`` has their number.
         """
-        return self._reader.count(self._namespace, where)
+        return self._reader.count(self._reads, where)
 
     def iter(self, where: Mapping[str, Any] | None = None) -> Iterator[Memory]:
         """Every memory that passes the filter, in the order written."""
-        return self._reader.iterate(self._namespace, where)
+        return self._reader.iterate(self._reads, where)
 
     def list(
         self,
@@ -247,7 +265,7 @@ class Database(Asking, Forgetting, Upkeep):
     ) -> Page:
         """One page in time order; pass its ``next_cursor`` for the next."""
         return self._reader.page(
-            self._namespace,
+            self._reads,
             where,
             order_by=order_by,
             descending=descending,
@@ -262,11 +280,11 @@ class Database(Asking, Forgetting, Upkeep):
 
         Pairs, not a dict: True and 1 are two values of ``metadata`` and one key of a dict.
         """
-        return self._reader.values(self._namespace, field, where)
+        return self._reader.values(self._reads, field, where)
 
     def namespaces(self) -> Sequence[str]:
         """The namespaces that hold memories, within this handle's."""
-        return self._reader.namespaces(self._namespace)
+        return self._reader.namespaces(self._reads)
 
     # --- recall -------------------------------------------------------------------------
 
@@ -333,6 +351,42 @@ class Database(Asking, Forgetting, Upkeep):
             space=space,
         )
 
+    # --- who may know what ----------------------------------------------------------------
+
+    def acting(
+        self,
+        principal: Principal,
+        *,
+        purpose: str | None = None,
+        transport: str = "library",
+        tool: str | None = None,
+    ) -> Acting:
+        """This database as ``principal`` may have it: the same verbs, within its grant, each told
+        in the audit with the ``purpose``, the ``transport`` and the ``tool`` named here.
+
+        Costs next to nothing: make one for each request. Raises ``InvalidArgument``.
+        """
+        from memdb.access.acting import Acting
+
+        return Acting(
+            self,
+            self._shared.access,
+            principal,
+            purpose=purpose,
+            transport=transport,
+            tool=tool,
+        )
+
+    @property
+    def tokens(self) -> Tokens:
+        """Capability tokens: who may act on the database, and how."""
+        return self._shared.access.tokens
+
+    @property
+    def audit(self) -> Audit:
+        """What principals did, and whether that was tampered with."""
+        return self._shared.access.audit
+
     # --- the handle ---------------------------------------------------------------------
 
     @property
@@ -369,13 +423,24 @@ class Database(Asking, Forgetting, Upkeep):
         return id
 
     def _read_namespace(self, namespace: str | None) -> str:
-        return self._namespace if namespace is None else validate.namespace(namespace)
+        return self._reads if namespace is None else validate.namespace(namespace)
 
-    def _write_namespace(self, namespace: str | None) -> str:
-        path = self._read_namespace(namespace)
+    def _one_namespace(self, namespace: str | None) -> str:
+        """The one namespace in which something is looked up by its name."""
+        path = self._namespace if namespace is None else validate.namespace(namespace)
         if not path:
             raise InvalidArgument("namespace must name one namespace here", field="namespace")
         return path
+
+    def _write_namespace(self, namespace: str | None) -> str:
+        """The one namespace that a write goes to."""
+        return self._one_namespace(namespace)
+
+    def _write_source(self, source: str | None) -> str:
+        return self._source if source is None else source
+
+    def _require_samples(self, key: SeriesKey, samples: Sequence[Sample]) -> None:
+        """Where a grant limits what is written, samples are checked here."""
 
     def _moment(self, as_of: TimeLike | None) -> Any:
         return None if as_of is None else validate.instant_of(as_of, "as_of", self._engine.zone)

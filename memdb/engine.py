@@ -23,7 +23,7 @@ from memdb.errors import (
 )
 from memdb.query.analyser import Analyser
 from memdb.space_vectors import SpaceVectors
-from memdb.storage import spaces, tables
+from memdb.storage import postings, spaces, tables
 from memdb.storage.blobs import BlobStore
 from memdb.storage.filters import FilterIndex
 from memdb.storage.ids import IdMaker
@@ -32,7 +32,7 @@ from memdb.storage.records import Records
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Reader, Store, Writer
 from memdb.times import Clock, SystemClock, load_zone, local_zone
-from memdb.types import to_micros
+from memdb.types import Memory, to_micros
 
 _ANALYSE_TOGETHER = 16
 _SETTINGS_KEY = b"settings"
@@ -141,6 +141,38 @@ class Engine:
             opened = self._vectors.pop(number, None)
         if opened is not None:
             opened.close()
+
+    # --- who looks ----------------------------------------------------------------------
+    # A ``memdb.access.view.View`` stands in for an engine where a grant limits what is seen, and
+    # answers these otherwise. Whoever reads asks its engine, and so cannot forget the grant.
+
+    granted = False  # whether a grant limits what is seen
+    unsure: frozenset[str] = frozenset()  # fields that only a look at the memory decides
+
+    @property
+    def whole(self) -> Engine:
+        """The engine with everything in it, to write with."""
+        return self
+
+    def seen(self, txn: Reader | Writer, rows: BitMap) -> BitMap:
+        """Those of ``rows``, live or not, that may be seen; do not change it."""
+        return rows
+
+    def shows(self, memory: Memory) -> bool:
+        """Whether a memory that has no current row (an earlier version, a sample) may be seen."""
+        return True
+
+    def shown(self, txn: Reader | Writer, memory: Memory) -> Memory:
+        """A memory that may be seen, without what it tells of others that may not."""
+        return memory
+
+    def visible(self, txn: Reader | Writer, now: datetime) -> BitMap | None:
+        """All that may be seen and so be counted; None: whatever is stored."""
+        return None
+
+    def documents(self, txn: Reader | Writer, now: datetime) -> int:
+        """How many rows have words, of those that may be counted."""
+        return postings.stats(txn).docs
 
     # --- rows ---------------------------------------------------------------------------
 

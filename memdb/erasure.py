@@ -73,6 +73,7 @@ class Eraser:
         engine = self._engine
         with engine.store.read() as txn:
             found = self.reach(txn, select, namespace, texts=True)
+            found = found._replace(versions=[v for v in found.versions if engine.shows(v[1])])
             visible = self._reader.select(txn, namespace, None)
             shown = [memory for row, memory in found.items if row in visible]
             hidden_samples = {one.id for one in found.samples}
@@ -85,7 +86,7 @@ class Eraser:
                 mentioned = self._mentioning(txn, namespace, about) - found.rows
                 mentions = [memory for _, memory in engine.records.iterate(txn, mentioned)]
             counts = count(txn, engine, found)
-            known = tuple(one.path for one in snapshots.known(txn))
+            known = () if engine.granted else tuple(one.path for one in snapshots.known(txn))
         derived = tuple(memory for _, memory in found.derived)
         return Report(tuple(shown), derived, tuple(mentions), tuple(hidden), counts, known)
 

@@ -72,7 +72,7 @@ class FileWriter:
 
     def __init__(self, database: Database, root: str, prefix: bytes) -> None:
         self._db = database
-        self._engine = database._engine
+        self._engine = database._engine.whole
         self._root = root
         self._prefix = prefix
 

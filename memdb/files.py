@@ -15,7 +15,10 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from memdb import file_ledger as ledger
+from memdb.engine import Engine
 from memdb.erasure import chunk_mark
 from memdb.errors import Conflict, NotFound
 from memdb.file_ledger import Root
@@ -26,8 +29,9 @@ from memdb.ingest.globs import Globs
 from memdb.ingest.scan import Rules, Scan, real_root, scan
 from memdb.ingest.sync import FileState, SyncPlan, guard_root
 from memdb.progress import Progress, reporting
-from memdb.storage import erased
-from memdb.storage.store import Writer
+from memdb.storage import erased, lookups
+from memdb.storage.ids import require_id
+from memdb.storage.store import Reader, Writer
 from memdb.types import FileStatus, SyncReport
 from memdb.watcher import Watcher
 
@@ -78,18 +82,20 @@ class Files:
         Files that no reader is for are not listed. Raises ``NotFound`` for a folder that was
         never synced.
         """
-        namespace = self._db._namespace
+        namespace, engine = self._db._reads, self._db._engine
         wanted = None if path is None else os.path.realpath(os.path.expanduser(path))
         found = []
         known = False
-        with self._db._engine.store.read() as txn:
+        with engine.store.read() as txn:
             for prefix, root in ledger.roots(txn):
                 if _within(namespace, root.namespace) and wanted in (None, root.path):
-                    known = True
-                    found += [
-                        _status(state, stream_name(root.path, state.path))
+                    states = [
+                        _status(shown, stream_name(root.path, shown.path))
                         for state in ledger.states(txn, prefix)
+                        if (shown := _shown(engine, txn, state)) is not None
                     ]
+                    known = known or bool(states) or not engine.granted
+                    found += states
         if wanted is not None and not known:
             raise NotFound("the folder was never synced", hint="call files.sync first")
         return sorted(found, key=lambda status: status.path)
@@ -271,6 +277,16 @@ def approximate_tokens(text: str) -> int:
 
 def _status(state: FileState, path: str) -> FileStatus:
     return FileStatus(path, state.state, state.reason, len(state.chunks))
+
+
+def _shown(engine: Engine, txn: Reader, state: FileState) -> FileState | None:
+    """A file with those of its chunks that may be seen; None where that is none of them."""
+    if not engine.granted:
+        return state
+    rows = lookups.rows_of(txn, sorted(require_id(chunk.id) for chunk in state.chunks))
+    live = engine.live(txn)
+    chunks = tuple(one for one in state.chunks if rows.get(require_id(one.id), -1) in live)
+    return msgspec.structs.replace(state, chunks=chunks) if chunks else None
 
 
 def _within(namespace: str, other: str) -> bool:

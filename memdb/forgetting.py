@@ -28,7 +28,7 @@ class Forgetting:
     """What ``Database`` inherits; it makes the parts named here."""
 
     _engine: Engine
-    _namespace: str
+    _acts: str
     _reader: MemoryReader
     _writer: MemoryWriter
     _eraser: Eraser
@@ -40,7 +40,7 @@ class Forgetting:
         What is named is narrowed by every argument given. Samples of a series have no words, tags
         or people: ``where`` and ``about`` do not reach them, ``ids`` does.
         """
-        select = selector(self._reader, self._namespace, ids=ids, where=where, about=about)
+        select = selector(self._reader, self._acts, ids=ids, where=where, about=about)
         done = self._writer.forget(select)
         self._maintenance.notify()
         return done
@@ -54,14 +54,14 @@ class Forgetting:
         ``Conflict`` when an external id has been taken meanwhile.
         """
         named = [ids] if isinstance(ids, str) else ids
-        done = self._writer.restore(self._namespace, named, batch)
+        done = self._writer.restore(self._acts, named, batch)
         self._maintenance.notify()
         return done
 
     def trash(self) -> Sequence[Trashed]:
         """What ``restore`` can bring back within this handle's namespace, latest batch first."""
         with self._engine.store.read() as txn:
-            return trash.listing(txn, self._engine, self._namespace)
+            return trash.listing(txn, self._engine, self._acts)
 
     def report(self, ids: Ids = None, *, where: Where = None, about: Name = None) -> Report:
         """Everything known under a selector, and what ``erase`` with it would reach.
@@ -69,8 +69,8 @@ class Forgetting:
         That is also what is in the trash or has expired, earlier versions, and what was derived.
         Memories that merely mention the name ``about`` are listed apart: ``erase`` leaves them.
         """
-        select = self._eraser.select(self._namespace, ids, where, about)
-        return self._eraser.report(self._namespace, select, about)
+        select = self._eraser.select(self._acts, ids, where, about)
+        return self._eraser.report(self._acts, select, about)
 
     def erase(self, ids: Ids = None, *, where: Where = None, about: Name = None) -> Receipt:
         """Remove memories for good, with all that was derived from them; nothing brings them back.
@@ -79,11 +79,11 @@ class Forgetting:
         file that memdb can reach holds a byte of them. Their ids and your ``external_id``s stay
         taken: writing, importing or syncing the same again does nothing.
         """
-        select = self._eraser.select(self._namespace, ids, where, about)
-        number = self._eraser.erase(self._namespace, select)
-        return receipt.at(self._engine, self._maintenance, number)
+        select = self._eraser.select(self._acts, ids, where, about)
+        number = self._eraser.erase(self._acts, select)
+        return receipt.at(self._engine.whole, self._maintenance, number)
 
     def receipts(self) -> builtins.list[Receipt]:
         """The receipt of every erasure, oldest first. Raises ``StoreCorrupt`` where one was
         changed or is missing."""
-        return receipt.listing(self._engine, self._maintenance)
+        return receipt.listing(self._engine.whole, self._maintenance)

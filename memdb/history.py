@@ -45,6 +45,7 @@ class History:
 
     def append(
         self,
+        /,
         kind: str,
         text: str | None = None,
         *,
@@ -94,6 +95,7 @@ class History:
         total = 0
         iterator = iter(samples)
         while chunk := [_sample(when, data, zone, now) for when, data in islice(iterator, batch)]:
+            self._db._require_samples(key, chunk)
             engine.admission.admit(0, _SAMPLE_BYTES * len(chunk))
             engine.store.write(_appending(key, chunk))
             total += len(chunk)
@@ -112,6 +114,7 @@ class History:
         key = self._series(kind, stream, source, namespace)
         engine = self._db._engine
         sample = _sample(when, data, engine.zone, to_micros(engine.now()))
+        self._db._require_samples(key, [sample])
         engine.admission.admit(0, _SAMPLE_BYTES)
         (id,) = engine.store.write(_appending(key, [sample]))
         self._db._maintenance.notify()
@@ -127,7 +130,7 @@ class History:
             self._db._write_namespace(namespace),
             validate.string(kind, "kind"),
             validate.optional_string(stream, "stream"),
-            validate.string(self._db._source if source is None else source, "source"),
+            validate.string(self._db._write_source(source), "source"),
         )
 
     def range(
@@ -187,12 +190,8 @@ class History:
         Data that is not an object goes to the column ``value``; nested values become JSON. Raises
         ``MissingDependency`` without the ``[arrow]`` extra.
         """
-        try:
-            import pyarrow
-        except ImportError as error:
-            raise MissingDependency("to_arrow needs pyarrow", extra="arrow") from error
         found = self.range(kind, start, end, stream=stream, where=where, namespace=namespace)
-        return pyarrow.Table.from_pylist([_arrow_row(memory) for memory in found])
+        return arrow_table(found)
 
 
 class _Walk:
@@ -304,6 +303,8 @@ class _Walk:
             txn, known, self._low, self._high, reverse=self._reverse, after=self._last_sample
         ):
             memory = series.to_memory(known[sample.series].key, sample)
+            if not self._engine.shows(memory):
+                continue
             if self._sample_filter is None or filters.matches(self._sample_filter, memory):
                 found.append((sample, memory))
                 if len(found) == want:
@@ -323,6 +324,15 @@ def _appending(key: SeriesKey, samples: list[Sample]) -> Callable[[Writer], list
         return ids
 
     return append
+
+
+def arrow_table(memories: Iterable[Memory]) -> pyarrow.Table:
+    """Memories as the table that ``History.to_arrow`` describes."""
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise MissingDependency("to_arrow needs pyarrow", extra="arrow") from error
+    return pyarrow.Table.from_pylist([_arrow_row(memory) for memory in memories])
 
 
 def _arrow_row(memory: Memory) -> dict[str, Any]:

@@ -6,7 +6,7 @@ read is a key look-up and no search.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from memdb import facts, validate
@@ -30,6 +30,7 @@ class Profile:
 
     def set(
         self,
+        /,
         key: str,
         value: Any,
         *,
@@ -85,12 +86,15 @@ class Profile:
     ) -> Memory | None:
         """The memory behind ``get``: the value with its source, validity and time of record."""
         engine = self._db._engine
-        where = self._db._write_namespace(namespace)
+        where = self._db._one_namespace(namespace)
         moment = engine.now() if as_of is None else validate.instant_of(as_of, "as_of", engine.zone)
         with engine.store.read() as txn:
             fact_key = lookups.profile_key(txn, where, subject, key)
             timeline = lookups.timeline(txn, fact_key)
+            live = engine.live(txn)
             for row in reversed(timeline):
+                if row not in live:  # a grant does not show it
+                    continue
                 memory = engine.records.get(txn, row)
                 if memory is None or facts.began(memory) > moment:
                     continue
@@ -127,10 +131,11 @@ class Profile:
     ) -> list[Memory]:
         """Every value the fact has had, oldest first, but for expired ones."""
         engine = self._db._engine
-        where = self._db._write_namespace(namespace)
+        where = self._db._one_namespace(namespace)
         with engine.store.read() as txn:
             timeline = lookups.timeline(txn, lookups.profile_key(txn, where, subject, key))
-            found = engine.records.iterate(txn, timeline)
+            live = engine.live(txn)
+            found = engine.records.iterate(txn, [row for row in timeline if row in live])
             now = engine.now()
             return [memory for _, memory in found if not facts.expired(memory, now)]
 
@@ -141,8 +146,12 @@ class Profile:
 
         With ``subject=None`` the keys are ``"subject.key"``.
         """
+        return self._by_name(self._current(subject, namespace), subject)
+
+    @staticmethod
+    def _by_name(memories: Iterable[Memory], subject: str | None) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for memory in self._current(subject, namespace):
+        for memory in memories:
             name = memory.key or ""
             found[name if subject is not None else f"{memory.subject}.{name}"] = value_of(memory)
         return dict(sorted(found.items()))

@@ -8,6 +8,7 @@ reader pins the store's pages for longer than a chunk.
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -20,6 +21,7 @@ from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import InvalidArgument
 from memdb.query import filters
 from memdb.storage import lookups, series
+from memdb.storage.filters import field_values
 from memdb.storage.ids import require_id
 from memdb.storage.store import Reader, Writer
 from memdb.types import Memory, Page, to_micros
@@ -69,8 +71,10 @@ class MemoryReader:
         if condition is None:
             return rows
         fetch = lambda wanted: engine.records.iterate(txn, wanted)
-        found = filters.explain(condition, txn, engine.filters, rows, fetch)
-        if plan is not None:
+        found = filters.explain(condition, txn, engine.filters, rows, fetch, unsure=engine.unsure)
+        if plan is not None and engine.granted:  # estimates are of the whole store
+            plan["filter"] = {"condition": str(condition), "matches": len(found.rows)}
+        elif plan is not None:
             plan["filter"] = {**found.plan.to_dict(), "checked": found.checked}
         return found.rows
 
@@ -86,10 +90,12 @@ class MemoryReader:
         rows |= leaving.rows(txn)
         if namespace:
             rows &= engine.filters.subtree(txn, namespace)
+        rows = engine.seen(txn, rows)
         if condition is None:
             return rows
         fetch = lambda wanted: engine.records.iterate(txn, wanted)
-        return filters.explain(condition, txn, engine.filters, rows, fetch).rows
+        found = filters.explain(condition, txn, engine.filters, rows, fetch, unsure=engine.unsure)
+        return found.rows
 
     # --- by id --------------------------------------------------------------------------
 
@@ -107,7 +113,7 @@ class MemoryReader:
             if current is None or as_of is None:
                 return current
             earlier = self._engine.records.get_many(txn, lookups.versions(txn, raw_id))
-            candidates = [current, *earlier.values()]
+            candidates = [current, *filter(self._engine.shows, earlier.values())]
         return next((m for m in candidates if _believed(m, as_of)), None)
 
     def by_external_id(self, namespace: str, external_id: str) -> Memory | None:
@@ -133,15 +139,15 @@ class MemoryReader:
             for id, one in zip(ids, raw, strict=True)
         ]
 
-    @staticmethod
     def samples(
-        txn: Reader | Writer, namespace: str, ids: Sequence[str], *, hidden: bool = False
+        self, txn: Reader | Writer, namespace: str, ids: Sequence[str], *, hidden: bool = False
     ) -> dict[str, Memory]:
         """The samples of those ids that the namespace covers; visible ones, or ``hidden`` too."""
         found = series.get_many(txn, ids) if ids else {}
         if hidden:
             found = {**found, **series.hidden_of(txn, ids)}
-        return {id: memory for id, memory in found.items() if covers(namespace, memory)}
+        shows = self._engine.shows
+        return {id: m for id, m in found.items() if covers(namespace, m) and shows(m)}
 
     def versions(self, namespace: str, id: str) -> list[Memory]:
         """Every version of a visible memory, oldest first, the current one last."""
@@ -152,7 +158,8 @@ class MemoryReader:
                 return []
             rows = [*lookups.versions(txn, raw_id), row]
             found = self._engine.records.get_many(txn, rows)
-        return [found[one] for one in rows if one in found]
+        shows = self._engine.shows
+        return [found[one] for one in rows if one in found and (one == row or shows(found[one]))]
 
     # --- by filter ----------------------------------------------------------------------
 
@@ -185,14 +192,32 @@ class MemoryReader:
         condition = self.compile(where)
         with self._engine.store.read() as txn:
             rows = self.select(txn, namespace, condition)
+            if field in self._engine.unsure:
+                return self._values_shown(txn, field, rows)
             return list(self._engine.filters.values(txn, field, rows))
+
+    def _values_shown(self, txn: Reader, field: str, rows: BitMap) -> list[tuple[Any, int]]:
+        """The same of a field of which a memory may show less than the index knows."""
+        having = rows & self._engine.filters.present(txn, field)
+        counts = Counter(
+            value
+            for _, memory in self._engine.records.iterate(txn, having)
+            for value in field_values(memory, field) or ()
+        )
+        return sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))
 
     def namespaces(self, namespace: str) -> list[str]:
         """Those of memories and of samples, which have no rows."""
         found = {name for name, _ in self.values(namespace, "namespace", None)}
         with self._engine.store.read() as txn:
-            known = series.matching(txn, namespace=namespace).values()
-            found |= {one.key.namespace for one in known if one.samples > one.hidden}
+            for name, one in series.matching(txn, namespace=namespace).items():
+                if one.samples > one.hidden and one.key.namespace not in found:
+                    samples = (
+                        series.to_memory(one.key, sample)
+                        for sample in series.read_range(txn, {name: one})
+                    )
+                    if any(map(self._engine.shows, samples)):
+                        found.add(one.key.namespace)
         return sorted(found)
 
     def page(
@@ -210,16 +235,19 @@ class MemoryReader:
             raise InvalidArgument(f"order_by must be one of {', '.join(_ORDERS)}", field="order_by")
         validate.integer(limit, "limit", 1, 10_000)
         condition = self.compile(where)
-        after = None if cursor is None else read_cursor(cursor, order_by, descending)
         engine = self._engine
         with engine.store.read() as txn:
+            after = None
+            if cursor is not None:
+                after = read_cursor(txn, engine, cursor, order_by, descending)
             rows = self.select(txn, namespace, condition)
             chosen = self._ordered(txn, rows, order_by, descending, after, limit + 1)
             memories = engine.records.get_many(txn, [row for _, row in chosen[:limit]])
         items = tuple(memories[row] for _, row in chosen[:limit])
-        more = len(chosen) > limit
-        following = make_cursor(order_by, descending, *chosen[limit - 1]) if more else None
-        return Page(items, following)
+        if len(chosen) <= limit:
+            return Page(items)
+        micros, row = chosen[limit - 1]
+        return Page(items, make_cursor(engine, order_by, descending, micros, row, items[-1]))
 
     def _ordered(
         self,
@@ -244,7 +272,7 @@ class MemoryReader:
                         return found
             after = None
         timeless = rows - self._engine.filters.present(txn, field)
-        start = 0 if after is None else timeless.rank(after[1])
+        start = 0 if after is None or after[1] < 0 else timeless.rank(after[1])
         found.extend((None, row) for row in timeless[start : start + limit - len(found)])
         return found
 
@@ -278,22 +306,38 @@ def _believed(memory: Memory, moment: datetime) -> bool:
     return memory.retired_at is None or memory.retired_at > moment
 
 
-def make_cursor(order_by: str, descending: bool, micros: int | None, row: int) -> str:
-    packed = msgspec.msgpack.encode((order_by, descending, micros, row))
+def make_cursor(
+    engine: Engine, order_by: str, descending: bool, micros: int | None, row: int, last: Memory
+) -> str:
+    """Where a page ended: at a row or, where a grant limits what is seen, at a memory's id, since
+    the number of a row tells how many others there are."""
+    place = require_id(last.id) if engine.granted else row
+    packed = msgspec.msgpack.encode((order_by, descending, micros, place))
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 
-def read_cursor(text: str, order_by: str, descending: bool) -> tuple[int | None, int]:
+def read_cursor(
+    txn: Reader, engine: Engine, text: str, order_by: str, descending: bool
+) -> tuple[int | None, int]:
+    """(time, row) of the last one seen. One that is gone meanwhile stood before all of its time,
+    so that none is passed over."""
     try:
         packed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        made_for, direction, micros, row = msgspec.msgpack.decode(
-            packed, type=tuple[str, bool, int | None, int]
+        made_for, direction, micros, place = msgspec.msgpack.decode(
+            packed, type=tuple[str, bool, int | None, int | bytes]
         )
     except (ValueError, TypeError, msgspec.DecodeError) as error:
         raise InvalidArgument("cursor is not one that list returned", field="cursor") from error
-    if (made_for, direction) != (order_by, descending):
+    if (made_for, direction) != (order_by, descending) or (
+        isinstance(place, int) and engine.granted
+    ):
         raise InvalidArgument("cursor belongs to another order", field="cursor")
-    return micros, row
+    if isinstance(place, int):
+        return micros, place
+    row = lookups.row_of(txn, place)
+    if row is not None and row in engine.live(txn):
+        return micros, row
+    return micros, 1 << 32 if descending and micros is not None else -1
 
 
 def micros_or_none(moment: datetime | None) -> int | None:

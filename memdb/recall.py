@@ -31,7 +31,7 @@ from memdb.query.time_expressions import TimeReading, read
 from memdb.reader import MemoryReader
 from memdb.second_look import SecondLook
 from memdb.space_vectors import SpaceVectors
-from memdb.storage import lookups, postings
+from memdb.storage import lookups
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Reader
 from memdb.types import Hit, Hits, Memory, Why, from_micros
@@ -139,7 +139,7 @@ class Recaller:
             )
             if question.span != (None, None):
                 allowed = rows_at(txn, engine.filters, allowed, *question.span)
-            moment = self._moment(txn, reading, allowed, strict=question.time == "filter")
+            moment = self._moment(txn, reading, allowed, now, strict=question.time == "filter")
             if question.time == "filter" and moment is not None and moment.bounded:
                 span = moment.start_us, moment.end_us
                 allowed = rows_at(txn, engine.filters, allowed, *span, lasting=True)
@@ -191,17 +191,26 @@ class Recaller:
         return read(question.query, now=moment, zone=self._engine.zone_in(txn))
 
     def _moment(
-        self, txn: Reader, reading: TimeReading | None, allowed: BitMap, *, strict: bool
+        self,
+        txn: Reader,
+        reading: TimeReading | None,
+        allowed: BitMap,
+        now: datetime,
+        *,
+        strict: bool,
     ) -> Moment | None:
         if reading is None:
             return None
         engine = self._engine
+        counted = engine.visible(txn, now)
         return moment_of(
             reading,
             txn=txn,
             filters=engine.filters,
             allowed=allowed,
-            look_up=lambda text: LexicalQuery(txn, engine.analyser.query(text, txn.digest)),
+            look_up=lambda text: LexicalQuery(
+                txn, engine.analyser.query(text, txn.digest), population=counted
+            ),
             memories=lambda rows: engine.records.get_many(txn, rows),
             strict=strict,
         )
@@ -222,12 +231,11 @@ class Recaller:
             asked = question.query
             if moment is not None and moment.asked is not None:
                 asked = moment.asked
-            seen = allowed if len(allowed) >= _FEW else engine.subtree(txn, question.namespace)
-            counted = seen if len(seen) < _NEARLY_ALL * postings.stats(txn).docs else None
             terms = engine.analyser.query(asked, txn.digest)
+            counted = self._counted(txn, question.namespace, allowed, now)
             words = LexicalQuery(txn, terms, population=counted)
         meaning = None
-        record = None if vector is None else self._space(txn, question)
+        record = None if vector is None else self._space(txn, question, now)
         if vector is not None and record is not None:
             validate.one_vector(vector, record.dim)
             space = engine.vectors(record)
@@ -250,12 +258,31 @@ class Recaller:
             meaning=meaning,
             read=lambda rows: engine.records.get_many(txn, rows),
             moment=moment,
+            visible=engine.visible(txn, now),
         )
 
-    def _space(self, txn: Reader, question: Question) -> SpaceRecord | None:
-        if question.space is not None:
-            return self._engine.require_space(txn, question.space)
-        return self._engine.space_named(txn, None)
+    def _counted(
+        self, txn: Reader, namespace: str, allowed: BitMap, now: datetime
+    ) -> BitMap | None:
+        """The rows by which it is told how rare a word is; None: all that have words."""
+        engine = self._engine
+        visible = engine.visible(txn, now)
+        seen = allowed
+        if len(allowed) < _FEW:
+            seen = engine.subtree(txn, namespace)
+            seen = seen if visible is None else seen & visible
+        return seen if len(seen) < _NEARLY_ALL * engine.documents(txn, now) else visible
+
+    def _space(self, txn: Reader, question: Question, now: datetime) -> SpaceRecord | None:
+        """Where the vector is looked for. A space of which nothing may be seen is as none."""
+        engine = self._engine
+        name = question.space
+        record = engine.space_named(txn, None) if name is None else engine.require_space(txn, name)
+        visible = engine.visible(txn, now)
+        if record is None or visible is None:
+            return record
+        having = engine.vectors(record).rows_with_vectors(txn)
+        return record if having.intersect(visible) else None
 
     def _hits(
         self,
@@ -331,7 +358,7 @@ class Recaller:
         asked, _ = self._query_vector(question)
         now = engine.now()
         with engine.store.read() as txn:
-            record = self._space(txn, question)
+            record = self._space(txn, question, now)
             if record is None or asked is None:
                 return Hits((), engine.new_id(now))
             validate.one_vector(asked, record.dim)

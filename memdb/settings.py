@@ -42,6 +42,12 @@ TRASH_DAYS: Final = 7
 MAINTENANCE_POLL_MS: Final = 50
 MAINTENANCE_SLICE_MS: Final = 5
 
+# --- who may know what --------------------------------------------------------------------
+SENSITIVITIES: Final = ("public", "personal", "private", "secret")
+"""Labels of ``sensitivity``, each above the one before it. A memory without a label is below all of
+them, one with a label that is not here above all."""
+MAX_PURPOSE_BYTES: Final = 512
+
 # --- what a person gets who configures nothing --------------------------------------------
 DEFAULT_NAMESPACE: Final = "default"
 DEFAULT_EMBEDDER: Final = "static"

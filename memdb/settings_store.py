@@ -72,6 +72,30 @@ class Settings:
     def reembed_top(self, count: int) -> None:
         self._engine.change_setting(SETTING, validate.integer(count, "reembed_top", 0, MAX_TOP))
 
+    @property
+    def remembering_paused(self) -> bool:
+        """Whether new memories of every principal are refused: the owner's one switch. What a
+        program writes through its own handle is not anybody's."""
+        return self._switch("remembering_paused")
+
+    @remembering_paused.setter
+    def remembering_paused(self, paused: bool) -> None:
+        checked = validate.boolean(paused, "remembering_paused")
+        self._engine.change_setting("remembering_paused", checked)
+
+    @property
+    def audit_query_text(self) -> bool:
+        """Whether rows of the audit keep what was asked in words; not unless the owner says so."""
+        return self._switch("audit_query_text")
+
+    @audit_query_text.setter
+    def audit_query_text(self, kept: bool) -> None:
+        self._engine.change_setting("audit_query_text", validate.boolean(kept, "audit_query_text"))
+
+    def _switch(self, name: str) -> bool:
+        with self._engine.store.read() as txn:
+            return bool(self._engine.stored_settings(txn).get(name, False))
+
     def to_dict(self) -> dict[str, object]:
         """Every setting by name."""
         return {
@@ -79,4 +103,6 @@ class Settings:
             "disk_budget": self.disk_budget,
             "policies": self.policies,
             "reembed_top": self.reembed_top,
+            "remembering_paused": self.remembering_paused,
+            "audit_query_text": self.audit_query_text,
         }

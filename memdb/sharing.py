@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memdb import adoption
 from memdb.engine import Engine
 from memdb.maintenance import Maintenance
 from memdb.times import Clock
+
+if TYPE_CHECKING:
+    from memdb.access.control import Access
 
 
 class Shared:
@@ -25,6 +28,26 @@ class Shared:
         self.maintenance = Maintenance(engine)
         engine.admission = self.maintenance.keeper
         self.handles = 1
+        self._access: Access | None = None
+        self._guard = threading.Lock()
+
+    @property
+    def access(self) -> Access:
+        """Tokens, audit and acting handles; made when they are first asked for."""
+        if self._access is None:
+            from memdb.access.control import Access  # which makes databases of what is shared
+
+            with self._guard:
+                if self._access is None:
+                    self._access = Access(self)
+        return self._access
+
+    def close(self) -> None:
+        """Stop what works in the background and let go of the files."""
+        self.maintenance.stop()
+        if self._access is not None:
+            self._access.close()
+        self.engine.close()
 
 
 _open: dict[Path, Shared] = {}
@@ -72,8 +95,7 @@ def release(shared: Shared) -> None:
         if shared.handles:
             return
         _open.pop(shared.engine.store.path, None)
-    shared.maintenance.stop()
-    shared.engine.close()
+    shared.close()
 
 
 def _forget_after_fork() -> None:

@@ -63,11 +63,19 @@ class Spaces:
 
     def list(self) -> list[Space]:
         """Every space with the number of rows that have a vector in it."""
-        with self._engine.store.read() as txn:
-            return [
-                _public(record, len(self._engine.vectors(record).rows_with_vectors(txn)))
+        engine = self._engine
+        with engine.store.read() as txn:
+            visible = engine.visible(txn, engine.now())
+            having = [
+                (record, engine.vectors(record).rows_with_vectors(txn))
                 for record in spaces.spaces(txn)
             ]
+        return [
+            _public(
+                record, len(rows) if visible is None else rows.intersection_cardinality(visible)
+            )
+            for record, rows in having
+        ]
 
     def drop(self, name: str) -> Space:
         """Delete a space with its vectors; returns what it was.

@@ -37,9 +37,11 @@ def page(
     cursor: str | None,
 ) -> Page:
     """``limit`` memories in order of time from where ``cursor`` ended; ``span`` in microseconds."""
-    after = None if cursor is None else read_cursor(cursor, _ORDER, descending)
-    last = None if after is None or after[0] is None else (after[0], after[1])
     with engine.store.read() as txn:
+        last = None
+        if cursor is not None:
+            micros, row = read_cursor(txn, engine, cursor, _ORDER, descending)
+            last = None if micros is None else (micros, row)
         rows = reader.select(txn, namespace, condition)
         found: list[tuple[int, int]] = []
         for entry in _entries(txn, engine, rows, span, last, descending):
@@ -49,8 +51,9 @@ def page(
                     break
         known = engine.records.get_many(txn, sorted(row for _, row in found[:limit]))
     items = tuple(known[row] for _, row in found[:limit])
-    more = len(found) > limit
-    return Page(items, make_cursor(_ORDER, descending, *found[limit - 1]) if more else None)
+    if len(found) <= limit:
+        return Page(items)
+    return Page(items, make_cursor(engine, _ORDER, descending, *found[limit - 1], items[-1]))
 
 
 def _entries(

@@ -97,6 +97,7 @@ def _restorable(
     hidden = engine.filters.get_set(txn, HIDDEN)
     if namespace:
         hidden = hidden & engine.filters.subtree(txn, namespace)
+    hidden = engine.seen(txn, hidden)
     lasting = engine.unexpired(txn, hidden, engine.now())
     return {
         name: batch.bitmap() & (hidden if batch.expired else lasting)
@@ -113,7 +114,7 @@ def listing(txn: Reader, engine: Engine, namespace: str) -> list[Trashed]:
         memories = [memory for _, memory in engine.records.iterate(txn, restorable[name])]
         samples = series.hidden_of(txn, batch.samples)
         memories += [samples[id] for id in batch.samples if id in samples]
-        items = tuple(memory for memory in memories if covers(namespace, memory))
+        items = tuple(m for m in memories if covers(namespace, m) and engine.shows(m))
         if items:
             at = from_micros(batch.forgotten_us)
             found.append(Trashed(name, at, at + _KEPT, items, batch.expired))
@@ -121,22 +122,24 @@ def listing(txn: Reader, engine: Engine, namespace: str) -> list[Trashed]:
 
 
 def restoring(
-    engine: Engine, namespace: str, ids: Sequence[str] | None, batch: str | None
+    view: Engine, namespace: str, ids: Sequence[str] | None, batch: str | None
 ) -> Callable[[Writer], list[str]]:
     """The transaction function that brings memories back by id or by batch; gives their ids.
+    Only what ``view`` shows comes back.
 
     It raises ``NotFound`` when nothing of what is named is in the trash of the namespace or its
     seven days are over, ``Conflict`` when an external id has been taken meanwhile.
     """
     named = None if ids is None else {one for one in ids if is_sample(one)}
     raw = [] if ids is None else [require_id(one, "ids") for one in ids if not is_sample(one)]
+    engine = view.whole
 
     def run(txn: Writer) -> list[str]:
         batches = _young(txn, engine.now())
         if batch is not None:
             batches = {name: one for name, one in batches.items() if name == batch}
         wanted, over = BitMap(), BitMap()
-        for name, rows_of_it in _restorable(txn, engine, namespace, batches).items():
+        for name, rows_of_it in _restorable(txn, view, namespace, batches).items():
             wanted |= rows_of_it
             if batches[name].expired:
                 over |= rows_of_it
@@ -145,7 +148,7 @@ def restoring(
         memories = list(engine.records.iterate(txn, wanted))
         kept = [id for one in batches.values() for id in one.samples]
         hidden = series.hidden_of(txn, kept if named is None else [i for i in kept if i in named])
-        samples = [id for id, memory in hidden.items() if covers(namespace, memory)]
+        samples = [id for id, m in hidden.items() if covers(namespace, m) and view.shows(m)]
         if not memories and not samples:
             raise NotFound("nothing of that is in the trash any more")
         for row, stored in memories:

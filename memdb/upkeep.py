@@ -18,7 +18,7 @@ from memdb.progress import Progress
 class Upkeep:
     """What ``Database`` inherits; it makes the parts named here."""
 
-    _namespace: str
+    _reads: str
     _admin: Admin
     _maintenance: Maintenance
 
@@ -47,7 +47,7 @@ class Upkeep:
         progress: Progress = None,
     ) -> int:
         """Write every field of the memories selected; returns how many."""
-        return self._admin.export(Path(path), format, self._namespace, where, progress)
+        return self._admin.export(Path(path), format, self._reads, where, progress)
 
     def import_(self, path: str | os.PathLike[str], *, progress: Progress = None) -> int:
         """Read what ``export`` wrote; memories whose id exists are left alone. Returns how many

@@ -12,24 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
-from pyroaring import BitMap
 
-from memdb import erasure, facts, near, rows, settings, trash
+from memdb import facts, near, rows, settings, trash
 from memdb.embedding import default_space
-from memdb.engine import LIVE, Engine
+from memdb.engine import Engine
 from memdb.errors import Conflict, DimensionMismatch, InvalidArgument, NotFound
+from memdb.insertion import Insertion, replace_version, require_seen
 from memdb.query.tokenizer import indexed_text
 from memdb.rows import Entry
 from memdb.selection import Select
-from memdb.storage import lookups, spaces, tables
+from memdb.storage import lookups, spaces
 from memdb.storage.ids import require_id
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Writer
-from memdb.types import Forgotten, Memory, Status, Written
+from memdb.types import Forgotten, Memory, Written
 from memdb.validate import Draft
 
 _ON_CONFLICT = ("error", "replace", "skip")
@@ -52,8 +51,9 @@ def check_policies(on_conflict: str, dedup: str) -> None:
 class MemoryWriter:
     """The writing verbs over one engine; stateless between calls."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, view: Engine | None = None) -> None:
         self._engine = engine
+        self._view = engine if view is None else view  # what the writer of these memories may see
 
     # --- remember -----------------------------------------------------------------------
 
@@ -86,14 +86,14 @@ class MemoryWriter:
         self._engine.admission.admit(len(drafts), sum(map(content_bytes, drafts)))
         now = self._engine.now()
         entries = self.prepare(drafts, now)
-        alike = near.look(self._engine, entries) if dedup == "near" else [[] for _ in entries]
+        alike = near.look(self._view, entries) if dedup == "near" else [[] for _ in entries]
 
         given = [(entry.memory, entry.raw_id) for entry in entries]
 
         def run(txn: Writer) -> list[Written]:
             for entry, (memory, raw_id) in zip(entries, given, strict=True):
                 entry.memory, entry.raw_id = memory, raw_id  # an earlier run may have changed it
-            insertion = _Insertion(txn, self._engine, now, on_conflict, dedup, by_id)
+            insertion = Insertion(txn, self._view, now, on_conflict, dedup, by_id)
             return insertion.run(entries, alike)
 
         return run
@@ -178,9 +178,14 @@ class MemoryWriter:
 
     # --- update -------------------------------------------------------------------------
 
-    def update(self, id: str, fields: Mapping[str, Any], draft: Callable[..., Draft]) -> Written:
-        """A new version of a memory; ``draft`` checks the changed fields."""
-        engine = self._engine
+    def update(
+        self,
+        id: str,
+        fields: Mapping[str, Any],
+        draft: Callable[[Memory, Mapping[str, Any]], Draft],
+    ) -> Written:
+        """A new version of a memory; ``draft`` makes it of the old one and the changed fields."""
+        engine, view = self._engine, self._view
         unknown = fields.keys() - _UPDATABLE
         if unknown:
             raise InvalidArgument(
@@ -193,12 +198,12 @@ class MemoryWriter:
         now = engine.now()
         with engine.store.read() as txn:
             row = lookups.row_of(txn, raw_id)
-            if row is None or row not in engine.live(txn):
+            if row is None or row not in view.live(txn):
                 raise NotFound("no memory has that id")
             old = engine.records.get(txn, row)
         if old is None:
             raise NotFound("no memory has that id")
-        checked = draft(_merged(old, fields))
+        checked = draft(old, fields)
         new = checked.memory.replace(
             id=old.id,
             recorded_at=now,
@@ -217,17 +222,19 @@ class MemoryWriter:
             current = lookups.row_of(txn, raw_id)
             if current != row or engine.records.get(txn, row) != old:
                 raise Conflict("the memory changed meanwhile", hint="read it again and retry")
-            if row not in engine.live(txn):  # a new version would bring back what was erased
+            if row not in view.live(txn):  # a new version would bring back what was erased
                 raise NotFound("the memory was forgotten or erased meanwhile")
+            if view.granted:
+                require_seen(txn, view, [new], old)
             fitted = facts.refit(txn, engine, row, old, new)
             if entry is None:
                 rows.archive(txn, engine, row, old, now)
                 rows.rewrite(txn, engine, row, old, fitted)
-                return Written(old.id, "replaced", fitted)
+                return Written(old.id, "replaced", view.shown(txn, fitted))
             fresh = entry.copy()
             fresh.memory = fitted
             replace_version(txn, engine, row, old, fresh, now)
-            return Written(old.id, "replaced", fresh.memory)
+            return Written(old.id, "replaced", view.shown(txn, fresh.memory))
 
         return engine.store.write(run)
 
@@ -253,7 +260,7 @@ class MemoryWriter:
         """Bring forgotten memories of a namespace back; returns their ids. See ``trash``."""
         if (ids is None) == (batch is None):
             raise InvalidArgument("name either ids or batch", field="ids")
-        return self._engine.store.write(trash.restoring(self._engine, namespace, ids, batch))
+        return self._engine.store.write(trash.restoring(self._view, namespace, ids, batch))
 
 
 def content_bytes(draft: Draft) -> int:
@@ -263,7 +270,7 @@ def content_bytes(draft: Draft) -> int:
     return len(memory.text or "") + len(str(memory.data or "")) + vector
 
 
-def _merged(old: Memory, fields: Mapping[str, Any]) -> dict[str, Any]:
+def with_changes(old: Memory, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of ``remember`` that would make ``old`` with ``fields`` changed."""
     kept = {
         name: getattr(old, name)
@@ -278,220 +285,3 @@ def _merged(old: Memory, fields: Mapping[str, Any]) -> dict[str, Any]:
     if "expires_in" in fields:
         merged["expires_at"] = None
     return merged
-
-
-def replace_version(
-    txn: Writer, engine: Engine, row: int, old: Memory, entry: Entry, now: datetime
-) -> int:
-    """Retire ``row`` and enter the memory's next version in a new one, which takes its place in
-    the timeline of a fact."""
-    rows.retire(txn, engine, row, old, now)
-    (new_row,) = rows.enter(txn, engine, [entry])
-    if old.key is not None:
-        key = lookups.profile_key(txn, old.namespace, old.subject or "", old.key)
-        timeline = [new_row if other == row else other for other in lookups.timeline(txn, key)]
-        lookups.set_timeline(txn, key, timeline)
-    return new_row
-
-
-def identity_of_fact(memory: Memory) -> tuple[str, str | None, str] | None:
-    """Which fact a memory is a value of; None when it is none."""
-    return None if memory.key is None else (memory.namespace, memory.subject, memory.key)
-
-
-class _Insertion:
-    """One batch inside its transaction: conflicts and duplicates first, then the new rows."""
-
-    def __init__(
-        self,
-        txn: Writer,
-        engine: Engine,
-        now: datetime,
-        on_conflict: str,
-        dedup: str,
-        by_id: bool,
-    ) -> None:
-        self._txn = txn
-        self._engine = engine
-        self._now = now
-        self._on_conflict = on_conflict
-        self._dedup = dedup
-        self._by_id = by_id
-        self._live: BitMap | None = None
-
-    def run(self, entries: list[Entry], alike: Sequence[Sequence[bytes]]) -> list[Written]:
-        results: list[Written | None] = [None] * len(entries)
-        pending: list[int] = []
-        claimed: dict[bytes, int] = {}
-        keys = [self._keys(entry) for entry in entries]
-        wanted = sorted({key for pair in keys for key in pair if key is not None})
-        known = self._txn.get_many(tables.EXTERNAL, wanted)
-        ids = sorted(entry.raw_id for entry in entries) if self._by_id else []
-        stored = lookups.rows_of(self._txn, ids)
-        raw_ids = [entry.raw_id for entry in entries] if self._by_id else []
-        gone = erasure.erased_places(self._txn, raw_ids, [external for external, _ in keys])
-        if gone and self._on_conflict == "error":
-            raise Conflict(
-                "what had that external_id was erased, and the id stays taken",
-                hint="write it under another external_id, or leave it with on_conflict='skip'",
-            )
-        met: set[bytes] = set()  # ids that the batch itself brings twice
-        for place, entry in enumerate(entries):
-            external, content = keys[place]
-            twin = claimed.get(external) if external is not None else None
-            if twin is None and content is not None:
-                twin = claimed.get(content)
-            if place in gone:
-                results[place] = Written(entry.memory.id, "erased", entry.memory)
-            elif entry.raw_id in stored or (self._by_id and entry.raw_id in met):
-                results[place] = Written(entry.memory.id, "duplicate", entry.memory)
-            elif twin is not None and entry.memory.key is None:
-                results[place] = self._twin(entries, place, twin, external)
-            elif entry.memory.key is not None:
-                results[place] = self._fact(entry, known, external)
-            else:
-                results[place] = self._known(entry, known, external, content)
-            met.add(entry.raw_id)
-            if results[place] is None and alike[place]:
-                new = {entries[p].raw_id: entries[p].memory for p in pending}
-                meant = near.settle(self._txn, self._engine, self._alive, entry, alike[place], new)
-                results[place] = Written(meant.id, "duplicate", meant) if meant else None
-            if results[place] is None:
-                pending.append(place)
-                for key in (external, content):
-                    if key is not None:
-                        claimed[key] = place
-        self._enter([entries[place] for place in pending], [keys[place] for place in pending])
-        for place in pending:
-            memory = entries[place].memory
-            status: Status = "linked" if alike[place] and memory.links else "inserted"
-            results[place] = Written(memory.id, status, memory)
-        return [result for result in results if result is not None]
-
-    def _keys(self, entry: Entry) -> tuple[bytes | None, bytes | None]:
-        memory, txn = entry.memory, self._txn
-        external = None
-        if memory.external_id is not None:
-            external = lookups.external_key(txn, memory.namespace, memory.external_id)
-        if self._dedup == "off" or external is not None or memory.key is not None:
-            return external, None
-        content = replace(memory, id="", recorded_at=None, source="")
-        payload = msgspec.msgpack.encode(content)
-        if memory.text is None and entry.vector is not None:
-            payload += entry.vector.tobytes()
-        return external, lookups.content_key(txn, payload)
-
-    def _alive(self, row: int) -> bool:
-        if self._live is None:
-            live = self._engine.filters.get_set(self._txn, LIVE)
-            self._live = self._engine.unexpired(self._txn, live, self._now)
-        return row in self._live
-
-    def _holder(self, known: dict[bytes, bytes], key: bytes | None) -> tuple[int, Memory] | None:
-        """The live memory stored under a key."""
-        raw_id = None if key is None else known.get(key)
-        row = None if raw_id is None else lookups.row_of(self._txn, raw_id)
-        if row is None or not self._alive(row):
-            return None
-        memory = self._engine.records.get(self._txn, row)
-        return None if memory is None else (row, memory)
-
-    def _known(
-        self,
-        entry: Entry,
-        known: dict[bytes, bytes],
-        external: bytes | None,
-        content: bytes | None,
-    ) -> Written | None:
-        """The outcome for an entry that meets a stored memory; None when it is new."""
-        holder = self._holder(known, external)
-        if holder is not None:
-            return self._conflict(entry, *holder)
-        holder = self._holder(known, content)
-        return None if holder is None else Written(holder[1].id, "duplicate", holder[1])
-
-    def _conflict(self, entry: Entry, row: int, old: Memory) -> Written:
-        if self._on_conflict == "error":
-            raise Conflict("a memory with that external_id exists in the namespace")
-        if self._on_conflict == "skip":
-            return Written(old.id, "duplicate", old)
-        new = entry.memory
-        if identity_of_fact(new) != identity_of_fact(old):
-            raise Conflict(
-                "that external_id is of another fact",
-                hint="forget the memory that has it, then write the new one",
-            )
-        if new.key is not None:
-            if new.valid_from is None:
-                new = new.replace(valid_from=old.valid_from)
-            entry.memory = facts.refit(self._txn, self._engine, row, old, new)
-        return self._next_version(entry, row, old)
-
-    def _next_version(self, entry: Entry, row: int, old: Memory) -> Written:
-        """Write the entry as the next version of a stored memory."""
-        entry.raw_id = require_id(old.id)
-        entry.memory = entry.memory.replace(
-            id=old.id,
-            version=old.version + 1,
-            external_id=entry.memory.external_id or old.external_id,
-            last_used=old.last_used,
-            use_count=old.use_count,
-            strength=old.strength,
-        )
-        replace_version(self._txn, self._engine, row, old, entry, self._now)
-        return Written(old.id, "replaced", entry.memory)
-
-    def _twin(self, entries: list[Entry], place: int, twin: int, external: bytes | None) -> Written:
-        """The outcome for an entry equal to an earlier one of the same batch."""
-        first = entries[twin].memory
-        if external is not None and self._on_conflict == "error":
-            raise Conflict("two items of the batch have the same external_id")
-        if external is not None and self._on_conflict == "replace":
-            raise InvalidArgument(
-                "two items of the batch have the same external_id", field="external_id"
-            )
-        return Written(first.id, "duplicate", first)
-
-    def _fact(self, entry: Entry, known: dict[bytes, bytes], external: bytes | None) -> Written:
-        """Profile facts go one by one: each may close the one before it."""
-        holder = self._holder(known, external)
-        if holder is not None:
-            return self._conflict(entry, *holder)
-        placed = facts.place(
-            self._txn, self._engine, entry.memory, self._now, restoring=self._by_id
-        )
-        if placed.same_row is not None:
-            return Written(placed.memory.id, "duplicate", placed.memory)
-        entry.memory = placed.memory
-        if placed.corrects is not None:
-            done = self._next_version(entry, *placed.corrects)
-            if external is not None:
-                lookups.put_under(self._txn, external, entry.raw_id)
-                known[external] = entry.raw_id
-            return done
-        entries = [entry]
-        keys: list[tuple[bytes | None, bytes | None]] = [(external, None)]
-        if placed.resumes is not None:
-            row, rest = placed.resumes
-            rest = rest.replace(id=self._engine.new_id(self._now), version=1)
-            entries.append(rows.twin(self._txn, self._engine, row, rest))
-            keys.append((None, None))
-        placed.enter(self._enter(entries, keys))
-        if external is not None:
-            known[external] = entry.raw_id
-        return Written(entry.memory.id, placed.status, entry.memory)
-
-    def _enter(
-        self, entries: list[Entry], keys: list[tuple[bytes | None, bytes | None]]
-    ) -> list[int]:
-        if not entries:
-            return []
-        entered = rows.enter(self._txn, self._engine, entries)
-        pairs = [
-            (key, entry.raw_id)
-            for entry, pair in zip(entries, keys, strict=True)
-            for key in pair
-            if key is not None
-        ]
-        lookups.put_many_under(self._txn, pairs)
-        return entered

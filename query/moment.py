@@ -187,10 +187,13 @@ def nearest_to(
     start_us: int | None,
     end_us: int | None,
     limit: int,
+    *,
+    visible: BitMap | None = None,
 ) -> list[int]:
     """Up to ``limit`` of ``rows`` with an event in the span: the first from an open end's bound
-    on, or the last before it."""
+    on, or the last before it. What is not ``visible`` is passed over without being counted."""
     entries = filters.times_in_order(
         txn, "event_time", start_us, end_us, reverse=start_us is None or end_us is not None
     )
-    return [row for _, row in islice(entries, 8 * limit) if row in rows][:limit]
+    looked_at = (row for _, row in entries if visible is None or row in visible)
+    return [row for row in islice(looked_at, 8 * limit) if row in rows][:limit]

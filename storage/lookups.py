@@ -11,6 +11,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 
+from pyroaring import BitMap
+
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
 
@@ -189,12 +191,17 @@ def beside(txn: ReadTxn, places: Sequence[tuple[bytes, int]]) -> list[tuple[int,
     return [tuple(int(_ROW.unpack(found[key])[0]) for key in pair if key in found) for pair in keys]
 
 
-def neighbours(txn: ReadTxn, prefix: bytes, position: int) -> Iterator[int]:
-    """Rows just before and just after a position of a stream."""
-    before = txn.floor(tables.STREAMS, _stream_key(prefix, position - 1))
-    if before is not None and before[0].startswith(prefix):
-        yield int(_ROW.unpack(before[1])[0])
-    start, stop = _stream_key(prefix, position + 1), prefix + b"\xff" * 9
-    for _, payload in txn.scan(tables.STREAMS, start, stop):
-        yield int(_ROW.unpack(payload)[0])
-        return
+def neighbours(
+    txn: ReadTxn, prefix: bytes, position: int, among: BitMap | None = None
+) -> Iterator[int]:
+    """Rows just before and just after a position of a stream; of those ``among`` a set, if given,
+    as if there were no others."""
+    here = _stream_key(prefix, position)
+    before = txn.scan(tables.STREAMS, prefix, here, reverse=True)
+    after = txn.scan(tables.STREAMS, _stream_key(prefix, position + 1), prefix + b"\xff" * 9)
+    for side in (before, after):
+        for _, payload in side:
+            row = int(_ROW.unpack(payload)[0])
+            if among is None or row in among:
+                yield row
+                break

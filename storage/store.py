@@ -16,8 +16,8 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -38,6 +38,8 @@ from memdb.storage.transactions import Reader, Writer
 __all__ = ["Reader", "Store", "Writer"]
 
 T = TypeVar("T")
+Beside = Callable[[Writer, Any], None]
+"""What is called in the transaction of a write, with what the write returned."""
 
 _MAX_GROUP = 64
 _OPEN_ATTEMPTS = 100
@@ -46,10 +48,11 @@ _OPEN_ATTEMPTS = 100
 class _Job(Generic[T]):
     """One queued write: its function, and its outcome once the leader ran it."""
 
-    __slots__ = ("done", "error", "function", "result")
+    __slots__ = ("beside", "done", "error", "function", "result")
 
-    def __init__(self, function: Callable[[Writer], T]) -> None:
+    def __init__(self, function: Callable[[Writer], T], beside: Beside | None) -> None:
         self.function = function
+        self.beside = beside
         self.done = False
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -71,6 +74,7 @@ class Store:
         self._leading_thread: int | None = None
         self._queue: list[_Job[Any]] = []
         self._queue_guard = threading.Lock()
+        self._threads = threading.local()
         self._swap_guard = threading.Lock()
         disk_format.refuse_network_file_system(path if path.exists() else path.parent)
         version = disk_format.inspect(path, create=create and not readonly)
@@ -272,7 +276,7 @@ class Store:
             raise PermissionDenied("the database was opened read-only")
         if self._leading_thread == threading.get_ident():
             raise MemdbError("a write inside a write: use the transaction at hand")
-        job = _Job(function)
+        job = _Job(function, getattr(self._threads, "beside", None))
         with self._queue_guard:
             self._queue.append(job)
         with self._leader:
@@ -314,6 +318,8 @@ class Store:
                         for job in group:
                             txn.begin_operation()
                             job.result = job.function(txn)
+                            if job.beside is not None:
+                                job.beside(txn, job.result)
                             txn.end_operation()
                         if txn.state != before:
                             txn.put(tables.META, STATE_KEY, txn.state.pack())
@@ -322,6 +328,16 @@ class Store:
             finally:
                 generation.leave()
             self._move_on(generation, before.superseded_by)
+
+    @contextmanager
+    def beside(self, function: Beside) -> Iterator[None]:
+        """Within the block, ``function`` goes into every transaction this thread writes: it is
+        committed with it or not at all. It may run more than once, like what it stands beside."""
+        self._threads.beside = function
+        try:
+            yield
+        finally:
+            self._threads.beside = None
 
     def digest(self, data: bytes, size: int) -> bytes:
         """Keyed BLAKE2b with the store's key, the same in every generation."""

@@ -32,6 +32,8 @@ files      keyed hash of (root, path), 16 bytes                   file ledger
 blobs      content hash, 32 bytes                                 blobs
 fresh_flt  row u32                                                filters
 erased     fingerprint, 16 bytes of keyed hash                    erased
+tokens     token's id, 8 random bytes                             tokens
+audit      sequence u64                                           audit
 ========== ====================================================== ====================
 """
 
@@ -63,6 +65,8 @@ FILES: Final = "files"
 BLOBS: Final = "blobs"
 FRESH_FILTERS: Final = "fresh_flt"
 ERASED: Final = "erased"
+TOKENS: Final = "tokens"
+AUDIT: Final = "audit"
 
 ALL: Final = (
     META,
@@ -89,6 +93,8 @@ ALL: Final = (
     BLOBS,
     FRESH_FILTERS,
     ERASED,
+    TOKENS,
+    AUDIT,
 )
-LATER: Final = frozenset([FRESH_FILTERS, ERASED])
+LATER: Final = frozenset([FRESH_FILTERS, ERASED, TOKENS, AUDIT])
 """Tables that stores of an earlier memdb lack until they are opened for writing."""

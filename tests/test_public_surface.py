@@ -18,6 +18,8 @@ import pytest
 
 import memdb
 from memdb import errors
+from memdb.access.auditing import Audit
+from memdb.access.tokens import Tokens
 from memdb.files import Files
 from memdb.history import History
 from memdb.profile import Profile
@@ -26,6 +28,9 @@ from memdb.spaces import Spaces
 from tests.source_tree import ROOT
 
 RESULTS = [
+    "AuditPage",
+    "AuditRow",
+    "AuditVerdict",
     "Context",
     "ContextItem",
     "Feedback",
@@ -34,18 +39,21 @@ RESULTS = [
     "Hit",
     "Hits",
     "Memory",
+    "NewToken",
     "Page",
     "Receipt",
     "Report",
     "Space",
     "SyncReport",
+    "TokenInfo",
     "Trashed",
     "Why",
     "Written",
 ]
 INDEX = ["SearchPlan", "VectorFilter", "VectorIndex"]
 AUDIT = ["Canary", "Residue", "ScanReport", "scan_erased"]
-PUBLIC = {"Database", *AUDIT, *INDEX, "__version__", "open", *RESULTS, *errors.__all__}
+ACCESS = ["Acting", "Grant", "Principal"]
+PUBLIC = {"Database", *ACCESS, *AUDIT, *INDEX, "__version__", "open", *RESULTS, *errors.__all__}
 
 PARAMETERS = {
     "open": "path embedder namespace source memory_budget readonly create clock",
@@ -83,6 +91,19 @@ PARAMETERS = {
     "Database.export": "path format where progress",
     "Database.import_": "path progress",
     "Database.close": "",
+    "Database.acting": "principal purpose transport tool",
+    "Grant": "actions where deny namespace source sensitivity purposes rate_per_minute expires_at",
+    "Principal": "name grant owner token_id",
+    "tokens.create": "name grant owner expires_in",
+    "tokens.list": "",
+    "tokens.revoke": "name",
+    "tokens.pause": "name",
+    "tokens.resume": "name",
+    "tokens.owner": "",
+    "tokens.authenticate": "secret",
+    "tokens.named": "name",
+    "audit.rows": "principal since before action limit cursor",
+    "audit.verify": "",
     "profile.set": "key value subject valid_from valid_to source namespace fields",
     "profile.get": "key subject as_of namespace default",
     "profile.fact": "key subject as_of namespace",
@@ -125,6 +146,8 @@ FACES = {
     "files": Files,
     "spaces": Spaces,
     "retention": Retention,
+    "tokens": Tokens,
+    "audit": Audit,
 }
 
 # What must not be loaded by ``import memdb``: slow to import, or an extra that may be absent.

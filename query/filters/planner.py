@@ -81,10 +81,21 @@ def evaluate(
 
 
 def explain(
-    condition: Filter, txn: ReadTxn, index: FilterIndex, universe: BitMap, fetch: Fetch
+    condition: Filter,
+    txn: ReadTxn,
+    index: FilterIndex,
+    universe: BitMap,
+    fetch: Fetch,
+    *,
+    unsure: frozenset[str] = frozenset(),
 ) -> Evaluation:
-    """``evaluate`` with its plan: estimated and actual counts, and what was checked by row."""
-    sure, maybe, plan = _Planner(txn, index, len(universe)).solve(condition, universe)
+    """``evaluate`` with its plan: estimated and actual counts, and what was checked by row.
+
+    ``unsure``: fields of which ``fetch`` may show less than the index knows; memories that have
+    one are looked at.
+    """
+    planner = _Planner(txn, index, len(universe), unsure)
+    sure, maybe, plan = planner.solve(condition, universe)
     unknown = BitMap() if maybe is sure else maybe - sure
     if unknown:
         sure = sure | BitMap([row for row, memory in fetch(unknown) if matches(condition, memory)])
@@ -99,6 +110,7 @@ class _Planner:
     txn: ReadTxn
     index: FilterIndex
     total: int
+    unsure: frozenset[str] = frozenset()
     loaded: dict[Filter, tuple[BitMap, BitMap]] = field(default_factory=dict)
     estimates: dict[Filter, int] = field(default_factory=dict)
     undecided: dict[tuple[str, bool], BitMap] = field(default_factory=dict)
@@ -208,6 +220,8 @@ class _Planner:
 
     def _read(self, node: Filter) -> tuple[BitMap, BitMap]:
         txn, index = self.txn, self.index
+        if self.unsure and getattr(node, "field", None) in self.unsure:
+            return BitMap(), index.present(txn, node.field)  # type: ignore[attr-defined]
         ordered = False
         if isinstance(node, Equals):
             name = node.field

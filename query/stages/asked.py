@@ -49,9 +49,10 @@ class Asked:
     """One question to one snapshot.
 
     ``allowed``: the rows that may be answered with, or looked at at all: nothing outside it may
-    leave a trace. ``words``: the question looked up in the lexicon, None where words do not
-    count. ``meaning``: None where there is no vector. ``read``: rows to memories. ``moment``: what
-    the question says of time, None where that does not count.
+    leave a trace. ``visible``: all that may be seen whatever is asked; None: all there is.
+    ``words``: the question looked up in the lexicon, None where words do not count. ``meaning``:
+    None where there is no vector. ``read``: rows to memories. ``moment``: what the question says of
+    time, None where that does not count.
     """
 
     text: str | None
@@ -68,6 +69,7 @@ class Asked:
     meaning: Meaning | None
     read: Callable[[Sequence[int]], dict[int, Memory]]
     moment: Moment | None = None
+    visible: BitMap | None = None
     _known: dict[int, Memory] = field(default_factory=dict)
 
     def memories(self, rows: Rows) -> dict[int, Memory]:

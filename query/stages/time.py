@@ -55,7 +55,7 @@ class TimeStage(Stage):
         worded = NO_ROWS if asked.words is None else asked.words.search(inside, limit)[0]
         if len(worded) and moment.anchor is None:
             return np.sort(worded)
-        near = moments.nearest_to(txn, filters, inside, *span, limit)
+        near = moments.nearest_to(txn, filters, inside, *span, limit, visible=asked.visible)
         return np.union1d(worded, np.array(near, np.uint32))
 
     def weigh(self, candidates: Candidates) -> Parts | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memdb.cli import completion, erasing, faces, memories, retention, upkeep
+from memdb.cli import completion, erasing, faces, memories, retention, serving, upkeep
 from memdb.cli.calls import Call
 from memdb.cli.spec import Command, Option
 
@@ -49,5 +49,6 @@ COMMANDS: tuple[Command, ...] = (
     *faces.COMMANDS,
     *retention.COMMANDS,
     *upkeep.COMMANDS,
+    *serving.COMMANDS,
     COMPLETION,
 )

@@ -5,9 +5,9 @@
 Each store is given texts with a string that occurs nowhere else, and vectors; half are deleted by
 id, the store's own compaction is run, and before and after it every file is searched: for any 12
 bytes of a string, raw or inside what decompresses as zstd or DEFLATE, and for runs of four
-components of a vector, as float32 (as given and at unit length) and float64. What is not found before the deletion is stored
-in a form that this search does not know, and nothing is said of it. The numbers are therefore lower
-bounds, and the column *found before* says how much they can be relied on.
+components of a vector, as float32 (as given and at unit length) and float64. What is not found
+before the deletion is stored in a form that this search does not know, and nothing is said of it.
+The numbers are therefore lower bounds; what was found before says how far they can be relied on.
 
 Stores run in environments of their own (``bench.ann.peers``), in processes that end before their
 files are read.

@@ -26,7 +26,7 @@ MAY_IMPORT: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("memdb.query", (*BASE, "memdb.index", "memdb.storage", "memdb.query")),
     ("memdb.server", ("memdb", "memdb.server")),
     ("memdb.adapters", ("memdb", "memdb.adapters")),
-    ("memdb.cli", ("memdb", "memdb.cli", "memdb.server", "memdb.demo", "memdb.sample_life")),
+    ("memdb.cli", ("memdb", "memdb.cli", "memdb.demo", "memdb.sample_life", "memdb.server")),
     ("memdb.demo", ("memdb", "memdb.cli", "memdb.sample_life")),
     ("memdb.sample_life", ()),
     ("memdb.__main__", ("memdb.cli",)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memdb.cli import completion, erasing, faces, mcp, memories, retention, upkeep
+from memdb.cli import completion, erasing, faces, mcp, memories, retention, serving, upkeep
 from memdb.cli.calls import Call
 from memdb.cli.spec import Command, Option
 
@@ -49,6 +49,7 @@ COMMANDS: tuple[Command, ...] = (
     *faces.COMMANDS,
     *retention.COMMANDS,
     *upkeep.COMMANDS,
+    *serving.COMMANDS,
     *mcp.COMMANDS,
     COMPLETION,
 )

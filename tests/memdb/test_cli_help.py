@@ -25,8 +25,7 @@ names = pytest.mark.parametrize("name", BY_NAME)
 # What comes with the server, with retention and with re-embedding is not here yet.
 PROMISED = {
     *("demo", "remember", "recall", "context", "list", "get", "forget", "restore", "report"),
-    *("erase", "receipts", "scan-erased"),
-    "mcp",
+    *("erase", "receipts", "scan-erased", "serve", "mcp"),
     *("config", "stats", "check", "compact", "snapshot", "export", "import", "sync", "completion"),
     *("profile set", "profile get", "profile versions", "profile items", "profile delete"),
     *(

@@ -1,0 +1,82 @@
+"""Commands that serve: the database over HTTP and MCP, for every agent on this device."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from memdb.cli.calls import Call
+from memdb.cli.spec import Command, Option
+
+if TYPE_CHECKING:
+    from memdb import Database
+
+
+def serve(call: Call) -> None:
+    """Serve until interrupted."""
+    import memdb
+
+    try:
+        from memdb.server.host import DEFAULT_HOST, DEFAULT_PORT, Host, ServeOptions
+    except ImportError as error:
+        raise memdb.MissingDependency(
+            f"memdb serve needs {error.name or 'its server'}", extra="server"
+        ) from error
+    args = call.args
+    options = ServeOptions(
+        host=args.host or DEFAULT_HOST,
+        port=DEFAULT_PORT if args.port is None else args.port,
+        tls_cert=args.tls_cert,
+        tls_key=args.tls_key,
+        expose=args.expose,
+        names=tuple(args.allow_host or ()),
+        roots=tuple(args.root or ()),
+    ).checked()
+    db: Database = call.open()
+    try:
+        host = Host(db, options)
+    except BaseException:
+        db.close()
+        raise
+    host.run(lambda: _say(call, host.url, str(host.token_file)))
+
+
+def _say(call: Call, url: str, token_file: str) -> None:
+    """Where it is, and how to come in."""
+    out = call.out
+    if out.as_json:
+        out.json({"url": url, "pid": os.getpid(), "token_file": token_file})
+    else:
+        out.line(f"{out.style(call.path, 'bold')} is served on {out.style(url, 'bold')}")
+        out.line(f"the owner's token, while it runs, is in {token_file}:")
+        out.line(f'  curl -s -H "Authorization: Bearer $(cat {token_file})" {url}/v1/stats')
+        out.note("a token for an agent: memdb token create NAME    to stop: Ctrl+C")
+    out.stream.flush()
+
+
+SERVE = Command(
+    "serve",
+    "serve the database over HTTP and MCP to the agents of this device",
+    serve,
+    None,
+    (
+        Option("port", "the port (default: 8377; 0: any that is free)", kind="integer", own=True),
+        Option("host", "the address to listen on (default: 127.0.0.1, this device alone)",
+               own=True),
+        Option("expose", "let other devices in; needs TLS", kind="flag", own=True),
+        Option("tls_cert", "the certificate, a PEM file", own=True, metavar="FILE"),
+        Option("tls_key", "its private key, a PEM file", own=True, metavar="FILE"),
+        Option("allow_host", "a further name that it may be called by; may be repeated",
+               kind="list", own=True, metavar="NAME"),
+        Option("root", "a folder that clients may have synced; may be repeated", kind="list",
+               own=True, metavar="DIR"),
+    ),
+    (
+        "serve",
+        "serve --port 9000 --root ~/notes",
+        "serve --host 192.168.1.20 --expose --tls-cert cert.pem --tls-key key.pem",
+    ),
+    details=" It stops at Ctrl+C or SIGTERM, after what it is doing.",
+)  # fmt: skip
+
+COMMANDS = (SERVE,)

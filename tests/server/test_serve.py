@@ -1,0 +1,98 @@
+"""``memdb serve`` as a process: found through server.json, private files, a graceful stop."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import memdb
+from memdb.server.host import ServeOptions
+from tests.source_tree import ROOT
+
+
+@contextmanager
+def process(path: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """``memdb serve`` over ``path``, and what it said when it was ready."""
+    command = [sys.executable, "-m", "memdb.cli", "--db", str(path), "--json", "--embedder", "none"]
+    running = subprocess.Popen(
+        [*command, "serve", "--port", "0", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert running.stdout is not None and running.stderr is not None
+        line = running.stdout.readline()
+        yield running, json.loads(line) if line else {"error": running.stderr.read()}
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def ask(said: dict[str, Any], path: str, *, body: Any = None) -> tuple[int, Any]:
+    token = Path(said["token_file"]).read_text("utf-8").strip()
+    port = int(said["url"].rpartition(":")[2])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    connection.request("POST" if body else "GET", path, body and json.dumps(body), headers)
+    got = connection.getresponse()
+    answer = got.status, json.loads(got.read())
+    connection.close()
+    return answer
+
+
+def test_serve_answers_is_found_and_stops_when_told(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    with process(path) as (running, said):
+        assert said["pid"] == running.pid
+        # The first answer comes after everything is announced.
+        status, written = ask(said, "/v1/memories", body={"items": [{"text": "kept"}]})
+        assert status == 200
+        found = json.loads((path / "server.json").read_text("utf-8"))
+        assert found["pid"] == running.pid and found["url"] == said["url"]
+        for name in ("server.json", "server.token", "server.lock"):
+            assert stat.S_IMODE((path / name).stat().st_mode) == 0o600
+        with process(path) as (second, refused):
+            assert second.wait(30) == 1 and "lock_held" in refused["error"]
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(30) == 0
+    assert not (path / "server.json").exists() and not (path / "server.token").exists()
+    with memdb.open(path) as db:
+        assert db[written[0]["id"]].text == "kept"
+
+
+def test_a_server_that_was_killed_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    with process(path) as (running, said):
+        ask(said, "/v1/stats")
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait(30)
+    with process(path) as (_, said):
+        assert ask(said, "/v1/stats")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"host": "0.0.0.0"},
+        {"host": "192.168.1.20", "expose": True},
+        {"host": "::", "tls_cert": "c.pem", "tls_key": "k.pem"},
+        {"host": "example.org", "expose": True},
+        {"tls_cert": "c.pem"},
+    ],
+)
+def test_it_listens_to_this_device_alone_unless_exposed_with_tls(options: dict[str, Any]) -> None:
+    with pytest.raises(memdb.InvalidArgument):
+        ServeOptions(**options).checked()

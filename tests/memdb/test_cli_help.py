@@ -26,7 +26,7 @@ names = pytest.mark.parametrize("name", BY_NAME)
 PROMISED = {
     *("demo", "remember", "recall", "context", "list", "get", "forget", "restore", "report"),
     *("erase", "receipts", "scan-erased"),
-    "mcp",
+    *("mcp", "mcp install"),
     *("config", "stats", "check", "compact", "snapshot", "export", "import", "sync", "completion"),
     *("profile set", "profile get", "profile versions", "profile items", "profile delete"),
     *(
@@ -172,6 +172,9 @@ def test_the_shell_accepts_its_script(shell: str, tmp_path: Path) -> None:
         (["profile", "set", "--v"], {"--valid-from", "--valid-to"}),
         (["recall", "x", "--mode", ""], {"hybrid", "vector", "lexical"}),
         (["list", "--no"], {"--no-descending"}),
+        (["mcp", "i"], {"install"}),
+        (["mcp", "--s"], {"--surface"}),
+        (["mcp", "install", "--p"], {"--print"}),
     ],
 )
 def test_bash_offers_what_may_come_next(

@@ -128,8 +128,8 @@ def _zsh(commands: Sequence[Command]) -> str:
             lines += ["            ;;"]
     for group in sorted(groups):
         inner = [command for command in commands if command.words[:-1] == (group,)]
-        alone = [_offered(command) for command in commands if command.name == group]
-        names = " ".join([*(command.words[1] for command in inner), *sum(alone, [])])
+        own = [flag for one in commands if one.name == group for flag in _offered(one)]
+        names = " ".join([*(command.words[1] for command in inner), *own])
         lines += [f"        {group})", "            case $words[2] in"]
         for command in inner:
             lines += [

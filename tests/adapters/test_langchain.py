@@ -1,4 +1,4 @@
-"""``MemdbVectorStore`` for LangChain beside its own ``InMemoryVectorStore``, on the same documents."""
+"""``MemdbVectorStore`` for LangChain beside its ``InMemoryVectorStore``, on the same documents."""
 
 from __future__ import annotations
 

@@ -40,8 +40,11 @@ def _offered(command: Command) -> list[str]:
 
 def _bash(commands: Sequence[Command]) -> str:
     verbs = _verbs(commands)
+    alone = {command.name: _offered(command) for command in commands}
     seconds = "".join(
-        f'        {verb}) words="{" ".join(inner)}" ;;\n' for verb, inner in verbs.items() if inner
+        f'        {verb}) words="{" ".join([*inner, *alone.get(verb, ())])}" ;;\n'
+        for verb, inner in verbs.items()
+        if inner
     )
     offers = "".join(
         f'        "{command.name}") words="{" ".join(_offered(command))}" ;;\n'
@@ -120,12 +123,13 @@ def _zsh(commands: Sequence[Command]) -> str:
     lines += ["        case $line[1] in"]
     groups = {command.words[0] for command in commands if len(command.words) == 2}
     for command in commands:
-        if len(command.words) == 1:
+        if len(command.words) == 1 and command.name not in groups:
             lines += [f"        {command.name})", *_zsh_arguments(command, "            ")]
             lines += ["            ;;"]
     for group in sorted(groups):
-        inner = [command for command in commands if command.words[0] == group]
-        names = " ".join(command.words[1] for command in inner)
+        inner = [command for command in commands if command.words[:-1] == (group,)]
+        own = [flag for one in commands if one.name == group for flag in _offered(one)]
+        names = " ".join([*(command.words[1] for command in inner), *own])
         lines += [f"        {group})", "            case $words[2] in"]
         for command in inner:
             lines += [
@@ -133,7 +137,7 @@ def _zsh(commands: Sequence[Command]) -> str:
                 "                shift words; ((CURRENT--))",
             ]
             lines += [*_zsh_arguments(command, "                "), "                ;;"]
-        lines += [f"            *) compadd {names} ;;", "            esac ;;"]
+        lines += [f"            *) compadd -- {names} ;;", "            esac ;;"]
     lines += ["        esac ;;", "    esac", "}"]
     lines += ['if [[ $funcstack[1] == _memdb ]]; then _memdb "$@"; else compdef _memdb memdb; fi']
     return "\n".join(lines) + "\n"
@@ -170,8 +174,8 @@ def _fish(commands: Sequence[Command]) -> str:
     lines.append(f"set -g __memdb_commands {' '.join(verbs)}")
     lines += [f"complete -c memdb {_fish_option(option)}" for option in COMMON]
     fresh = "'not __fish_seen_subcommand_from $__memdb_commands'"
-    for verb, inner in verbs.items():
-        summary = GROUPS[verb] if inner else _summary(commands, verb)
+    for verb in verbs:
+        summary = GROUPS[verb] if verb in GROUPS else _summary(commands, verb)
         lines.append(f"complete -c memdb -f -n {fresh} -a {verb} -d {_quoted(summary)}")
     for command in commands:
         seen = f"__fish_seen_subcommand_from {command.words[0]}"

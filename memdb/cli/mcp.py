@@ -10,8 +10,10 @@ from memdb.cli.spec import Command, Option
 
 if TYPE_CHECKING:
     from memdb import Database
+    from memdb.server.mcp.install import Host
 
 SURFACES = ("memory", "chatgpt")
+HOSTS = ("claude-desktop", "vscode", "claude-code", "cursor")
 
 
 @with_database
@@ -31,12 +33,45 @@ def need_sdk() -> None:
         raise MissingDependency("memdb mcp needs the MCP SDK", extra="server")
 
 
-SURFACE = Option(
-    "surface",
-    "memory (default), or search and fetch as chatgpt calls them",
-    choices=SURFACES,
-    own=True,
-)
+def install(call: Call) -> None:
+    """Write a host application's entry, or print it."""
+    from pathlib import Path
+
+    from memdb import InvalidArgument
+    from memdb.server.mcp import install as hosts
+
+    host = hosts.HOSTS[call.args.host]
+    name = call.args.as_ or host.name
+    added = hosts.entry(host, Path(call.path), name)
+    if call.args.print:
+        _print(call, host, added)
+        return
+    need_sdk()
+    try:
+        done = hosts.install(host, added)
+    except InvalidArgument:
+        _print(call, host, added)  # what to add by hand; the error says why
+        raise
+    if call.out.as_json:
+        call.out.json(done)
+        return
+    call.out.line(f"{done.path}: {'memdb is in it' if done.changed else 'memdb was in it already'}")
+    if done.backup is not None:
+        call.out.note(f"what it was is in {done.backup}")
+    call.out.note(f"restart {host.name} to use it")
+
+
+def _print(call: Call, host: Host, added: dict[str, object]) -> None:
+    from memdb.server.mcp import install as hosts
+
+    if call.out.as_json:
+        call.out.json({"path": str(host.place()), host.servers: {hosts.NAME: added}})
+    else:
+        call.out.note(f"for {host.place()}:")
+        call.out.line(hosts.snippet(host, added))
+
+
+AS = Option("as_", "with the grant of this token", metavar="NAME", own=True)
 
 COMMANDS: tuple[Command, ...] = (
     Command(
@@ -45,9 +80,24 @@ COMMANDS: tuple[Command, ...] = (
         mcp,
         None,
         (
-            Option("as_", "serve with the grant of this token", metavar="NAME", own=True),
-            SURFACE,
+            AS,
+            Option("surface", "memory (default), or search and fetch as chatgpt calls them",
+                   choices=SURFACES, own=True),
         ),
         ("mcp --as claude-desktop", "mcp --surface chatgpt"),
     ),
-)
+    Command(
+        "mcp install",
+        "tell a host application to start memdb mcp, with a token of its own",
+        install,
+        None,
+        (
+            Option("host", "which application", place="one", choices=HOSTS, own=True),
+            AS,
+            Option("print", "print the entry and change nothing", kind="flag", own=True),
+        ),
+        ("mcp install claude-desktop", "mcp install vscode --print"),
+        opens="nothing",
+        details=" Everything else in its file stays; a copy of what it was is left beside it.",
+    ),
+)  # fmt: skip

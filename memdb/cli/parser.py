@@ -113,6 +113,10 @@ def build(commands: Sequence[Command], version: str) -> argparse.ArgumentParser:
         add_options(child, command.options)
         add_options(child, COMMON, common=True)
         child.set_defaults(command=command)
+        if any(other.words[:-1] == command.words for other in commands):
+            groups[command.name] = child.add_subparsers(
+                metavar="COMMAND", title="commands", dest=_COMMAND_DESTS[1]
+            )
     return parser
 
 

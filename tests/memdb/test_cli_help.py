@@ -25,7 +25,7 @@ names = pytest.mark.parametrize("name", BY_NAME)
 # What comes with the server, with retention and with re-embedding is not here yet.
 PROMISED = {
     *("demo", "remember", "recall", "context", "list", "get", "forget", "restore", "report"),
-    *("erase", "receipts", "scan-erased", "serve", "mcp"),
+    *("erase", "receipts", "scan-erased", "serve", "mcp", "mcp install"),
     *("config", "stats", "check", "compact", "snapshot", "export", "import", "sync", "completion"),
     *("profile set", "profile get", "profile versions", "profile items", "profile delete"),
     *(
@@ -171,6 +171,9 @@ def test_the_shell_accepts_its_script(shell: str, tmp_path: Path) -> None:
         (["profile", "set", "--v"], {"--valid-from", "--valid-to"}),
         (["recall", "x", "--mode", ""], {"hybrid", "vector", "lexical"}),
         (["list", "--no"], {"--no-descending"}),
+        (["mcp", "i"], {"install"}),
+        (["mcp", "--s"], {"--surface"}),
+        (["mcp", "install", "--p"], {"--print"}),
     ],
 )
 def test_bash_offers_what_may_come_next(

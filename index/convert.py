@@ -124,7 +124,7 @@ class Conversion:
     def clear(self, slots: ArrayLike) -> None:
         """Zero slots here as in the files of the space, durably."""
         chosen = np.unique(as_slots(slots))
-        self._records.clear(chosen[chosen < len(self._records.records)])
+        self._records.clear(chosen[chosen < self._records.capacity])
         if self._codes is not None:
             self._codes.clear(chosen[chosen < self._codes.capacity])
 

@@ -15,8 +15,11 @@ from memdb.index.graph_build import GraphParams as SsdParams
 from memdb.index.hnsw import HnswIndex
 from memdb.index.hnsw_graph import GraphParams, hnswlib
 from memdb.index.protocol import SpaceSpec
+from memdb.index.reads import Access
 
 KINDS: Final = ("flat", "hnsw", "ssd")
+OF_HANDLE: Final = ("io",)
+"""Params of an ssd index that are a handle's own (``reads.Access``), and are not stored."""
 
 _PARAMS: Final[dict[str, Any]] = {"hnsw": GraphParams, "ssd": SsdParams}
 
@@ -54,6 +57,7 @@ def open_engine(
     *,
     writable: bool,
     threads: int,
+    access: Access | None = None,
 ) -> AnyEngine:
     """The engine of ``kind`` in ``directory``; raises what its class raises."""
     if kind == "flat":
@@ -64,7 +68,9 @@ def open_engine(
             return HnswIndex(directory, spec, writable=writable, threads=threads, params=hnsw)
         if kind == "ssd":
             ssd = SsdParams(**params)
-            return GraphIndex(directory, spec, writable=writable, threads=threads, params=ssd)
+            return GraphIndex(
+                directory, spec, writable=writable, threads=threads, params=ssd, access=access
+            )
     except (TypeError, InvalidArgument) as error:
         raise StoreCorrupt("an index's params do not decode", path="kv") from error
     raise StoreCorrupt(f"the index is of kind {kind!r}, which this memdb does not know", path="kv")

@@ -2,7 +2,8 @@
 
 The strategy: readers map the file shared and read-only; the one writer uses ``pwrite`` and
 ``fdatasync`` on the same pages, so no view is ever half remapped. A mapping covers what the file
-held when it was made: growth is seen after ``refresh``. What the body means is decided above.
+held when it was made: growth is seen after ``refresh``. A file that is read otherwise (``reads``)
+is mapped only while somebody holds its body. What the body means is decided above.
 
     header := magic 8 bytes | version u32 | header bytes u32 | length u32 | fields | crc32c u32
 
@@ -111,15 +112,18 @@ class MappedFile:
     ``body`` is replaced as a whole by ``refresh``; hold on to one value of it during a search.
     """
 
+    descriptor: int
+
     def __init__(self, path: Path, magic: bytes, *, writable: bool, version: int = VERSION) -> None:
         self.path = path
         self.version = 0
         self._magic = magic
         self._newest = version
         self._writable = writable
-        self._descriptor = -1
+        self.descriptor = -1
         self._guard = threading.Lock()  # searches of several threads refresh as they need
-        self.body: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self._keeps = True
+        self._body: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self._open()
 
     def _open(self) -> None:
@@ -133,12 +137,12 @@ class MappedFile:
         except BaseException:
             os.close(descriptor)
             raise
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        self._descriptor = descriptor
-        self._identity = (status.st_dev, status.st_ino)
-        self._mapped_bytes = 0
-        self.body = np.zeros(0, np.uint8)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor = descriptor
+        self.identity = (status.st_dev, status.st_ino)
+        self._seen_bytes = 0
+        self._body = np.zeros(0, np.uint8)
         self._map()
 
     def _read_header(self, descriptor: int) -> tuple[bytes, int]:
@@ -162,20 +166,43 @@ class MappedFile:
         return head[_FIXED.size : end], size
 
     def _map(self) -> None:
-        size = os.fstat(self._descriptor).st_size
-        if size == self._mapped_bytes or size <= self.header_bytes:
+        size = os.fstat(self.descriptor).st_size
+        if size == self._seen_bytes or size <= self.header_bytes:
             return
+        if self._keeps:
+            self._body = self._mapping(size)
+        self._seen_bytes = size
+
+    def _mapping(self, size: int) -> NDArray[np.uint8]:
+        if size <= self.header_bytes:
+            return np.zeros(0, np.uint8)
         with typed_errors(self.path):
-            mapping = mmap.mmap(self._descriptor, size, access=mmap.ACCESS_READ)
-        self._mapped_bytes = size
-        self.body = np.frombuffer(mapping, np.uint8)[self.header_bytes :]
+            mapping = mmap.mmap(self.descriptor, size, access=mmap.ACCESS_READ)
+        return np.frombuffer(mapping, np.uint8)[self.header_bytes :]
+
+    @property
+    def body(self) -> NDArray[np.uint8]:
+        """What follows the header; where no mapping is kept, one that goes with the array."""
+        return self._body if self._keeps else self._mapping(self._seen_bytes)
+
+    @property
+    def body_bytes(self) -> int:
+        """The length of ``body``."""
+        return max(0, self._seen_bytes - self.header_bytes)
+
+    def keep_mapped(self, keeps: bool) -> None:
+        """Whether the file stays mapped between calls, as it does unless told."""
+        with self._guard:
+            if keeps != self._keeps:
+                self._body = self._mapping(self._seen_bytes) if keeps else np.zeros(0, np.uint8)
+                self._keeps = keeps
 
     def refresh(self) -> bool:
         """See growth, or the file that took this one's place; whether it is another file."""
         with self._guard:
             with typed_errors(self.path):
                 status = os.stat(self.path)
-            if (status.st_dev, status.st_ino) != self._identity:
+            if (status.st_dev, status.st_ino) != self.identity:
                 self._open()
                 return True
             self._map()
@@ -187,7 +214,7 @@ class MappedFile:
             status = os.stat(self.path)
         except FileNotFoundError:
             return True
-        return (status.st_dev, status.st_ino) != self._identity
+        return (status.st_dev, status.st_ino) != self.identity
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write at ``offset`` of the body; durable after ``sync``."""
@@ -195,7 +222,7 @@ class MappedFile:
             view = memoryview(data)
             at = self.header_bytes + offset
             while view:
-                written = _pwrite(self._descriptor, view, at)
+                written = _pwrite(self.descriptor, view, at)
                 view = view[written:]
                 at += written
 
@@ -203,23 +230,23 @@ class MappedFile:
         """Make the body at least this long; what is new reads as zeros."""
         with typed_errors(self.path):
             size = self.header_bytes + body_bytes
-            if os.fstat(self._descriptor).st_size < size:
-                os.ftruncate(self._descriptor, size)
+            if os.fstat(self.descriptor).st_size < size:
+                os.ftruncate(self.descriptor, size)
 
     def punch(self, offset: int, length: int) -> bool:
         """Give the disk back whole blocks of the body, which then reads as zeros; Linux only.
 
         Nobody reads there any more. False where the system or its file system cannot.
         """
-        return _punch(self._descriptor, self.header_bytes + offset, length)
+        return _punch(self.descriptor, self.header_bytes + offset, length)
 
     def sync(self) -> None:
         with typed_errors(self.path):
-            getattr(os, "fdatasync", os.fsync)(self._descriptor)
+            getattr(os, "fdatasync", os.fsync)(self.descriptor)
 
     def disk_bytes(self) -> int:
         """Bytes the file takes on disk; holes take none."""
-        status = os.fstat(self._descriptor)
+        status = os.fstat(self.descriptor)
         return getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
 
     def corrupt(self, what: str, hint: str | None = None) -> StoreCorrupt:
@@ -228,15 +255,16 @@ class MappedFile:
     def close(self) -> None:
         """Idempotent. Views of the body stay valid until they are dropped."""
         with self._guard:
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
-            self.body = np.zeros(0, np.uint8)
+            if self.descriptor >= 0:
+                os.close(self.descriptor)
+                self.descriptor = -1
+            self._body = np.zeros(0, np.uint8)
+            self._seen_bytes = 0
 
     def __del__(self) -> None:
         # Whoever swaps one set of files for another lets the searches that use the old one end.
-        if getattr(self, "_descriptor", -1) >= 0:
-            os.close(self._descriptor)
+        if getattr(self, "descriptor", -1) >= 0:
+            os.close(self.descriptor)
 
 
 def _pwrite(descriptor: int, data: memoryview, offset: int) -> int:

@@ -280,7 +280,7 @@ class FlatIndex(RowAccess):
         self._need_writable()
         chosen = np.unique(as_slots(slots))
         records = self._need_records()
-        records.clear(chosen[chosen < len(records.records)])
+        records.clear(chosen[chosen < records.capacity])
         if self._codes is not None:
             self._codes.clear(chosen[chosen < self._codes.capacity])
 
@@ -339,8 +339,9 @@ class FlatIndex(RowAccess):
         records, codes = self._files_for(allowed)
         plan = self._plan(allowed, k, effort, exact, codes)
         scanned = codes if plan.name in ("scan", "gather") else None
-        if scanned is not None and scanned.rows:
-            slots[:, :found], distances[:, :found] = self.gather(given, allowed, found, plan)
+        one_by_one = self.one_by_one(given, allowed, found, plan, scanned)
+        if one_by_one is not None:
+            slots[:, :found], distances[:, :found] = one_by_one
             return slots, distances
         slots[:, :found], distances[:, :found], bad = self.kernels.search(
             groups=scanned.groups if scanned is not None else None,
@@ -371,7 +372,7 @@ class FlatIndex(RowAccess):
     def _plan(
         self, allowed: SlotSet, k: int, effort: int | None, exact: bool, codes: CodesFile | None
     ) -> SearchPlan:
-        capacity = len(self._records.records) if self._records is not None else 0
+        capacity = self._records.capacity if self._records is not None else 0
         rows = codes is not None and codes.rows
         asked = (self._spec, k, effort, exact, codes is None, rows, capacity)
         known = self._planned
@@ -395,10 +396,10 @@ class FlatIndex(RowAccess):
         """The open files, both long enough for ``allowed``."""
         records, codes = self._need_records(), self._codes
         short = codes is not None and codes.capacity < allowed.limit
-        if short or len(records.records) < allowed.limit:
+        if short or records.capacity < allowed.limit:
             self.refresh()
             records, codes = self._need_records(), self._codes
-        if len(records.records) < allowed.limit:
+        if records.capacity < allowed.limit:
             raise records.file.corrupt(f"ends before slot {allowed.limit - 1}")
         if codes is not None and codes.capacity < allowed.limit:
             self.codes_problem = codes.corrupt(f"ends before slot {allowed.limit - 1}")
@@ -425,24 +426,6 @@ class FlatIndex(RowAccess):
         near = np.flatnonzero(distances <= radius)
         order = near[np.lexsort((slots[near], distances[near]))]
         return slots[order], distances[order]
-
-    def score(self, query: NDArray[np.float32], slots: NDArray[np.uint32]) -> NDArray[np.float32]:
-        """(n,) distances of a (1, dim) query to the records at ``slots``, which are mapped."""
-        records = self._need_records()
-        prepared = self._quantiser.queries(query)
-        if self._quantiser.precision not in (layout.FLOAT16, layout.BITS):
-            prepared = self.kernels.rotate(prepared, self._quantiser.signs)
-        distances, bad = self.kernels.rescore(
-            records.records,
-            self._spec.dim,
-            layout.METRICS[self._spec.metric],
-            self._quantiser.precision,
-            prepared[0],
-            slots,
-        )
-        if bad >= 0:
-            raise records.damaged(bad)
-        return distances
 
     def all_codes(self, at_once: int) -> Iterator[NDArray[np.uint8]]:
         """Every code in the file, (n, code bytes) at a time, published or not; for audits."""
@@ -482,7 +465,7 @@ class FlatIndex(RowAccess):
             "codes_disk_bytes": codes.file.disk_bytes() if codes else 0,
             "records_disk_bytes": records.file.disk_bytes() if records else 0,
             "codes_mapped_bytes": len(codes.groups) if codes else 0,
-            "capacity": len(records.records) if records else 0,
+            "capacity": records.capacity if records else 0,
             "record_bytes": records.size if records else 0,
             "epoch": self._spec.epoch,
         }

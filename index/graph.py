@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from memdb.errors import FormatTooNew, PermissionDenied, StoreCorrupt
 from memdb.index import exact as brute
-from memdb.index import graph_file, planner
+from memdb.index import graph_file, layout, planner
 from memdb.index.calibration import Calibration
 from memdb.index.flat import FlatIndex
 from memdb.index.graph_build import GraphBuild, GraphParams
@@ -36,6 +36,7 @@ from memdb.index.protocol import (
     as_slots,
     as_vectors,
 )
+from memdb.index.reads import Access, GraphReads, RecordReads, native_of
 from memdb.index.slots import SlotSet
 
 Slots = NDArray[np.uint32]
@@ -43,6 +44,7 @@ Floats = NDArray[np.float32]
 Ranked = tuple[Slots, Floats]
 
 PLACE_BYTES: Final = 4
+_NO_PAGES: Final = np.zeros((0, layout.GRAPH_PAGE_BYTES), np.uint8)
 _UNFILTERED: Final = 0.95  # of what is in the graph: a set that holds less is a filter
 
 
@@ -55,6 +57,8 @@ class _State:
     placed: SlotSet
     linked: SlotSet
     torn: int
+    reads: GraphReads | None
+    """How its pages are read, where they are not mapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +93,14 @@ class GraphIndex(OverFlat):
         params: GraphParams | None = None,
         kernels: Kernels | None = None,
         calibration: Calibration | None = None,
+        access: Access | None = None,
     ) -> None:
+        """``access``: what stays in memory, and how the rest is reached; all is mapped without."""
         self.graph_problem: Exception | None = None
         self._params = params or GraphParams()
         self._threads = threads
         self._writable = writable
+        self._access = access
         self._flat = FlatIndex(
             directory,
             spec,
@@ -103,6 +110,7 @@ class GraphIndex(OverFlat):
             calibration=calibration,
             rows=True,
         )
+        self._native = native_of(self.kernels)
         self._said = SlotSet.empty()  # linked, as the caller's database has it
         self._state: _State | None = None
         self._view: _View | None = None
@@ -134,8 +142,9 @@ class GraphIndex(OverFlat):
         placed = file.placed()
         rows = space.rows
         entries = file.entries[self._said.contains(file.entries) & (file.entries < len(rows))]
+        reads = self._reads_of(file)
         arrays = GraphArrays(
-            file.pages,
+            file.pages if reads is None else _NO_PAGES,
             file.checked,
             file.degree,
             file.places,
@@ -143,7 +152,48 @@ class GraphIndex(OverFlat):
             np.ascontiguousarray(rows[entries]),
         )
         linked = self._said & placed if len(entries) else SlotSet.empty()
-        self._state = _State(file, arrays, placed, linked, torn)
+        self._state = _State(file, arrays, placed, linked, torn, reads)
+
+    def _reads_of(self, file: GraphFile) -> GraphReads | None:
+        """How pages and records are read; None, and they are mapped, where that is the way."""
+        flat, access, native = self._flat, self._access, self._native
+        records = flat.records_file
+        kept = flat.room * (self._kept_bytes + (access.beside_bytes if access else 0))
+        both = file.file.body_bytes + records.body_bytes
+        if access is None or native is None or not access.reads(kept, both):
+            for each in (file.file, records):
+                each.keep_mapped(True)
+            flat.record_reads = None
+            return None
+        direct = access.io == "direct"
+        known, there = flat.record_reads, self._state.reads if self._state else None
+        if known is None or known.identity != records.identity:
+            known = RecordReads(native, records, direct=direct)
+        cache_bytes = access.cache_bytes(kept, len(file.checked))
+        same = there is not None and there.identity == file.file.identity
+        if (
+            there is None
+            or not same
+            or there.records is not known
+            or (not cache_bytes * 2 > there.cache_bytes > cache_bytes * 0.9)
+        ):
+            there = GraphReads(
+                native,
+                file.file,
+                known,
+                cache_bytes=cache_bytes,
+                depth=access.depth,
+                direct=direct,
+            )
+        flat.record_reads = known
+        for each in (file.file, records):
+            each.keep_mapped(False)
+        return there
+
+    @property
+    def _kept_bytes(self) -> int:
+        """Of a slot, in memory: its code and its place."""
+        return layout.row_bytes(self.spec.dim) + PLACE_BYTES
 
     def mark_linked(self, linked: SlotSet) -> None:
         """The slots that the caller's database says are linked."""
@@ -183,6 +233,7 @@ class GraphIndex(OverFlat):
         state = self._state
         if state is not None and len(chosen):
             state.file.clear(np.unique(chosen))
+            self.drop_cached()
             self._show(state.file)
 
     def close(self) -> None:
@@ -243,11 +294,25 @@ class GraphIndex(OverFlat):
             **self._flat.stats(),
             **self._counts,
             "linked": state.linked.count if state else 0,
-            "graph_pages": len(state.arrays.pages) if state else 0,
+            "graph_pages": len(state.arrays.checked) if state else 0,
             "torn_pages": state.torn if state else 0,
             "graph_disk_bytes": disk,
             "graph_memory_bytes": self.memory_bytes(state.file.slots) if state else 0,
+            **(state.reads.stats() if state and state.reads else {}),
         }
+
+    @property
+    def io(self) -> str:
+        """Whether pages and records are "mapped", or "read" ("direct": past the page cache)."""
+        if self._access is None or self._state is None or self._state.reads is None:
+            return "mapped"
+        return "direct" if self._access.io == "direct" else "read"
+
+    def drop_cached(self, pages: Slots | None = None) -> None:
+        """Pages (None: all) that are read are read again when they are needed."""
+        state = self._state
+        if state is not None and state.reads is not None:
+            state.reads.drop(pages)
 
     # --- searching ---------------------------------------------------------------------------
 
@@ -267,7 +332,7 @@ class GraphIndex(OverFlat):
         """
         given = as_vectors(queries, self.spec.dim, field="queries")
         plan = self.plan(allowed, k, effort=effort, exact=exact)
-        space, view = self._flat.space_arrays(), self._view
+        space, view = self._space(), self._view
         if plan.name != "graph" or space is None or view is None or not len(given):
             return self._flat.search(given, k, allowed=allowed, effort=effort, exact=exact)
         if view.allowed is not allowed:  # another thread's search came in between
@@ -276,6 +341,9 @@ class GraphIndex(OverFlat):
             return self._flat.search(given, k, allowed=allowed, effort=effort, exact=exact)
         walked = self._walk(given, k, space, view, plan)
         return self._completed(given, k, walked, view, effort)
+
+    def _space(self) -> SpaceArrays | None:
+        return self._flat.space_arrays(mapped=self._flat.record_reads is None)
 
     def plan(
         self, allowed: SlotSet, k: int, *, effort: int | None = None, exact: bool = False
@@ -318,7 +386,11 @@ class GraphIndex(OverFlat):
         breadth = max(k, plan.rescored)
         hop_us = planner.hop_us(self.spec, view.state.arrays.degree, self._flat.calibration)
         scan_us = view.inside.count * self._flat.calibration.cost_of_row(self.spec) / 1e3
-        walked = self._flat.kernels.graph_search(
+        reads = view.state.reads
+        if reads is None and not len(space.records):  # not mapped any more: another mode since
+            space = self._flat.space_arrays() or space
+        search = self._flat.kernels.graph_search if reads is None else reads.search
+        walked = search(
             view.state.arrays,
             space,
             self._flat.prepared(queries),

@@ -146,7 +146,7 @@ class GraphFile:
         self.entries = np.frombuffer(fields, "<u4", offset=_FIELDS.size).astype(np.uint32)
         if int(self.entries.max()) >= slots:
             raise self.file.corrupt("has an entry that is no slot")
-        self.pages = body[: pages * _PAGE].reshape(pages, _PAGE)
+        self._pages = pages
         self.checked = np.zeros(pages, np.uint8)
         self.torn_places = 0
         self._placed: tuple[int, SlotSet] | None = None  # as of so many torn pages
@@ -158,12 +158,17 @@ class GraphFile:
         for number, page in enumerate(stored):
             raw = page.tobytes()
             wanted = crc32c(raw[4:]).to_bytes(4, "little")
-            if raw[:8] == wanted + (len(self.pages) + number).to_bytes(4, "little"):
+            if raw[:8] == wanted + (self._pages + number).to_bytes(4, "little"):
                 found[number] = np.frombuffer(raw, "<u4", offset=_HEAD)
             else:
                 found[number] = NOWHERE
                 self.torn_places += 1
         return np.ascontiguousarray(found.reshape(-1)[:slots])
+
+    @property
+    def pages(self) -> Bytes:
+        """(pages, 4096) of the mapped file."""
+        return self.file.body[: self._pages * _PAGE].reshape(self._pages, _PAGE)
 
     @property
     def slots(self) -> int:
@@ -180,7 +185,7 @@ class GraphFile:
     def _find_placed(self) -> SlotSet:
         there = self.places != NOWHERE
         pages = np.where(there, self.places >> 8, 0)
-        there &= pages < len(self.pages)
+        there &= pages < self._pages
         if there.any():
             there[there] = self.checked[pages[there]] != TORN
         return SlotSet(np.packbits(there, bitorder="little"))
@@ -203,7 +208,7 @@ class GraphFile:
         slots, room = lists.shape[0], lists.shape[1] - 1
         size, records = layout.graph_record_bytes(self.degree), layout.graph_records(self.degree)
         kept = min(self.degree, room)
-        for first in range(0, len(self.pages), _PAGES_AT_ONCE):
+        for first in range(0, self._pages, _PAGES_AT_ONCE):
             pages = [
                 page
                 for number, page in enumerate(self.pages[first : first + _PAGES_AT_ONCE], first)
@@ -230,7 +235,7 @@ class GraphFile:
         inside, places = inside[places != NOWHERE], places[places != NOWHERE]
         size = layout.graph_record_bytes(self.degree)
         for number in np.unique(places >> 8):
-            if number >= len(self.pages):
+            if number >= self._pages:
                 continue
             page = self.pages[number].copy()
             for at in places[places >> 8 == number] & 0xFF:
@@ -247,7 +252,7 @@ class GraphFile:
             mine = self.places[number * _PLACES : (number + 1) * _PLACES]
             part[: len(mine)] = mine
             page[0, _HEAD:] = part.view(np.uint8)
-            at = len(self.pages) + int(number)
+            at = self._pages + int(number)
             self.file.write(at * _PAGE, _sealed(page, at))
         self.file.sync()
 

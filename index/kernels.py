@@ -121,6 +121,11 @@ class NativeKernels(NativeGraph):
         self._native = native
         self._level = level
 
+    @property
+    def native(self) -> tuple[ModuleType, int]:
+        """The compiled module and the level at which its routines are called."""
+        return self._native, self._level
+
     def rotate(self, x: Floats, signs: Floats, *, back: bool = False) -> Floats:
         y = np.array(x, np.float32, order="C")
         self._native.rotate(y, signs, back)

@@ -280,6 +280,11 @@ class Drafting(Graphed, Protocol):
     index.refresh(); index.mark_linked(...)
     """
 
+    @property
+    def io(self) -> str:
+        """Whether graph and records are "mapped", "read", or read "direct"."""
+        ...
+
     def mark_linked(self, linked: SlotSet) -> None:
         """What the caller's database says is linked."""
         ...

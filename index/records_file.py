@@ -55,6 +55,11 @@ class RecordsFile:
             raise self.file.corrupt("belongs to another space")
 
     @property
+    def capacity(self) -> int:
+        """How many slots the file has room for."""
+        return self.file.body_bytes // self.size
+
+    @property
     def records(self) -> NDArray[np.uint8]:
         """(capacity, record bytes) of the mapped file."""
         body = self.file.body
@@ -89,7 +94,7 @@ class RecordsFile:
 
     def punch(self, first: int, last: int) -> bool:
         """Give back the blocks of slots first ... last - 1, which nobody reads any more."""
-        last = min(last, len(self.records))
+        last = min(last, self.capacity)
         return last <= first or self.file.punch(first * self.size, (last - first) * self.size)
 
     def _put(self, slots: NDArray[np.uint32], records: NDArray[np.uint8]) -> None:

@@ -5,8 +5,9 @@ The part of ``FlatIndex`` that serves codes in rows; it has no state of its own.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,18 @@ from memdb.errors import InvalidArgument
 from memdb.index import layout
 from memdb.index.calibration import Calibration, default_calibration
 from memdb.index.codes_file import CodesFile
+from memdb.index.files import MappedFile
 from memdb.index.graph_kernels import SpaceArrays
 from memdb.index.kernels import Kernels
 from memdb.index.protocol import SearchPlan, SpaceSpec
 from memdb.index.quantise import Quantiser
+from memdb.index.reads import RecordReads
 from memdb.index.records_file import RecordsFile
 from memdb.index.slots import SlotSet
+
+_READ_NS: Final = (
+    3000.0  # a record that is read: some 1,000 from the page cache, 11,000 from a disk
+)
 
 
 class RowAccess:
@@ -30,6 +37,8 @@ class RowAccess:
     kernels: Kernels
     rows: bool
     """Whether codes that are made are in rows."""
+    record_reads: RecordReads | None = None
+    """How records are read by searches, where they are not mapped."""
     _spec: SpaceSpec
     _threads: int
     _calibration: Calibration | None
@@ -45,14 +54,16 @@ class RowAccess:
 
         def refresh(self, spec: SpaceSpec | None = None) -> None: ...
 
-    def space_arrays(self) -> SpaceArrays | None:
-        """The open files as a graph reads them; None where there are no sound codes in rows."""
+    def space_arrays(self, *, mapped: bool = True) -> SpaceArrays | None:
+        """The open files as a graph reads them; None where there are no sound codes in rows.
+
+        Without ``mapped`` there are no records in it: for searches that read them."""
         codes, records = self._codes, self._records
         if codes is None or records is None or not codes.rows:
             return None
         return SpaceArrays(
             codes.groups,
-            records.records,
+            records.records if mapped else np.zeros((0, records.size), np.uint8),
             layout.METRICS[self._spec.metric],
             self._quantiser.precision,
             self._quantiser.signs,
@@ -79,16 +90,23 @@ class RowAccess:
         return numbers, scales, np.sqrt(np.einsum("ij,ij->i", wide, wide)) * scales
 
     @property
+    def records_file(self) -> MappedFile:
+        """The file of the records."""
+        return self._need_records().file
+
+    @property
     def room(self) -> int:
         """One past the greatest slot that the open files have room for."""
         codes = self._codes.capacity if self._codes is not None else 2**32
-        return min(codes, len(self._records.records) if self._records is not None else 0)
+        return min(codes, self._records.capacity if self._records is not None else 0)
 
     @property
     def calibration(self) -> Calibration:
         """What things cost on this machine, measured when first needed."""
         if self._calibration is None:
             self._calibration = default_calibration()
+        if self.record_reads is not None:
+            return replace(self._calibration, record_ns=self._calibration.record_ns + _READ_NS)
         return self._calibration
 
     def damaged(self, slot: int) -> Exception:
@@ -99,10 +117,11 @@ class RowAccess:
         self, queries: NDArray[np.float32], allowed: SlotSet, k: int, plan: SearchPlan
     ) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
         """(q, k) slots and distances of an allowed set, its codes estimated row by row."""
-        space = self.space_arrays()
+        reads = self.record_reads
+        space = self.space_arrays(mapped=reads is None)
         if space is None:
             raise InvalidArgument("the codes are in blocks", field="rows")
-        slots, distances, bad = self.kernels.gather(
+        slots, distances, bad = (self.kernels if reads is None else reads).gather(
             space,
             self._quantiser.queries(queries),
             allowed.array,
@@ -113,6 +132,47 @@ class RowAccess:
         if bad >= 0:
             raise self.damaged(bad)
         return slots, distances
+
+    def one_by_one(
+        self,
+        queries: NDArray[np.float32],
+        allowed: SlotSet,
+        k: int,
+        plan: SearchPlan,
+        codes: CodesFile | None,
+    ) -> tuple[NDArray[np.uint32], NDArray[np.float32]] | None:
+        """(q, k) slots and distances of a search that looks at rows or records one by one; None
+        for one of whole blocks, or of records that are mapped."""
+        if codes is not None:
+            return self.gather(queries, allowed, k, plan) if codes.rows else None
+        if self.record_reads is None:
+            return None
+        slots = np.empty((len(queries), k), np.uint32)
+        distances = np.empty((len(queries), k), np.float32)
+        listed = allowed.array
+        for at in range(len(queries)):
+            found = self.score(queries[at : at + 1], listed)
+            near = np.flatnonzero(found <= np.partition(found, k - 1)[k - 1])
+            near = near[np.lexsort((listed[near], found[near]))[:k]]
+            slots[at], distances[at] = listed[near], found[near]
+        return slots, distances
+
+    def score(self, query: NDArray[np.float32], slots: NDArray[np.uint32]) -> NDArray[np.float32]:
+        """(n,) distances of a (1, dim) query to the records at ``slots``, which the file has."""
+        records = self._need_records()
+        prepared = self._quantiser.queries(query)
+        if self._quantiser.precision not in (layout.FLOAT16, layout.BITS):
+            prepared = self.kernels.rotate(prepared, self._quantiser.signs)
+        metric, precision = layout.METRICS[self._spec.metric], self._quantiser.precision
+        if self.record_reads is not None:
+            distances, bad = self.record_reads.rescore(metric, precision, prepared[0], slots)
+        else:
+            distances, bad = self.kernels.rescore(
+                records.records, self._spec.dim, metric, precision, prepared[0], slots
+            )
+        if bad >= 0:
+            raise records.damaged(bad)
+        return distances
 
     def rearrange(self) -> None:
         """Write codes that are in blocks anew in rows, durably; the caller keeps other writers

@@ -29,7 +29,7 @@ from memdb.errors import (
 )
 from memdb.index import engines, exact
 from memdb.index.convert import check_target
-from memdb.index.protocol import Metric, Profile, SearchPlan, SpaceSpec, as_vectors
+from memdb.index.protocol import Drafting, Metric, Profile, SearchPlan, SpaceSpec, as_vectors
 from memdb.progress import Progress, reporting
 from memdb.sizes import parse_bytes
 from memdb.vector_book import Book, Floats, Ids, Slots
@@ -53,10 +53,13 @@ class VectorIndex:
     "nano" 2. Vectors of a Hamming index are packed: (n, dim / 8) uint8. ``kind`` "auto" is as
     stored; a new index begins "flat" and becomes "ssd" when scans would take too long. "ssd" has a
     graph in a file, linked in the background by the one process that has the time, and takes
-    ``params`` R (32), L_build (96) and alpha (1.2); "hnsw" keeps hnswlib's graph in memory (the
-    extra ``hnsw``, else ``MissingDependency``) and takes M (16) and ef_construction (200). A graph
-    needs codes: "hamming" and profile "nano" are flat. ``memory_budget`` bounds what stays in
-    memory: codes, ids and graph; beyond it ``add`` raises ``BudgetExceeded``. Thread-safe.
+    ``params`` R (32), L_build (96), alpha (1.2), and ``io``, which is the handle's and not stored:
+    graph and vectors are mapped where they fit the budget and read where they do not ("auto"), or
+    one of it anyway ("mapped", "read"; "direct" reads past the system's page cache). "hnsw" keeps
+    hnswlib's graph in memory (the extra ``hnsw``, else ``MissingDependency``) and takes M (16) and
+    ef_construction (200). A graph needs codes: "hamming" and profile "nano" are flat.
+    ``memory_budget`` bounds what stays in memory: codes, ids and graph; beyond it ``add`` raises
+    ``BudgetExceeded``. Thread-safe.
     """
 
     def __init__(
@@ -351,6 +354,7 @@ def _graph_stats(view: View) -> dict[str, Any]:
     return {
         "params": dict(book.state.params),
         "waiting": graph.waiting(book.encoded).count,
+        **({"io": graph.io} if isinstance(graph, Drafting) else {}),
         "graph_problem": None if problem is None else str(problem),
     }
 

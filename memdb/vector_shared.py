@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from memdb import settings, vector_book, vector_convert, vector_graph, vector_linker
 from memdb.errors import (
@@ -32,11 +32,10 @@ from memdb.index.protocol import Drafting, Encoded, Graphed, Linking, Profile, S
 from memdb.storage.environment import Environment, ReadTxn, WriteTxn
 from memdb.vector_book import Book, Draft, Floats, Ids, Slots, State
 from memdb.vector_convert import check_profile, engine_of
-from memdb.vector_wanted import Wanted
+from memdb.vector_wanted import BOOK_BYTES, Wanted
 
 _DIRECT_ROWS: Final = 512  # batches of at least this many are encoded without being fresh first
 _REAP_AT: Final = 256  # retired slots worth two syncs
-_BOOK_BYTES: Final = 9  # memory a slot takes in the book
 _LINKED_AT_ONCE: Final = 64  # searches that come meanwhile scan
 _SAVED_AT: Final = 4096  # linked slots; fewer are saved when the index is closed
 _UNSAVED_SHARE: Final = 0.2
@@ -75,7 +74,11 @@ class SharedIndex:
         self.budget_bytes = budget_bytes
         self.readonly = readonly
         self.forked = False
-        self._threads = threads
+        self._how: dict[str, Any] = {
+            "writable": not readonly,
+            "threads": threads,
+            "access": wanted.access(budget_bytes),
+        }
         self._references = 1
         self._write_guard = threading.RLock()
         self._book_guard = threading.Lock()
@@ -170,14 +173,8 @@ class SharedIndex:
                 state = newer
 
     def _open_engine(self, state: State) -> engines.AnyEngine:
-        engine = engines.open_engine(
-            state.kind,
-            self.path,
-            SpaceSpec.from_dict(state.spec),
-            state.params,
-            writable=not self.readonly,
-            threads=self._threads,
-        )
+        spec = SpaceSpec.from_dict(state.spec)
+        engine = engines.open_engine(state.kind, self.path, spec, state.params, **self._how)
         self._engine = engine_of(state)
         return engine
 
@@ -209,7 +206,7 @@ class SharedIndex:
         files = self.files
         graph = files.memory_bytes(capacity) if isinstance(files, Graphed) else 0
         codes = layout.block_bytes(self.spec.dim) // layout.BLOCK_ROWS
-        return capacity * (codes * self.spec.has_codes + _BOOK_BYTES) + graph
+        return capacity * (codes * self.spec.has_codes + BOOK_BYTES) + graph
 
     # --- transactions ----------------------------------------------------------------------
 

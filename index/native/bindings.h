@@ -5,6 +5,7 @@
 
 #include <stdexcept>
 
+#include "graph_walk.h"
 #include "kernels.h"
 #include "rotation.h"
 #include "score.h"
@@ -46,4 +47,18 @@ inline memdb::Records records_of(In<uint8_t, 2> records, uint32_t dim, uint32_t 
           dim,            static_cast<memdb::Metric>(metric), stored};
 }
 
+inline memdb::RowCodes rows_of(In<uint8_t, 1> groups, uint32_t dim) {
+  const uint32_t bytes = 8 * words_of(dim);
+  require(dim >= 1 && groups.shape(0) % (bytes + 4) == 0, "rows: whole rows");
+  return {groups.data(), groups.shape(0) / (bytes + 4), dim, bytes};
+}
+
+inline memdb::Entries entries_of(In<uint32_t, 1> slots, In<uint8_t, 2> rows,
+                                 const memdb::RowCodes& codes) {
+  require(rows.shape(0) == slots.shape(0) && rows.shape(1) == codes.stride(),
+          "entries: (n,) slots and (n, stride) rows");
+  return {slots.data(), rows.data(), static_cast<uint32_t>(slots.shape(0))};
+}
+
 void bind_graph(nanobind::module_& module);
+void bind_reads(nanobind::module_& module);

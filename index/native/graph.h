@@ -85,5 +85,8 @@ struct GatherRequest {
   float* distances;
 };
 int64_t gather_rows(const Kernels& kernels, const GatherRequest& request);
+// Those `keep` for one query, ascending.
+void nearest_listed(const Estimator& estimator, const GatherRequest& request,
+                    std::vector<Candidate>& found);
 
 }  // namespace memdb

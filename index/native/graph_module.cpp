@@ -13,18 +13,6 @@ using namespace memdb;
 
 namespace {
 
-RowCodes rows_of(In<uint8_t, 1> groups, uint32_t dim) {
-  const uint32_t bytes = 8 * words_of(dim);
-  require(dim >= 1 && groups.shape(0) % (bytes + 4) == 0, "rows: whole rows");
-  return {groups.data(), groups.shape(0) / (bytes + 4), dim, bytes};
-}
-
-Entries entries_of(In<uint32_t, 1> slots, In<uint8_t, 2> rows, const RowCodes& codes) {
-  require(rows.shape(0) == slots.shape(0) && rows.shape(1) == codes.stride(),
-          "entries: (n,) slots and (n, stride) rows");
-  return {slots.data(), rows.data(), static_cast<uint32_t>(slots.shape(0))};
-}
-
 void query_planes_all(In<float, 2> queries, Array<uint64_t, 3> planes, Array<float, 1> steps) {
   const uint32_t dim = static_cast<uint32_t>(queries.shape(1)), words = words_of(dim);
   require(planes.shape(0) == queries.shape(0) && planes.shape(1) == kPlanes &&

@@ -241,4 +241,5 @@ NB_MODULE(_native, module) {
              array("centre"), array("allowed"), "keep"_a, "threads"_a, array("slots"),
              array("distances"));
   bind_graph(module);
+  bind_reads(module);
 }

@@ -11,7 +11,10 @@
 #include "codes.h"
 #include "graph.h"
 #include "graph_build.h"
+#include "graph_read.h"
 #include "kernels.h"
+#include "page_cache.h"
+#include "page_io.h"
 #include "rotation.h"
 #include "score.h"
 #include "search.h"
@@ -206,6 +209,77 @@ void search_together(const Kernels& kernels, uint32_t dim, Precision precision, 
   require(slots[0] == slots[1] && slots[1] == slots[2], "search by threads", kernels.name, dim);
 }
 
+// A file of these bytes that nobody else has.
+class TempFile {
+ public:
+  explicit TempFile(const std::vector<uint8_t>& bytes) : file_(std::tmpfile()) {
+    if (file_ == nullptr || std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size() ||
+        std::fflush(file_) != 0) {
+      std::printf("no temporary file\n");
+      std::exit(1);
+    }
+  }
+  ~TempFile() { std::fclose(file_); }
+  int descriptor() const { return fileno(file_); }
+
+ private:
+  std::FILE* file_;
+};
+
+bool can_be_direct(const TempFile& file) {
+  try {
+    FileReader(file.descriptor(), 0, "", true);
+    return true;
+  } catch (const ReadError&) {
+    return false;
+  }
+}
+
+// The same walks by reading, while pages are dropped from a cache that is too small. They find as
+// many as the mapped walks; of which, only chance estimates decide here: those of one page at a
+// time agree with each other.
+void read_together(const Kernels& kernels, const GraphRequest& mapped,
+                   const std::vector<uint8_t>& pages, const std::vector<uint8_t>& records) {
+  const TempFile page_file(pages), record_file(records);
+  const size_t answers = static_cast<size_t>(mapped.query_count) * mapped.k;
+  for (const bool direct : {false, true}) {
+    if (direct && !can_be_direct(page_file)) continue;
+    const FileReader page_reader(page_file.descriptor(), 0, "pages", direct);
+    const FileReader record_reader(record_file.descriptor(), 0, "records", direct);
+    ReadPool pool(8);
+    PageCache cache(kPageBytes, 4 * kPageBytes);
+    for (const uint32_t depth : {1u, kMostDepth}) {
+      const ReadSources sources = {&page_reader, &cache, &record_reader, &pool, depth};
+      std::vector<std::thread> threads;
+      std::vector<std::vector<uint32_t>> found(3, std::vector<uint32_t>(answers));
+      for (std::vector<uint32_t>& slots : found)
+        threads.emplace_back([&]() {
+          std::vector<uint32_t> counts(mapped.query_count);
+          std::vector<float> distances(answers);
+          uint64_t counted[3];
+          GraphRequest request = mapped;
+          request.slots = slots.data();
+          request.distances = distances.data();
+          request.found = counts.data();
+          request.counted = counted;
+          require(search_graph_read(kernels, request, sources) == kAllGood, "a read walk",
+                  kernels.name, request.records->dim);
+          require(std::memcmp(counts.data(), mapped.found, counts.size() * 4) == 0,
+                  "how many walks find", kernels.name, request.records->dim);
+        });
+      for (uint32_t page = 0; page < 200; ++page) {
+        const uint32_t dropped = page % static_cast<uint32_t>(mapped.graph->count);
+        cache.drop(&dropped, 1);
+      }
+      for (std::thread& thread : threads) thread.join();
+      require(depth > 1 || (found[0] == found[1] && found[1] == found[2]), "walks that read",
+              kernels.name, mapped.records->dim);
+    }
+    require(cache.bytes() <= cache.most_bytes() && page_reader.reads() > 0, "a cache",
+            kernels.name, mapped.records->dim);
+  }
+}
+
 // A graph that two threads link, put on pages and walked by three at once; then on damaged pages.
 void walk_together(const Kernels& kernels, uint32_t dim) {
   const uint32_t count = 600, degree = 8, room = 10, k = 5, queries = 4;
@@ -286,6 +360,17 @@ void walk_together(const Kernels& kernels, uint32_t dim) {
       });
     for (std::thread& thread : threads) thread.join();
     require(found[0] == found[1] && found[1] == found[2], "walks by threads", kernels.name, dim);
+    for (const bool inside : {true, false}) {
+      std::vector<float> distances(queries * k);
+      std::vector<uint32_t> counts(queries);
+      uint64_t counted[3];
+      const GraphRequest request = {&graph, &codes, &view, entries, asked.data(), signs.data(),
+                                    centre.data(), {allowed.data(), allowed.size()}, inside,
+                                    queries, k, 20, 1000, 2, found[0].data(), distances.data(),
+                                    counts.data(), counted};
+      require(search_graph(kernels, request) == kAllGood, "a walk", kernels.name, dim);
+      read_together(kernels, request, pages, records);
+    }
   }
 }
 

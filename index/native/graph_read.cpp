@@ -1,0 +1,365 @@
+#include "graph_read.h"
+
+#include "record_read.h"
+
+namespace memdb {
+
+namespace {
+
+constexpr uint32_t kTries = 4;  // of a page that a writer may be at
+constexpr uint32_t kCalm = 3;   // nodes in a row that brought nothing nearer: settled
+
+// Records of slots, out of the cache or of the file; of one thread.
+class NodeReader {
+ public:
+  enum class Found { kHere, kNowhere, kAway };
+
+  NodeReader(const Kernels& kernels, const GraphPages& graph, const ReadSources& sources)
+      : kernels_(kernels), graph_(graph), sources_(sources), page_(aligned_buffer(
+            sources.pages->room(kPageBytes))) {}
+
+  uint32_t page_of(uint32_t slot) const { return graph_.places[slot] >> 8; }
+
+  // The slot's record, copied to `record`, if it can be had without waiting.
+  Found find(uint32_t slot, uint8_t* record) {
+    uint32_t page, offset;
+    if (!place(slot, page, offset)) return Found::kNowhere;
+    if (sources_.cache->copy(page, offset, graph_record_bytes(graph_.degree), record))
+      return holds(slot, record);
+    const uint64_t epoch = sources_.cache->epoch();
+    ReadJob job = job_for(page, page_.get());
+    if (!sources_.pages->at_once(job)) return Found::kAway;
+    if (!accept(page, job, epoch)) return Found::kNowhere;
+    return take(slot, job.data, record);
+  }
+
+  // The same; waits for it.
+  Found find_now(uint32_t slot, uint8_t* record) {
+    const Found found = find(slot, record);
+    if (found != Found::kAway) return found;
+    const uint32_t page = page_of(slot);
+    const uint64_t epoch = sources_.cache->epoch();
+    ReadJob job = job_for(page, page_.get());
+    sources_.pages->read(job);
+    if (!accept(page, job, epoch)) return Found::kNowhere;
+    return take(slot, job.data, record);
+  }
+
+  ReadJob job_for(uint32_t page, uint8_t* buffer) const {
+    ReadJob job;
+    job.file = sources_.pages;
+    job.offset = static_cast<uint64_t>(page) * kPageBytes;
+    job.length = kPageBytes;
+    job.buffer = buffer;
+    return job;
+  }
+
+  // Whether a page that was read is sound, which is remembered; then it is in the cache. A page
+  // that fails is read again: a writer may have been half done.
+  bool accept(uint32_t page, ReadJob& job, uint64_t epoch) {
+    for (uint32_t attempt = 0;; ++attempt) {
+      check_read(job);
+      if (job.got == kPageBytes && page_is_sound(kernels_, job.data, page)) break;
+      if (attempt + 1 == kTries) {
+        graph_.checked[page].store(kTorn, std::memory_order_relaxed);
+        return false;
+      }
+      std::this_thread::yield();
+      epoch = sources_.cache->epoch();
+      sources_.pages->read(job);
+    }
+    graph_.checked[page].store(kSound, std::memory_order_relaxed);
+    sources_.cache->put(page, job.data, epoch);
+    return true;
+  }
+
+  // The slot's record in a sound page.
+  Found take(uint32_t slot, const uint8_t* page, uint8_t* record) const {
+    const uint32_t at = graph_.places[slot] & 0xff;
+    if (at >= records_per_page(graph_.degree)) return Found::kNowhere;
+    const uint32_t size = graph_record_bytes(graph_.degree);
+    std::memcpy(record, page + kPageHead + at * size, size);
+    return holds(slot, record);
+  }
+
+  uint32_t neighbours(const uint8_t* record, uint32_t* named) const {
+    const uint32_t degree = std::min<uint32_t>({record[3], graph_.degree, kMostDegree});
+    for (uint32_t i = 0; i < degree; ++i) {
+      uint32_t word;
+      std::memcpy(&word, record + 4 + 3 * i, 4);
+      named[i] = word & ((1u << kSlotBits) - 1);
+    }
+    return degree;
+  }
+
+ private:
+  bool place(uint32_t slot, uint32_t& page, uint32_t& offset) const {
+    if (slot >= graph_.place_count) return false;
+    const uint32_t place = graph_.places[slot], at = place & 0xff;
+    page = place >> 8;
+    if (place == kNowhere || page >= graph_.count || at >= records_per_page(graph_.degree))
+      return false;
+    offset = kPageHead + at * graph_record_bytes(graph_.degree);
+    return graph_.checked[page].load(std::memory_order_relaxed) != kTorn;
+  }
+
+  static Found holds(uint32_t slot, const uint8_t* record) {
+    uint32_t head;
+    std::memcpy(&head, record, 4);
+    return (head & ((1u << kSlotBits) - 1)) == slot ? Found::kHere : Found::kNowhere;
+  }
+
+  const Kernels& kernels_;
+  const GraphPages& graph_;
+  const ReadSources& sources_;
+  Buffer page_;
+};
+
+constexpr uint32_t kRecordRoom = graph_record_bytes(kMostDegree) + 1;  // read as words of four
+
+// The pages of one walk that are in flight, and the nodes that wait for each.
+class Flight {
+ public:
+  Flight(NodeReader& nodes, const ReadSources& sources) : nodes_(nodes), sources_(sources) {}
+  ~Flight() {  // their buffers go with this
+    while (arrivals_.under_way() > 0) arrivals_.wait(arrived_);
+  }
+
+  uint32_t count() const { return count_; }
+
+  void send(const Candidate& node) {
+    const uint32_t page = nodes_.page_of(node.slot);
+    Trip* spare = nullptr;
+    for (Trip& trip : trips_) {
+      if (trip.waiting.empty()) {
+        if (spare == nullptr) spare = &trip;
+      } else if (trip.page == page) {
+        trip.waiting.push_back(node);
+        return;
+      }
+    }
+    if (!spare->buffer) spare->buffer = aligned_buffer(sources_.pages->room(kPageBytes));
+    spare->page = page;
+    spare->epoch = sources_.cache->epoch();
+    spare->job = nodes_.job_for(page, spare->buffer.get());
+    spare->job.arrivals = &arrivals_;
+    arrived_.reserve(kMostDepth);
+    spare->waiting.push_back(node);
+    ++count_;
+    sources_.pool->submit(&spare->job);
+  }
+
+  // Waits for one page or more; `visit(node, record)` for what waited and has a record there.
+  template <class Visit>
+  void wait(const Visit& visit) {
+    arrivals_.wait(arrived_);
+    uint8_t record[kRecordRoom];
+    for (ReadJob* job : arrived_) {
+      Trip& trip = trips_[trip_of(job)];
+      nodes_here_.assign(trip.waiting.begin(), trip.waiting.end());
+      trip.waiting.clear();
+      --count_;
+      if (!nodes_.accept(trip.page, trip.job, trip.epoch)) continue;
+      for (const Candidate& node : nodes_here_)
+        if (nodes_.take(node.slot, trip.job.data, record) == NodeReader::Found::kHere)
+          visit(node, record);
+    }
+  }
+
+ private:
+  struct Trip {
+    ReadJob job;
+    Buffer buffer;
+    uint32_t page = 0;
+    uint64_t epoch = 0;
+    std::vector<Candidate> waiting;  // not empty: in flight
+  };
+  size_t trip_of(const ReadJob* job) const {
+    for (size_t i = 0; i < kMostDepth; ++i)
+      if (&trips_[i].job == job) return i;
+    return 0;
+  }
+
+  NodeReader& nodes_;
+  const ReadSources& sources_;
+  Arrivals arrivals_;
+  Trip trips_[kMostDepth];
+  std::vector<ReadJob*> arrived_;
+  std::vector<Candidate> nodes_here_;
+  uint32_t count_ = 0;
+};
+
+// The list of `walk`: the nearest of all that was seen.
+struct PlainFront {
+  Frontier& frontier;
+
+  bool next(Candidate& one) { return frontier.next(one); }
+  bool wants(float key) const { return !(key > frontier.threshold()); }
+  void offer(const Candidate& one) { frontier.insert(one); }
+};
+
+// That of a walk inside an allowed set: see walk_inside in graph.cpp.
+struct InsideFront {
+  std::vector<Candidate>& open;
+  std::vector<Candidate>& inside;
+  const Allowed& allowed;
+  uint32_t breadth;
+
+  bool full() const { return inside.size() >= breadth; }
+  bool next(Candidate& one) {
+    if (open.empty() || (full() && inside.front() < open.front())) return false;
+    one = open.front();
+    std::pop_heap(open.begin(), open.end(), farther);
+    open.pop_back();
+    return true;
+  }
+  bool wants(float) const { return true; }
+  void offer(const Candidate& one) {
+    const bool was_full = full();
+    if (was_full && !(one < inside.front())) return;
+    open.push_back(one);
+    std::push_heap(open.begin(), open.end(), farther);
+    if (!is_in(allowed, one.slot)) return;
+    if (was_full) {
+      std::pop_heap(inside.begin(), inside.end());
+      inside.pop_back();
+    }
+    inside.push_back(one);
+    std::push_heap(inside.begin(), inside.end());
+  }
+};
+
+// Keeps up to so many pages in flight: few while the walk still comes nearer, since what it wants
+// then will not matter soon; more and more once it does not.
+class Depth {
+ public:
+  explicit Depth(uint32_t most) : most_(most), now_(std::min(kFirstDepth, most)) {}
+  uint32_t now() const { return now_; }
+  void looked(float nearest) {
+    if (nearest < best_) {
+      best_ = nearest;
+      calm_ = 0;
+    } else if (++calm_ >= kCalm) {
+      calm_ = 0;
+      now_ = std::min(most_, 2 * now_);
+    }
+  }
+
+ private:
+  uint32_t most_, now_, calm_ = 0;
+  float best_ = std::numeric_limits<float>::infinity();
+};
+
+// False where it takes more than `most_hops`.
+template <class Front>
+bool read_walk(const Estimator& estimator, NodeReader& nodes, const ReadSources& sources,
+               const Entries& entries, uint64_t most_hops, Front& front, WalkScratch& scratch) {
+  uint8_t record[kRecordRoom];
+  const auto usable = [&](uint32_t slot) {  // see is_forgotten in graph.cpp
+    uint8_t there[kRecordRoom];
+    return estimator.factors(estimator.codes().row(slot)) != 0 ||
+           nodes.find_now(slot, there) == NodeReader::Found::kHere;
+  };
+  nearest_entries(estimator, entries, scratch.starts);
+  for (const Candidate& start : scratch.starts)
+    if (start.slot < estimator.codes().count && scratch.visited.insert(start.slot))
+      front.offer(start);
+  Depth depth(sources.most_depth);
+  Step step;
+  const auto look = [&](const Candidate& here, const uint8_t* its_record) {
+    const auto named = [&](uint32_t, uint32_t* into) { return nodes.neighbours(its_record, into); };
+    look_at(estimator, named, here.slot, scratch, step);
+    float nearest = std::numeric_limits<float>::infinity();
+    for (uint32_t i = 0; i < step.count; ++i) {
+      if (!front.wants(step.keys[i]) || !usable(step.slots[i])) continue;
+      front.offer({step.keys[i], step.slots[i]});
+      nearest = std::min(nearest, step.keys[i]);
+    }
+    depth.looked(nearest);
+  };
+  Flight flight(nodes, sources);
+  for (uint64_t hops = 0;;) {
+    Candidate here;
+    // While pages are on their way, only as much is looked at as will still matter then.
+    for (uint32_t looked = 0; flight.count() < depth.now() &&
+                              (flight.count() == 0 || looked < depth.now()) && front.next(here);) {
+      if (++hops > most_hops) return false;
+      const NodeReader::Found found = nodes.find(here.slot, record);
+      if (found == NodeReader::Found::kAway) flight.send(here);
+      if (found != NodeReader::Found::kHere) continue;
+      look(here, record);
+      ++looked;
+    }
+    if (flight.count() == 0) return true;
+    flight.wait(look);
+  }
+}
+
+int64_t search_one(const Kernels& kernels, const GraphRequest& request, const ReadSources& sources,
+                   uint32_t at, Scratch& scratch, Counted& counted) {
+  Estimator estimator(kernels, *request.codes);
+  const Prepared prepared = prepare(request, at, estimator, scratch);
+  NodeReader nodes(kernels, *request.graph, sources);
+  WalkScratch& walk = scratch.walk;
+  walk.hops = walk.estimated = 0;
+  const std::vector<Candidate>* list = &walk.inside;
+  bool complete = true;
+  if (request.inside) {
+    walk.open.clear();
+    walk.inside.clear();
+    walk.visited.clear(request.breadth * 32);
+    InsideFront front = {walk.open, walk.inside, request.allowed, request.breadth};
+    complete =
+        read_walk(estimator, nodes, sources, request.entries, request.most_hops, front, walk);
+    std::sort_heap(walk.inside.begin(), walk.inside.end());
+    complete = complete && walk.inside.size() >= std::min(request.breadth, request.k);
+  } else {
+    walk.frontier.clear(request.breadth);
+    walk.frontier.reset();
+    walk.visited.clear(request.breadth * 16);
+    PlainFront front = {walk.frontier};
+    read_walk(estimator, nodes, sources, request.entries, ~0ULL, front, walk);
+    std::vector<Candidate>& found = walk.frontier.found();
+    const auto barred = [&](const Candidate& one) { return !is_in(request.allowed, one.slot); };
+    found.erase(std::remove_if(found.begin(), found.end(), barred), found.end());
+    list = &found;
+  }
+  counted.hops += walk.hops;
+  counted.estimated += walk.estimated;
+  uint32_t found = 0;
+  if (complete) {
+    const int64_t bad = refine_read(kernels, *request.records, estimator, prepared, *list,
+                                    request.k, sources, scratch, counted.scored);
+    if (bad != kAllGood) return bad;
+    found = static_cast<uint32_t>(scratch.best.size());
+  }
+  request.found[at] = found;
+  const uint64_t row = static_cast<uint64_t>(at) * request.k;
+  for (uint32_t i = 0; i < found; ++i) {
+    request.slots[row + i] = scratch.best[i].slot;
+    request.distances[row + i] = scratch.best[i].key;
+  }
+  return kAllGood;
+}
+
+}  // namespace
+
+int64_t search_graph_read(const Kernels& kernels, const GraphRequest& request,
+                          const ReadSources& sources) {
+  std::atomic<uint64_t> hops{0}, estimated{0}, scored{0};
+  const int64_t bad =
+      on_threads(request.query_count, request.threads, [&](uint32_t at, Scratch& scratch) {
+        Counted counted;
+        const int64_t broken = search_one(kernels, request, sources, at, scratch, counted);
+        hops += counted.hops;
+        estimated += counted.estimated;
+        scored += counted.scored;
+        return broken;
+      });
+  request.counted[0] = hops;
+  request.counted[1] = estimated;
+  request.counted[2] = scored;
+  return bad;
+}
+
+}  // namespace memdb

@@ -1,0 +1,174 @@
+#include "record_read.h"
+
+#include "codes.h"
+
+namespace memdb {
+
+namespace {
+
+constexpr uint32_t kTries = 4;  // of a record that a writer may be at
+constexpr uint32_t kRecordsAtOnce = 128;
+constexpr uint64_t kRunBytes = 64 << 10;
+constexpr uint32_t kRunsAtOnce = 16;
+constexpr float kLikely = 1.0f / kDoubt;  // of the doubt: one standard error
+
+// Reads records and hands them over, up to kRecordsAtOnce at a time.
+class RecordBatch {
+ public:
+  RecordBatch(const Kernels& kernels, const Records& records, const ReadSources& sources)
+      : kernels_(kernels), records_(records), sources_(sources) {}
+
+  // `visit(i, record)` for each of the slots; the first whose record is missing or damaged.
+  template <class Visit>
+  int64_t read(const std::vector<uint32_t>& slots, const Visit& visit) {
+    const uint64_t room = (sources_.records->room(static_cast<uint32_t>(records_.size)) +
+                           kReadBlock - 1) / kReadBlock * kReadBlock;
+    const uint64_t step = sources_.records->room(1) == 1 ? records_.size : room;
+    if (!buffer_) buffer_ = aligned_buffer(step * kRecordsAtOnce);
+    jobs_.resize(kRecordsAtOnce);
+    for (size_t first = 0; first < slots.size(); first += kRecordsAtOnce) {
+      const size_t count = std::min<size_t>(kRecordsAtOnce, slots.size() - first);
+      for (size_t i = 0; i < count; ++i) {
+        jobs_[i] = ReadJob();
+        jobs_[i].file = sources_.records;
+        jobs_[i].offset = slots[first + i] * records_.size;
+        jobs_[i].length = static_cast<uint32_t>(records_.size);
+        jobs_[i].buffer = buffer_.get() + i * step;
+      }
+      read_all(*sources_.pool, jobs_, count);
+      for (size_t i = 0; i < count; ++i) {
+        if (!holds(jobs_[i], slots[first + i])) return slots[first + i];
+        visit(first + i, jobs_[i].data);
+      }
+    }
+    return kAllGood;
+  }
+
+ private:
+  bool holds(ReadJob& job, uint32_t slot) {
+    for (uint32_t attempt = 0; attempt < kTries; ++attempt) {
+      if (job.got == job.length && record_holds(kernels_, job.data, records_.size, slot))
+        return true;
+      std::this_thread::yield();
+      sources_.records->read(job);
+      check_read(job);
+    }
+    return false;
+  }
+
+  const Kernels& kernels_;
+  const Records& records_;
+  const ReadSources& sources_;
+  Buffer buffer_;
+  std::vector<ReadJob> jobs_;
+};
+
+}  // namespace
+
+int64_t refine_read(const Kernels& kernels, const Records& records, const Estimator& estimator,
+                    const Prepared& prepared, const std::vector<Candidate>& list, uint32_t k,
+                    const ReadSources& sources, Scratch& scratch, uint64_t& scored) {
+  Scorer scorer(kernels, records, prepared.scored);
+  RecordBatch batch(kernels, records, sources);
+  std::vector<Candidate>& best = scratch.best;
+  best.clear();
+  std::vector<float> likely, least(list.size());
+  for (size_t i = 0; i < list.size(); ++i) {
+    const float doubt =
+        prepared.doubt * std::fabs(estimator.slope(estimator.codes().row(list[i].slot)));
+    const float about = list[i].key + prepared.to_distance;
+    likely.push_back(about + kLikely * doubt);
+    least[i] = about - doubt;
+  }
+  float limit = std::numeric_limits<float>::infinity();
+  if (list.size() > k) {
+    std::nth_element(likely.begin(), likely.begin() + (k - 1), likely.end());
+    limit = likely[k - 1];
+  }
+  std::vector<uint8_t> done(list.size(), 0);
+  std::vector<uint32_t> wanted;
+  for (;;) {
+    wanted.clear();
+    for (size_t i = 0; i < list.size(); ++i) {
+      if (done[i] || least[i] > limit) continue;
+      done[i] = 1;
+      wanted.push_back(list[i].slot);
+    }
+    if (wanted.empty()) return kAllGood;
+    const int64_t bad = batch.read(wanted, [&](size_t i, const uint8_t* record) {
+      const Candidate one = {scorer.distance(record), wanted[i]};
+      if (best.size() == k) {
+        if (!(one < best.back())) return;
+        best.pop_back();
+      }
+      best.insert(std::upper_bound(best.begin(), best.end(), one), one);
+    });
+    if (bad != kAllGood) return bad;
+    scored += wanted.size();
+    limit = best.size() < k ? std::numeric_limits<float>::infinity() : best.back().key;
+  }
+}
+
+int64_t gather_rows_read(const Kernels& kernels, const GatherRequest& request,
+                         const ReadSources& sources) {
+  return on_threads(request.query_count, request.threads, [&](uint32_t at, Scratch& scratch) {
+    Estimator estimator(kernels, *request.codes);
+    const Prepared prepared = prepare(request, at, estimator, scratch);
+    std::vector<Candidate>& found = scratch.walk.inside;
+    nearest_listed(estimator, request, found);
+    uint64_t scored = 0;
+    const int64_t bad = refine_read(kernels, *request.records, estimator, prepared, found,
+                                    request.k, sources, scratch, scored);
+    if (bad != kAllGood) return bad;
+    const uint64_t row = static_cast<uint64_t>(at) * request.k;
+    for (uint32_t i = 0; i < request.k; ++i) {
+      request.slots[row + i] = scratch.best[i].slot;
+      request.distances[row + i] = scratch.best[i].key;
+    }
+    return kAllGood;
+  });
+}
+
+int64_t rescore_read(const Kernels& kernels, const Records& records, const float* query,
+                     const uint32_t* slots, uint64_t count, float* out,
+                     const ReadSources& sources) {
+  Scorer scorer(kernels, records, query);
+  const uint64_t most = std::max<uint64_t>(1, kRunBytes / records.size);
+  const uint64_t room = (sources.records->room(static_cast<uint32_t>(most * records.size)) +
+                         kReadBlock - 1) / kReadBlock * kReadBlock;
+  const Buffer buffer = aligned_buffer(room * kRunsAtOnce);
+  std::vector<ReadJob> jobs(kRunsAtOnce);
+  RecordBatch again(kernels, records, sources);
+  for (uint64_t next = 0; next < count;) {
+    size_t runs = 0;
+    const uint64_t begun = next;
+    for (; runs < kRunsAtOnce && next < count; ++runs) {
+      const uint64_t first = next++;
+      while (next < count && next - first < most && slots[next] == slots[next - 1] + 1) ++next;
+      jobs[runs] = ReadJob();
+      jobs[runs].file = sources.records;
+      jobs[runs].offset = slots[first] * records.size;
+      jobs[runs].length = static_cast<uint32_t>((next - first) * records.size);
+      jobs[runs].buffer = buffer.get() + runs * room;
+    }
+    read_all(*sources.pool, jobs, runs);
+    uint64_t at = begun;
+    for (size_t run = 0; run < runs; ++run) {
+      for (uint64_t from = 0; from < jobs[run].length; from += records.size, ++at) {
+        const uint8_t* record = jobs[run].data + from;
+        const bool there = from + records.size <= jobs[run].got;
+        if (there && record_holds(kernels, record, records.size, slots[at])) {
+          out[at] = scorer.distance(record);
+          continue;
+        }
+        const int64_t bad = again.read({slots[at]}, [&](size_t, const uint8_t* sound) {
+          out[at] = scorer.distance(sound);
+        });
+        if (bad != kAllGood) return bad;
+      }
+    }
+  }
+  return kAllGood;
+}
+
+}  // namespace memdb

@@ -6,9 +6,9 @@
 >>> db.recall("what can't Ana eat?", k=3)
 
 ``open`` gives a ``Database``, ``connect`` one behind a server; ``VectorIndex`` is the index on its
-own. Results are values from ``memdb.types``; everything that goes wrong is a ``MemdbError`` with a hint. This file lists the
-public names; the two with machinery behind them are loaded on first use, so that a layer below
-can be imported, and the command line can print its help, without all of it.
+own. Results are values from ``memdb.types``; everything that goes wrong is a ``MemdbError`` with a
+hint. This file lists the public names; those with machinery behind them are loaded on first use, so
+that a layer below can be imported, and the command line can print its help, without all of it.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class Wire:
             )
         connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
         connection.connect()
-        # A request is two writes, head and body: the second must not wait for an answer to the first.
+        # A request is two writes, head and body; the second must not wait for the first.
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 

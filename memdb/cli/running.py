@@ -25,7 +25,8 @@ class Running:
     def __init__(self, client: Client, namespace: str | None, zone: str) -> None:
         self._client = client
         # The owner reads everything through a server; a command reads what it would by itself.
-        self._namespace = {"namespace": NAMESPACE if namespace is None else namespace}
+        chosen = NAMESPACE if namespace is None else namespace
+        self._namespace: dict[str, Any] = {"namespace": chosen}
         self.zone = zone
 
     def remember(self, text: str | None = None, **fields: Any) -> Any:

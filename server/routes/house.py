@@ -21,7 +21,7 @@ def stats(call: Call) -> schemas.Statistics:
 
 
 def get_settings(call: Call) -> schemas.SettingsObject:
-    """What the owner set for the whole database; the time zone alone for who does not administer."""
+    """What the owner set; for who does not administer, the time zone alone."""
     settings = call.acting.settings
     if call.principal.owner or "admin" in call.principal.grant.actions:
         return schemas.SettingsObject(settings=settings.to_dict())
@@ -39,7 +39,7 @@ def healthz(call: Call) -> schemas.Health:
 
 
 def export_memories(call: Call) -> Reply:
-    """Every field of the memories selected, one JSON object a line; ``Memdb-Count`` says how many."""
+    """Every field of memories, a JSON object a line; ``Memdb-Count`` says how many."""
     with _own_file(call.services.db) as file:
         count = call.acting.export(file, "jsonl", call.body.where)
         return Reply(200, file.read_bytes(), NDJSON, (("Memdb-Count", str(count)),))

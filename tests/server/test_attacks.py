@@ -387,6 +387,7 @@ def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
 # --- 7: what comes back ---------------------------------------------------------------------------
 
 _SENT = json.dumps(CANARY)
+_TOO_BIG = f"{{{_SENT}: 9007199254740993}}"
 
 
 @pytest.mark.parametrize(
@@ -401,7 +402,7 @@ _SENT = json.dumps(CANARY)
         ("POST", "/v1/recall", f'{{"query": "x", "as_of": {_SENT}}}'),
         ("POST", "/v1/recall", f'{{"query": "x", "stages": {{{_SENT}: true}}}}'),
         ("POST", "/v1/recall", f"{CANARY}"),
-        ("POST", "/v1/memories", f'{{"items": [{{"text": "x", "metadata": {{{_SENT}: 9007199254740993}}}}]}}'),
+        ("POST", "/v1/memories", f'{{"items": [{{"data": 1, "metadata": {_TOO_BIG}}}]}}'),
         ("POST", "/v1/memories", f'{{"items": [{{"text": "x", "expires_in": {_SENT}}}]}}'),
         ("GET", f"/v1/memories/{CANARY}", None),
         ("GET", f"/v1/profile/user/{CANARY}", None),

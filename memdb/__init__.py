@@ -5,10 +5,10 @@
 >>> db.remember("Ana is allergic to peanuts", about=["Ana"])
 >>> db.recall("what can't Ana eat?", k=3)
 
-``open`` gives a ``Database``; ``VectorIndex`` is the index on its own. Results are values from
-``memdb.types``; everything that goes wrong is a ``MemdbError`` with a hint. This file lists the
-public names; the two with machinery behind them are loaded on first use, so that a layer below
-can be imported, and the command line can print its help, without all of it.
+``open`` gives a ``Database``, ``connect`` one behind a server; ``VectorIndex`` is the index on its
+own. Results are values from ``memdb.types``; everything that goes wrong is a ``MemdbError`` with a
+hint. This file lists the public names; those with machinery behind them are loaded on first use, so
+that a layer below can be imported, and the command line can print its help, without all of it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from memdb.errors import (
     MissingDependency,
     NotFound,
     PermissionDenied,
+    ServerUnavailable,
     StoreCorrupt,
     StoreFull,
 )
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from memdb.access.auditing import AuditPage, AuditRow, AuditVerdict
     from memdb.access.grant import Grant, Principal
     from memdb.access.tokens import NewToken, TokenInfo
+    from memdb.client import Client, connect
     from memdb.database import Database
     from memdb.index.protocol import SearchPlan
     from memdb.opening import open
@@ -73,6 +75,7 @@ __all__ = [
     "AuditVerdict",
     "BudgetExceeded",
     "Canary",
+    "Client",
     "Conflict",
     "Context",
     "ContextItem",
@@ -103,6 +106,7 @@ __all__ = [
     "Residue",
     "ScanReport",
     "SearchPlan",
+    "ServerUnavailable",
     "Space",
     "StoreCorrupt",
     "StoreFull",
@@ -114,6 +118,7 @@ __all__ = [
     "Why",
     "Written",
     "__version__",
+    "connect",
     "open",
     "scan_erased",
 ]
@@ -128,6 +133,7 @@ _LOADED_ON_USE = {
     "Principal": "memdb.access.grant",
     "TokenInfo": "memdb.access.tokens",
     "Canary": "memdb.scanning",
+    "Client": "memdb.client",
     "Database": "memdb.database",
     "Receipt": "memdb.receipt",
     "Residue": "memdb.scanning",
@@ -135,6 +141,7 @@ _LOADED_ON_USE = {
     "SearchPlan": "memdb.index.protocol",
     "VectorFilter": "memdb.vector_filter",
     "VectorIndex": "memdb.vector_index",
+    "connect": "memdb.client",
     "open": "memdb.opening",
     "scan_erased": "memdb.scanning",
 }

@@ -22,6 +22,7 @@ The tree::
     ├── FormatTooNew           written by a later memdb
     ├── BudgetExceeded         a byte or memory budget cannot hold what was asked
     ├── EmbedderUnavailable    the recorded embedding model cannot be loaded or reached
+    ├── ServerUnavailable      a memdb server that was named does not answer
     └── MissingDependency      an optional extra is not installed; has .extra
 
 Messages never contain the text of a memory.
@@ -45,6 +46,7 @@ __all__ = [
     "MissingDependency",
     "NotFound",
     "PermissionDenied",
+    "ServerUnavailable",
     "StoreCorrupt",
     "StoreFull",
 ]
@@ -181,6 +183,14 @@ class EmbedderUnavailable(MemdbError):
     code = "embedder_unavailable"
     status = 503
     default_hint = "install the model or start its server; mode='lexical' works without it"
+
+
+class ServerUnavailable(MemdbError):
+    """The server does not answer, or has too much to do; raised by a client of one."""
+
+    code = "server_unavailable"
+    status = 503
+    default_hint = "start it with `memdb serve`, or ask again in a moment"
 
 
 class MissingDependency(MemdbError, ImportError):

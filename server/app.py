@@ -100,7 +100,7 @@ def _before(services: Services) -> None:
         return
     flask.g.csrf = services.sessions.csrf_of(session)
     flask.g.acting = services.identities.acting(
-        principal, purpose=PAGE_PURPOSE, tool=endpoint, transport="page", everything=True
+        principal, purpose=PAGE_PURPOSE, tool=endpoint, transport="page"
     )
 
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final
 
-from memdb import PermissionDenied
+from memdb import PermissionDenied, Principal
 from memdb.server import problems
 from memdb.server.head import Head, read_head
-from memdb.server.identity import Identities, Principal
+from memdb.server.identity import Identities
 from memdb.server.limits import InWork, Limits, Rates
 from memdb.server.metrics import Metrics
 from memdb.server.problems import Refused
@@ -214,8 +214,8 @@ class Gate:
         return None, None
 
     def _check_rate(self, principal: Principal) -> None:
-        per_minute = getattr(principal.grant, "rate_per_minute", None)
-        if per_minute is None:
+        per_minute = principal.grant.rate_per_minute
+        if per_minute is None or principal.owner:
             return
         wait = self._rates.wait_s(str(principal.token_id or principal.name), per_minute)
         if wait:

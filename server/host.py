@@ -133,7 +133,6 @@ class Host:
         finally:
             self._socket.close()
             self._executor.shutdown(wait=True, cancel_futures=True)
-            self.identities.close()
             self._db.close()
 
     def stop(self) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Self
 from memdb.server.problems import Refused
 
 if TYPE_CHECKING:
-    from memdb.server.identity import Principal
+    from memdb import Principal
     from memdb.server.routing import Reply
 
 KEEP_S: Final = 24 * 3600

@@ -13,28 +13,12 @@ import hashlib
 import hmac
 import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from memdb import Database, PermissionDenied
-from memdb import open as open_database
+from memdb import Acting, Database, Principal
 
 TOKEN_FILE: Final = "server.token"
-MOST_SECRET_BYTES: Final = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who asks. ``owner``: everything is theirs."""
-
-    name: str
-    owner: bool = False
-    token_id: str | None = None
-    grant: Any = None
-
-
-OWNER = Principal("owner", owner=True)
 
 
 class Identities:
@@ -42,14 +26,13 @@ class Identities:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._whole = open_database(db.path, namespace="", create=False)
         self._digest: bytes | None = None
         self._file: Path | None = None
 
     @property
     def owner(self) -> Principal:
         """The person whose memory it is: what a session of the page stands for."""
-        return OWNER
+        return self._db.tokens.owner()
 
     def issue_file(self) -> Path:
         """Make the owner's token of this run; the file that has it (0600)."""
@@ -59,10 +42,6 @@ class Identities:
         self._digest, self._file = hashlib.sha256(secret.encode()).digest(), path
         return path
 
-    def close(self) -> None:
-        """Let go of what it opened beside the database it was given."""
-        self._whole.close()
-
     def withdraw_file(self) -> None:
         """The token of this run is worth nothing from here on, and its file is gone."""
         self._digest = None
@@ -71,11 +50,11 @@ class Identities:
 
     def authenticate(self, secret: str) -> Principal:
         """Whose token it is; ``PermissionDenied``, the same for whatever is wrong with it."""
-        if self._digest is not None and len(secret) <= MOST_SECRET_BYTES:
+        if self._digest is not None:
             given = hashlib.sha256(secret.encode()).digest()
             if hmac.compare_digest(given, self._digest):
-                return OWNER
-        raise PermissionDenied("the token is not valid", hint="memdb token create NAME makes one")
+                return self.owner
+        return self._db.tokens.authenticate(secret)
 
     def acting(
         self,
@@ -84,13 +63,9 @@ class Identities:
         purpose: str | None,
         tool: str,
         transport: str = "http",
-        everything: bool = False,
-    ) -> Any:
-        """The database as the principal may see and change it, for one request.
-
-        ``everything``: the owner's reads cover every namespace, as on the page.
-        """
-        return self._whole if everything and principal.owner else self._db
+    ) -> Acting:
+        """The database as the principal may see and change it, for one request."""
+        return self._db.acting(principal, purpose=purpose, transport=transport, tool=tool)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -105,7 +105,7 @@ def _operation(
             "required": True,
             "content": {JSON: {"schema": by_shape[_key(route.body)]}},
         }
-        if route.method == "POST":
+        if route.method == "POST" and not route.secret:
             parameters.append(
                 {
                     "name": "Idempotency-Key",

@@ -85,6 +85,7 @@ def of_invalid(error: msgspec.MsgspecError | RecursionError) -> schemas.Problem:
         detail, field = "the JSON is nested too deep", None
     else:
         detail, field = _of_message(str(error))
+        detail = detail if field is None else f"{field}: {detail}"
     return schemas.Problem(
         type="urn:memdb:problem:invalid_argument",
         title=title_of(400),

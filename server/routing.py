@@ -15,10 +15,10 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from memdb import MemdbError
+from memdb import Database, MemdbError, Principal
 from memdb.server import problems, schemas
 from memdb.server.idempotency import Replays
-from memdb.server.identity import Identities, Principal
+from memdb.server.identity import Identities
 from memdb.server.problems import Refused
 from memdb.server.sessions import Sessions
 
@@ -31,7 +31,7 @@ _PARAMETER = re.compile(r"\{([a-z_]+)\}")
 class Services(NamedTuple):
     """What a route may use beside the ``Acting``: the server's own parts."""
 
-    db: Any
+    db: Database
     identities: Identities
     replays: Replays
     sessions: Sessions
@@ -73,6 +73,7 @@ class Route:
     query: type[msgspec.Struct] | None = None
     owner: bool = False  # for the owner alone
     open: bool = False  # without a token
+    secret: bool = False  # the answer is not kept under an Idempotency-Key
     limit_s: float | None = None
     body_bytes: int | None = None
     tag: str = "memories"
@@ -119,7 +120,7 @@ def answer(route: Route, services: Services, sent: Sent) -> Reply:
                 403, "permission_denied", "only the owner may do this", "use the owner's token"
             )
         key = sent.idempotency_key
-        if key is None or route.method == "GET":
+        if key is None or route.method == "GET" or route.secret:
             return _done(route, services, sent, query, body)
         claim = services.replays.claim(sent.principal, route.name, key, sent.path, sent.body)
         if isinstance(claim, Reply):

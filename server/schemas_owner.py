@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from memdb import FileStatus, Space, SyncReport
+from memdb import AuditRow, AuditVerdict, FileStatus, Space, SyncReport
 from memdb.server.schemas import (
     Answer,
+    Cursor,
     Id,
     Ids,
     MemoryObject,
@@ -195,7 +196,7 @@ class ExportMemories(Request):
 class ImportMemories(Request):
     """The lines of an export, as objects. Memories whose id exists are left alone."""
 
-    records: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=100_000)]
+    records: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=1_000_000)]
     purpose: Purpose | None = None
 
 
@@ -204,6 +205,92 @@ class Imported(Answer):
 
 
 # --- access -----------------------------------------------------------------------------------
+
+
+class GrantObject(Request):
+    """The arguments of ``memdb.Grant``."""
+
+    actions: Annotated[tuple[Name, ...], Meta(max_length=32)] = ("read", "add")
+    where: Where | None = None
+    deny: Where | None = None
+    namespace: Name | None = None
+    source: Name | None = None
+    sensitivity: Name | None = None
+    purposes: Names | None = None
+    rate_per_minute: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    expires_at: Time | None = None
+
+
+class MakeToken(Request):
+    """The arguments of ``tokens.create``; ``owner`` and ``grant`` exclude each other."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+    grant: GrantObject | None = None
+    owner: bool = False
+    expires_in: Name | None = None
+    purpose: Purpose | None = None
+
+
+class MadeToken(Struct, kw_only=True):
+    """A token that was made; its secret is shown this once."""
+
+    secret: str
+    name: str
+    id: str
+
+
+class TokenObject(Struct, kw_only=True):
+    """What is known of a token; never its secret."""
+
+    name: str
+    id: str
+    grant: dict[str, Any]
+    owner: bool
+    created_at: datetime
+    expires_at: datetime | None
+    paused: bool
+    revoked_at: datetime | None
+    last_used: datetime | None
+
+
+class TokenList(Struct, kw_only=True):
+    items: list[TokenObject]
+
+
+class NamedGrant(Struct, kw_only=True):
+    """What one principal may do and see; ``owner``: everything."""
+
+    name: str
+    owner: bool
+    grant: dict[str, Any]
+
+
+class GrantList(Struct, kw_only=True):
+    items: list[NamedGrant]
+
+
+class AuditQuery(Request):
+    """The arguments of ``audit.rows``."""
+
+    principal: Name | None = None
+    since: Time | None = None
+    before: Time | None = None
+    action: Name | None = None
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    cursor: Cursor | None = None
+
+
+class AuditRows(Struct, kw_only=True):
+    """Rows, the latest first."""
+
+    items: list[AuditRow]
+    next_cursor: str | None
+
+
+class Verdict(Struct, kw_only=True):
+    """Whether the chain of the audit holds."""
+
+    verdict: AuditVerdict
 
 
 class PageCode(Struct, kw_only=True):

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from memdb import PermissionDenied
-from memdb.server.identity import Identities, Principal
+from memdb import PermissionDenied, Principal
+from memdb.server.identity import Identities
 
 COOKIE_NAME: Final = "memdb_session"
 CSRF_HEADER: Final = "X-CSRF-Token"

@@ -53,7 +53,9 @@ RESULTS = [
 INDEX = ["SearchPlan", "VectorFilter", "VectorIndex"]
 AUDIT = ["Canary", "Residue", "ScanReport", "scan_erased"]
 ACCESS = ["Acting", "Grant", "Principal"]
-PUBLIC = {"Database", *ACCESS, *AUDIT, *INDEX, "__version__", "open", *RESULTS, *errors.__all__}
+CLIENT = ["Client", "connect"]
+SINGLE = ["Database", "__version__", "open"]
+PUBLIC = {*ACCESS, *AUDIT, *CLIENT, *INDEX, *RESULTS, *SINGLE, *errors.__all__}
 
 PARAMETERS = {
     "open": "path embedder namespace source memory_budget readonly create clock",
@@ -84,6 +86,7 @@ PARAMETERS = {
     "Database.receipts": "",
     "Receipt.wait": "timeout",
     "scan_erased": "path canaries fragments",
+    "connect": "url token ca timeout_s",
     "Database.stats": "",
     "Database.check": "repair",
     "Database.compact": "",

@@ -79,7 +79,7 @@ def read_stdin() -> str:
     return decoded.removesuffix("\n").removesuffix("\r")
 
 
-Handler = Callable[["Call", "Database"], "int | None"]
+Handler = Callable[["Call", Any], "int | None"]
 
 
 def with_database(handler: Handler) -> Callable[[Call], int | None]:
@@ -89,6 +89,29 @@ def with_database(handler: Handler) -> Callable[[Call], int | None]:
         with call.open() as db:
             call.out.zone = db.settings.time_zone
             return handler(call, db)
+
+    run.__doc__ = handler.__doc__
+    run.__name__ = getattr(handler, "__name__", "run")
+    return run
+
+
+def with_server_or_database(handler: Handler) -> Callable[[Call], int | None]:
+    """A handler that is given a client of the running server, which has its model loaded already;
+    the open database where there is none, with ``--no-server``, or where a model is chosen."""
+    direct = with_database(handler)
+
+    def run(call: Call) -> int | None:
+        args = call.args
+        if args.no_server or getattr(args, "embedder", None) is not None:
+            return direct(call)
+        from memdb.cli.running import client_of
+
+        client = client_of(call.path, getattr(args, "namespace", None))
+        if client is None:
+            return direct(call)
+        with client:
+            call.out.zone = client.zone
+            return handler(call, client)
 
     run.__doc__ = handler.__doc__
     run.__name__ = getattr(handler, "__name__", "run")

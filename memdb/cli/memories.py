@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from memdb.cli import terminal
-from memdb.cli.calls import Call, with_database
+from memdb.cli.calls import Call, with_database, with_server_or_database
 from memdb.cli.output import counted, words_of
 from memdb.cli.spec import BY_ID, SELECTOR, SELECTOR_TO_ACT_ON, Command, Option
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from memdb import Database
 
 
-@with_database
-def remember(call: Call, db: Database) -> None:
+@with_server_or_database
+def remember(call: Call, db: Any) -> None:
     """Write one memory."""
     fields = call.arguments()
     if "text" in fields:
@@ -27,8 +27,8 @@ def remember(call: Call, db: Database) -> None:
         call.out.line(f"{call.out.style(written.id, 'bold')}  {written.status}")
 
 
-@with_database
-def recall(call: Call, db: Database) -> None:
+@with_server_or_database
+def recall(call: Call, db: Any) -> None:
     """Ask, and print what was found, best first."""
     fields = call.arguments()
     fields["query"] = call.text(fields["query"])
@@ -57,8 +57,8 @@ def recall(call: Call, db: Database) -> None:
         print(f"memdb: {hits.degraded}", file=sys.stderr)
 
 
-@with_database
-def context(call: Call, db: Database) -> None:
+@with_server_or_database
+def context(call: Call, db: Any) -> None:
     """Pack what a question needs into a number of tokens."""
     fields = call.arguments("query")
     pack = db.context(call.text(call.args.query), **fields)
@@ -176,6 +176,8 @@ def restore(call: Call, db: Database) -> None:
         call.out.line(f"restored {counted(len(ids), 'memory', 'memories')}")
 
 
+NO_SERVER = Option("no_server", "open the database itself, though a server runs for it",
+                   kind="flag", own=True)  # fmt: skip
 QUESTION = Option("query", "the question; - reads it from standard input", place="one")
 K = Option("k", "how many memories (default: 10)", kind="integer")
 AS_OF = Option("as_of", "answer with what was true then", kind="time")
@@ -215,6 +217,7 @@ REMEMBER = Command(
                choices=("error", "replace", "skip")),
         Option("dedup", "how to treat what is stored already (default: exact)",
                choices=("exact", "near", "off")),
+        NO_SERVER,
     ),
     (
         'remember "The spare key is with Grace" --tag home --about Grace',
@@ -247,6 +250,7 @@ RECALL = Command(
             "stages", 'stages of the ranking to switch, such as {"neighbours": false}', kind="json"
         ),
         *SELECTOR,
+        NO_SERVER,
     ),
     (
         'recall "what can\'t Ana eat?"',
@@ -266,6 +270,7 @@ CONTEXT = Command(
         Option("tokens", "how much it may be (default: 2000)", kind="integer"),
         AS_OF,
         *SELECTOR,
+        NO_SERVER,
     ),
     (
         'context "plan dinner for Ana" --tokens 500',

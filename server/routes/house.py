@@ -13,7 +13,6 @@ import msgspec
 from memdb.server import schemas_owner as schemas
 from memdb.server.routes.files import LONG_S
 from memdb.server.routing import NDJSON, Call, Reply, Route
-from memdb.server.schemas import MemoryObject
 
 
 def stats(call: Call) -> schemas.Statistics:
@@ -22,8 +21,11 @@ def stats(call: Call) -> schemas.Statistics:
 
 
 def get_settings(call: Call) -> schemas.SettingsObject:
-    """What the owner set for the whole database."""
-    return schemas.SettingsObject(settings=call.acting.settings.to_dict())
+    """What the owner set; for who does not administer, the time zone alone."""
+    settings = call.acting.settings
+    if call.principal.owner or "admin" in call.principal.grant.actions:
+        return schemas.SettingsObject(settings=settings.to_dict())
+    return schemas.SettingsObject(settings={"time_zone": settings.time_zone})
 
 
 def list_spaces(call: Call) -> schemas.SpaceList:
@@ -37,10 +39,10 @@ def healthz(call: Call) -> schemas.Health:
 
 
 def export_memories(call: Call) -> Reply:
-    """Every field of the memories selected, one JSON object a line."""
+    """Every field of memories, a JSON object a line; ``Memdb-Count`` says how many."""
     with _own_file(call.services.db) as file:
-        call.acting.export(file, "jsonl", call.body.where)
-        return Reply(200, file.read_bytes(), NDJSON)
+        count = call.acting.export(file, "jsonl", call.body.where)
+        return Reply(200, file.read_bytes(), NDJSON, (("Memdb-Count", str(count)),))
 
 
 def import_memories(call: Call) -> schemas.Imported:
@@ -70,7 +72,7 @@ ROUTES = (
     Route("GET", "/v1/spaces", list_spaces, "the embedding spaces", schemas.SpaceList,
           tag="database"),
     Route("POST", "/v1/export", export_memories, "every field of memories, a line each",
-          MemoryObject, body=schemas.ExportMemories, limit_s=LONG_S, tag="database",
+          str, body=schemas.ExportMemories, limit_s=LONG_S, tag="database",
           content_type=NDJSON),
     Route("POST", "/v1/import", import_memories, "read what an export gave", schemas.Imported,
           body=schemas.ImportMemories, limit_s=LONG_S, body_bytes=256 << 20, tag="database"),

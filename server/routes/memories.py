@@ -40,6 +40,14 @@ def get_memory(call: Call) -> schemas.MemoryObject:
     return memory_object(memory)
 
 
+def get_external(call: Call) -> schemas.MemoryObject:
+    """The memory that has your own id in a namespace."""
+    memory = call.acting.get(external_id=call.path["external_id"], namespace=call.query.namespace)
+    if memory is None:
+        raise NotFound(_NO_MEMORY)
+    return memory_object(memory)
+
+
 def get_memories(call: Call) -> schemas.MaybeMemories:
     """Many memories by id, in the order asked for."""
     found = call.acting.get_many(call.body.ids)
@@ -122,6 +130,8 @@ ROUTES = (
           Hidden),
     Route("GET", "/v1/memories/{id}/versions", memory_versions, "every version of a memory",
           schemas.Memories),
+    Route("GET", "/v1/external/{external_id}", get_external, "one memory, by your own id",
+          schemas.MemoryObject, query=schemas.InNamespace),
     Route("GET", "/v1/namespaces", list_namespaces, "the namespaces that hold memories",
           schemas.NamespaceNames),
 )  # fmt: skip

@@ -73,7 +73,14 @@ def list_facts(call: Call) -> schemas.Facts:
     )
 
 
+def list_all_facts(call: Call) -> schemas.Facts:
+    """The values of every subject that are true now, by ``subject.key``."""
+    return schemas.Facts(items=call.acting.profile.items(None, namespace=call.query.namespace))
+
+
 ROUTES = (
+    Route("GET", "/v1/profile", list_all_facts, "what is true now, of every subject",
+          schemas.Facts, query=schemas.InNamespace, tag="profile"),
     Route("GET", "/v1/profile/{subject}", list_facts, "what is true of a subject now",
           schemas.Facts, query=schemas.InNamespace, tag="profile"),
     Route("GET", "/v1/profile/{subject}/{key}", get_fact, "a fact's value, now or at a time",

@@ -18,6 +18,7 @@ import pytest
 
 import memdb
 from memdb.server.host import ServeOptions
+from tests.server.running import serving
 from tests.source_tree import ROOT
 
 
@@ -96,3 +97,34 @@ def test_a_server_that_was_killed_leaves_nothing_in_the_way(tmp_path: Path) -> N
 def test_it_listens_to_this_device_alone_unless_exposed_with_tls(options: dict[str, Any]) -> None:
     with pytest.raises(memdb.InvalidArgument):
         ServeOptions(**options).checked()
+
+
+def command(path: Path, *words: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-m", "memdb.cli", "--db", str(path), "--json", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def test_the_command_line_asks_the_server_that_runs(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    with serving(path) as served:
+        written = command(path, "remember", "Finn sails on Sundays", "--tag", "sport")
+        assert served.db[written["id"]].source == "cli"
+        assert command(path, "recall", "sails", "-k", "1")["hits"][0]["id"] == written["id"]
+        assert "Finn" in command(path, "context", "sails")["text"]
+        counted = served.ask("GET", "/metrics").body.decode()
+        for name in ("add_memories", "recall", "context"):
+            assert f'route="{name}",status="200"}} 1.0' in counted
+        command(path, "recall", "sails", "--no-server")
+        assert served.ask("GET", "/metrics").body.decode().count('route="recall",status="200"} 1.0')
+    # What is left of a server that is gone is in nobody's way.
+    (path / "server.json").write_text(json.dumps({**FOUND, "token_file": str(path / "FORMAT")}))
+    assert command(path, "recall", "sails", "-k", "1")["hits"][0]["id"] == written["id"]
+
+
+FOUND = {"url": "http://127.0.0.1:1", "version": memdb.__version__, "certificate": None}

@@ -1,9 +1,9 @@
 """MCP over standard input and output: what a host application starts as a child process.
 
-The process runs as the owner and opens the directory itself, beside a server or without one: what an
-agent may do there is the grant of the token that is named, looked at for every call, and every call
-is in the audit. It answers until its input ends. Standard output carries the protocol alone: while it serves, anything printed goes to
-standard error (the SDK sees to that).
+The process runs as the owner and opens the directory itself, beside a server or without one: what
+an agent may do there is the grant of the token that is named, looked at for every call, and every
+call is in the audit. It answers until its input ends. Standard output carries the protocol alone:
+while it serves, anything printed goes to standard error (the SDK sees to that).
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from memdb.server.routing import Call, Route
 
 OWNERS: Final = ("user_id", "agent_id", "run_id")
 _OWN: Final = (*OWNERS, "actor_id", "role")  # keys of the metadata that are fields of an item
-_OPERATORS: Final = {"eq": "$eq", "ne": "$ne", "gt": "$gt", "gte": "$gte", "lt": "$lt",
-                     "lte": "$lte", "in": "$in", "nin": "$nin", "contains": "$contains"}  # fmt: skip
+# mem0's operators are memdb's without the mark.
+_OPERATORS: Final = ("eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "contains")
 _TOGETHER: Final = {"AND": "$and", "OR": "$or"}
 _CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 DEFAULT_LIMIT: Final = 10
@@ -178,7 +178,9 @@ def _filter(given: Mapping[str, Any], depth: int) -> dict[str, Any]:
             if not inner or not all(isinstance(one, Mapping) for one in inner):
                 raise FilterError(f"{name} takes filters", field="filters")
             under = [_filter(one, depth + 1) for one in inner]
-            parts.append({_TOGETHER[name]: under} if name in _TOGETHER else {"$not": {"$or": under}})
+            parts.append(
+                {_TOGETHER[name]: under} if name in _TOGETHER else {"$not": {"$or": under}}
+            )
         elif isinstance(value, Mapping):
             unknown = [operator for operator in value if operator not in _OPERATORS]
             if unknown or not value:
@@ -187,7 +189,9 @@ def _filter(given: Mapping[str, Any], depth: int) -> dict[str, Any]:
                     field="filters",
                     hint=f"there are: {', '.join(_OPERATORS)}",
                 )
-            parts.append({f"metadata.{name}": {_OPERATORS[o]: one for o, one in value.items()}})
+            parts.append(
+                {f"metadata.{name}": {f"${operator}": one for operator, one in value.items()}}
+            )
         elif value == "*":
             parts.append({f"metadata.{name}": {"$exists": True}})
         else:

@@ -49,9 +49,7 @@ def test_messages_are_kept_as_they_were_said_and_once(served: Served) -> None:
         "metadata": {"trip": "Rome"},
     }
     again = ask(served, "POST", "/memories", body)["results"]
-    assert [(one["id"], one["event"]) for one in again] == [
-        (one["id"], "NONE") for one in results
-    ]
+    assert [(one["id"], one["event"]) for one in again] == [(one["id"], "NONE") for one in results]
     listed = ask(served, "GET", "/memories?user_id=talk")["results"]
     assert {one["id"] for one in listed} == {one["id"] for one in results}
     assert len(ask(served, "GET", "/memories?user_id=talk&limit=1")["results"]) == 1

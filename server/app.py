@@ -33,7 +33,6 @@ from memdb.server.routing import (
 )
 
 PAGE = "memdb.server.page"
-MEM0 = "memdb.server.routes.mem0"
 PAGE_PURPOSE = "the owner's page"
 _IN_TABLE = frozenset(f"{route.method} {route.path}" for route in ROUTES)
 log = logging.getLogger("memdb.server")
@@ -60,9 +59,8 @@ def make_app(
     _add(app, "/metrics", "metrics", lambda: _metrics(metrics))
     app.before_request(lambda: _before(services))
     app.register_error_handler(Exception, _failed)
-    for module in (PAGE, MEM0):
-        if importlib.util.find_spec(module) is not None:
-            app.register_blueprint(import_module(module).blueprint)
+    if importlib.util.find_spec(PAGE) is not None:
+        app.register_blueprint(import_module(PAGE).blueprint)
     return app
 
 

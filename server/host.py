@@ -172,7 +172,7 @@ class Host:
         direct = Direct(ROUTES, self.services, self._executor)
         mcp_side: App | None = None
         if importlib.util.find_spec("memdb.server.mcp") and importlib.util.find_spec(MCP):
-            mcp_side = import_module(MCP).asgi_app(self._db)
+            mcp_side = import_module(MCP).asgi_app()
 
         async def inner(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "lifespan":

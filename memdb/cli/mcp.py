@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from memdb.server.mcp.install import Host
 
 SURFACES = ("memory", "chatgpt")
+# A host's agent keeps house in its own namespace, which has the token's name.
+INSTALLED = ("read", "add", "update", "forget", "feedback")
 HOSTS = ("claude-desktop", "vscode", "claude-code", "cursor")
 
 
@@ -22,7 +25,8 @@ def mcp(call: Call, db: Database) -> None:
     need_sdk()
     from memdb.server.mcp import stdio
 
-    stdio.serve(lambda ctx, tool: db, call.args.surface or SURFACES[0])
+    args = call.args
+    stdio.serve(db, args.as_, purpose=args.purpose, surface=args.surface or SURFACES[0])
 
 
 def need_sdk() -> None:
@@ -47,6 +51,7 @@ def install(call: Call) -> None:
         _print(call, host, added)
         return
     need_sdk()
+    _need_token(call, name)
     try:
         done = hosts.install(host, added)
     except InvalidArgument:
@@ -59,6 +64,25 @@ def install(call: Call) -> None:
     if done.backup is not None:
         call.out.note(f"what it was is in {done.backup}")
     call.out.note(f"restart {host.name} to use it")
+
+
+def _need_token(call: Call, name: str) -> None:
+    """A token of that name; made if there is none. All it sees and changes is what it adds."""
+    import memdb
+
+    with memdb.open(call.path, source="cli") as db:
+        now = datetime.now(UTC)
+        for token in db.tokens.list():
+            over = token.revoked_at or (token.expires_at is not None and token.expires_at <= now)
+            if token.name == name and not over:
+                return
+        db.tokens.create(name, memdb.Grant(INSTALLED))
+    if call.out.as_json:
+        return
+    call.out.note(
+        f"made the token {name}: it sees and changes what it adds itself, and nothing else; "
+        "for another grant, make the token first (memdb token create)"
+    )
 
 
 def _print(call: Call, host: Host, added: dict[str, object]) -> None:
@@ -81,6 +105,7 @@ COMMANDS: tuple[Command, ...] = (
         None,
         (
             AS,
+            Option("purpose", "why it asks, for the audit and for grants that want it", own=True),
             Option("surface", "memory (default), or search and fetch as chatgpt calls them",
                    choices=SURFACES, own=True),
         ),

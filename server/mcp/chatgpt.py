@@ -16,18 +16,18 @@ from memdb.server.mcp.schemas import parameters
 from memdb.server.mcp.tools import Arguments, Tool
 
 if TYPE_CHECKING:
-    from memdb import Database, Memory
+    from memdb import Acting, Memory
 
 _RESULTS: Final = 20
 _TITLE: Final = 80
 
 
-def search(db: Database, given: Arguments) -> str:
+def search(db: Acting, given: Arguments) -> str:
     results = [_named(hit.memory) for hit in db.recall(given["query"], _RESULTS)]
     return frame.encoded({"results": results})
 
 
-def fetch(db: Database, given: Arguments) -> str:
+def fetch(db: Acting, given: Arguments) -> str:
     memory = db.get(given["id"])
     if memory is None:
         raise NotFound("no memory has that id", hint="take ids from search")

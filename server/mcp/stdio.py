@@ -1,13 +1,14 @@
 """MCP over standard input and output: what a host application starts as a child process.
 
-The process opens the directory itself, beside a server or without one, and answers until its input
-ends. Standard output carries the protocol alone: while it serves, anything printed goes to
-standard error (the SDK sees to that).
+The process runs as the owner and opens the directory itself, beside a server or without one: what
+an agent may do there is the grant of the token that is named, looked at for every call, and every
+call is in the audit. It answers until its input ends. Standard output carries the protocol alone:
+while it serves, anything printed goes to standard error (the SDK sees to that).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from mcp.server import Server
@@ -15,10 +16,34 @@ from mcp.server.stdio import stdio_server
 
 from memdb.server.mcp.service import Acts, service
 
+if TYPE_CHECKING:
+    from mcp.server.context import ServerRequestContext
 
-def serve(acts: Acts, surface: str = "memory") -> None:
-    """Serve until standard input ends."""
+    from memdb import Acting, Database
+
+
+def serve(
+    db: Database, name: str | None = None, *, purpose: str | None = None, surface: str = "memory"
+) -> None:
+    """Serve until standard input ends.
+
+    ``name``: of the token whose grant holds; None: the owner in person. ``purpose``: why, for the
+    audit and for grants that ask it. Raises ``PermissionDenied`` where no token of that name is
+    valid, ``InvalidArgument``.
+    """
+    acts = acting_as(db, name, purpose)
     anyio.run(_serve, service(acts, surface))
+
+
+def acting_as(db: Database, name: str | None, purpose: str | None) -> Acts:
+    """The verbs of a token's principal, or of the owner."""
+
+    def acts(ctx: ServerRequestContext[Any, Any] | None, tool: str) -> Acting:
+        principal = db.tokens.owner() if name is None else db.tokens.named(name)
+        return db.acting(principal, purpose=purpose, transport="mcp", tool=tool)
+
+    acts(None, "memory_search")  # what is wrong with the name is said at once
+    return acts
 
 
 async def _serve(server: Server[Any]) -> None:

@@ -21,7 +21,7 @@ from memdb.server.mcp import frame
 from memdb.server.mcp.schemas import checked, parameters
 
 if TYPE_CHECKING:
-    from memdb import Database, Memory
+    from memdb import Acting, Memory
 
 MAX_ITEMS: Final = 50
 MAX_TOKENS: Final = frame.RESULT_TOKENS
@@ -30,7 +30,7 @@ _FACTS: Final = 100  # facts that are listed at once
 OWN: Final = {"memory_get": {"offset"}, "memory_forget": {"confirmed"}}
 
 Arguments = Mapping[str, Any]
-Run = Callable[["Database", Arguments], "str | list[str]"]
+Run = Callable[["Acting", Arguments], "str | list[str]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Tool:
     destructive: bool = False
     idempotent: bool = True
 
-    def __call__(self, db: Database, arguments: Arguments) -> list[str]:
+    def __call__(self, db: Acting, arguments: Arguments) -> list[str]:
         """The texts of the result. Raises ``MemdbError``."""
         result = self.run(db, checked(arguments, self.schema))
         return [result] if isinstance(result, str) else result
@@ -55,7 +55,7 @@ class Tool:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def search(db: Database, given: Arguments) -> str:
+def search(db: Acting, given: Arguments) -> str:
     hits = db.recall(**given)
     found: dict[str, Any] = {"search_id": hits.search_id}
     if hits.degraded:
@@ -63,20 +63,20 @@ def search(db: Database, given: Arguments) -> str:
     return frame.shortened([(hit.memory, {"score": round(hit.score, 3)}) for hit in hits], found)
 
 
-def get(db: Database, given: Arguments) -> str:
+def get(db: Acting, given: Arguments) -> str:
     memory = db.get(given["id"], as_of=given.get("as_of"))
     if memory is None:
         raise NotFound("no memory has that id", hint="take ids from memory_search")
     return frame.whole(memory, given.get("offset", 0))
 
 
-def context(db: Database, given: Arguments) -> list[str]:
+def context(db: Acting, given: Arguments) -> list[str]:
     packed = db.context(**given)
     about = {"search_id": packed.search_id, "items": len(packed.items), "tokens": packed.tokens}
     return [packed.text, frame.encoded({**about, "left_out": len(packed.dropped)})]
 
 
-def timeline(db: Database, given: Arguments) -> str:
+def timeline(db: Acting, given: Arguments) -> str:
     """One page; a smaller one where the memories asked for do not fit, so that the cursor holds."""
     limit = given.get("limit", 20)
     while True:
@@ -88,7 +88,7 @@ def timeline(db: Database, given: Arguments) -> str:
         limit = max(1, len(page) // 2)
 
 
-def profile_get(db: Database, given: Arguments) -> str:
+def profile_get(db: Acting, given: Arguments) -> str:
     key, subject = given.get("key"), given.get("subject", "user")
     if key is None:
         if "as_of" in given:
@@ -100,7 +100,7 @@ def profile_get(db: Database, given: Arguments) -> str:
     return frame.shortened([(fact, {})])
 
 
-def _facts(db: Database, subject: str) -> list[Memory]:
+def _facts(db: Acting, subject: str) -> list[Memory]:
     """What is true now of a subject, by key."""
     now = datetime.now(UTC)
     true = {
@@ -118,17 +118,17 @@ def _facts(db: Database, subject: str) -> list[Memory]:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def profile_set(db: Database, given: Arguments) -> str:
+def profile_set(db: Acting, given: Arguments) -> str:
     written = db.profile.set(**given)
     return _written(written.id, written.status)
 
 
-def add(db: Database, given: Arguments) -> str:
+def add(db: Acting, given: Arguments) -> str:
     written = db.remember(**given)
     return _written(written.id, written.status)
 
 
-def update(db: Database, given: Arguments) -> str:
+def update(db: Acting, given: Arguments) -> str:
     fields = {name: value for name, value in given.items() if name != "id"}
     if not fields:
         raise InvalidArgument("nothing to change was given", field="text")
@@ -140,12 +140,12 @@ def _written(id: str, status: str) -> str:
     return frame.encoded({"id": id, "status": status})
 
 
-def feedback(db: Database, given: Arguments) -> str:
+def feedback(db: Acting, given: Arguments) -> str:
     done = db.feedback(**given)
     return frame.encoded({"counted": done.counted, "unchanged": done.unchanged})
 
 
-def forget(db: Database, given: Arguments) -> str:
+def forget(db: Acting, given: Arguments) -> str:
     """Hide memories if confirmed; else show which those would be."""
     selector = {name: given[name] for name in ("ids", "where", "about") if name in given}
     if "ids" in selector and len(selector) > 1:
@@ -161,7 +161,7 @@ def forget(db: Database, given: Arguments) -> str:
     return frame.shortened([(memory, {}) for memory in memories], told)
 
 
-def _named(db: Database, selector: Arguments) -> tuple[int, list[Memory]]:
+def _named(db: Acting, selector: Arguments) -> tuple[int, list[Memory]]:
     """How many memories ``forget`` would hide, and the first of them."""
     if "ids" in selector:
         found = [memory for memory in db.get_many(selector["ids"]) if memory is not None]

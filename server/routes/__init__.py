@@ -13,6 +13,7 @@ from memdb.server.routes import (
     forgetting,
     history,
     house,
+    mem0,
     memories,
     profile,
 )
@@ -20,6 +21,6 @@ from memdb.server.routing import Route
 
 ROUTES: tuple[Route, ...] = tuple(
     replace(route, decoder=msgspec.json.Decoder(route.body)) if route.body else route
-    for module in (memories, asking, profile, history, files, forgetting, house, access)
+    for module in (memories, asking, profile, history, files, forgetting, house, access, mem0)
     for route in module.ROUTES
 )

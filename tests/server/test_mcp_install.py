@@ -189,7 +189,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(
     before=st.dictionaries(st.text("abc", min_size=1), JSON, max_size=4),
     indent=st.sampled_from([None, 2, 4, "\t"]),

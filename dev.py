@@ -125,6 +125,23 @@ def check_machine() -> None:
         )
 
 
+def ensure_browser() -> None:
+    """Chromium and its driver, with which tests drive the page: installed where that needs no
+    question (root on a Debian with apt-get). Without them those tests are skipped, and say why."""
+    programs = ("chromium", "chromedriver")
+    if all(map(shutil.which, programs)) or not shutil.which("apt-get"):
+        return
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        return
+    say("installing chromium and chromium-driver, for the tests of the page")
+    os.environ.setdefault("DEBIAN_FRONTEND", "noninteractive")
+    quiet = ("-y", "-qq", "--no-install-recommends")
+    install = ("apt-get", "install", *quiet, "chromium", "chromium-driver")
+    # Debian's images ship no lists of packages: without them nothing is found.
+    if not succeeds(*install) and not (succeeds("apt-get", "update", "-qq") and succeeds(*install)):
+        say("they cannot be installed here: the tests of the page in a browser are skipped")
+
+
 def can_make_venv() -> bool:
     has = importlib.util.find_spec
     return bool(has("venv")) and bool(has("ensurepip") or has("pip"))
@@ -275,6 +292,7 @@ def verb_demo(arguments: list) -> int:
 def verb_test(arguments: list) -> int:
     """run the tests, all of them on all cores; further arguments go to pytest instead"""
     setup(("dev",))
+    ensure_browser()
     return call(PYTHON, "-m", "pytest", *(arguments or ("-n", "auto", "--dist", "worksteal")))
 
 

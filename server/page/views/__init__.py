@@ -1,0 +1,29 @@
+"""The views: one noun a file. Importing this registers all of them on the blueprint."""
+
+from __future__ import annotations
+
+from memdb.server.page.views import (
+    erase,
+    export,
+    forgetting,
+    memory,
+    profile,
+    search,
+    session,
+    storage,
+    timeline,
+    trash,
+)
+
+__all__ = [
+    "erase",
+    "export",
+    "forgetting",
+    "memory",
+    "profile",
+    "search",
+    "session",
+    "storage",
+    "timeline",
+    "trash",
+]

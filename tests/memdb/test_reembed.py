@@ -127,8 +127,8 @@ def test_a_question_embedded_just_before_is_embedded_again_just_after(
     asked = db._recaller._query_vector
     raced = []
 
-    def slow(question):  # type: ignore[no-untyped-def]
-        found = asked(question)
+    def slow(*arguments):  # type: ignore[no-untyped-def]
+        found = asked(*arguments)
         if not raced:
             raced.append(found)
             db.reembed(same, wait=True)

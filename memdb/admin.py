@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memdb import checking, snapshots, space_convert
-from memdb.embedding import NONE
+from memdb import checking, reembedding, snapshots, space_convert
+from memdb.embedding import NONE, Given
 from memdb.engine import HIDDEN, Engine
 from memdb.erasure import sample_mark
 from memdb.errors import InvalidArgument, LockHeld
@@ -22,6 +23,7 @@ from memdb.maintenance import Maintenance
 from memdb.progress import Progress, reporting
 from memdb.query import filters
 from memdb.reader import MemoryReader, is_sample
+from memdb.reembed_call import ReembedCall
 from memdb.removal import remove_dropped_files
 from memdb.retention import usage
 from memdb.storage import erased, generations, lookups, series, spaces, tables
@@ -29,7 +31,7 @@ from memdb.storage import format as disk_format
 from memdb.storage.environment import Environment
 from memdb.storage.ids import require_id
 from memdb.storage.store import Reader, Writer
-from memdb.types import Memory
+from memdb.types import Memory, Reembedding
 from memdb.validate import Draft
 from memdb.writer import MemoryWriter
 
@@ -53,6 +55,7 @@ class Admin:
         self._reader = reader
         self._writer = writer
         self._maintenance = maintenance
+        self._reembed = ReembedCall(engine, maintenance)
 
     # --- looking ------------------------------------------------------------------------
 
@@ -73,6 +76,7 @@ class Admin:
             vectors = {s.name: len(engine.vectors(s).rows_with_vectors(txn)) for s in known}
             by_level = usage.by_kind_and_level(engine, txn)
             jobs = {s.name: space_convert.job_of(txn, engine.filters, s) for s in known}
+        again = self._reembed.look()
         files = usage.disk_bytes(engine.store.path)
         pid, host = engine.store.lease.holder()
         return {
@@ -87,6 +91,7 @@ class Admin:
             "vectors": vectors,
             "profiles": {s.name: s.profile for s in known},
             "converting": {name: job._asdict() for name, job in jobs.items() if job is not None},
+            "reembedding": None if again is None else asdict(again),
             "bytes": {
                 "total": sum(files.values()),
                 "files": files,
@@ -115,6 +120,10 @@ class Admin:
     def check(self, *, repair: bool) -> dict[str, Any]:
         """Verify everything; see ``checking``."""
         return checking.check(self._engine, repair=repair)
+
+    def reembed(self, embedder: Given, progress: Progress, wait: bool) -> Reembedding:
+        """Embed all texts with another model; see ``reembed_call``."""
+        return self._reembed.reembed(embedder, progress, wait)
 
     # --- moving bytes ---------------------------------------------------------------------
 
@@ -256,8 +265,11 @@ class Admin:
             row = lookups.row_of(txn, require_id(memory.id))
             if row is None:
                 return None
-            found = engine.vectors(space).fetch(txn, [row])
-        return found[row].tolist() if row in found else None
+            for one in (space, *reembedding.keeping(txn)):
+                found = engine.vectors(one).fetch(txn, [row])
+                if row in found:
+                    return list(map(float, found[row]))
+        return None
 
     def import_(self, path: Path, progress: Progress) -> int:
         """Read an export; memories whose id is known are left alone. Idempotent."""

@@ -16,4 +16,4 @@ def embedded_text(memory: Memory) -> str | None:
     headings = memory.metadata.get("heading", ())
     titles = [memory.metadata.get("title"), *(headings if isinstance(headings, list) else ())]
     context = [one for one in titles if isinstance(one, str) and one and one not in memory.text]
-    return "\n".join([*context, memory.text])
+    return f"{' > '.join(context)}\n{memory.text}" if context else memory.text

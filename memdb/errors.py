@@ -117,7 +117,7 @@ class EmbedderMismatch(Conflict):
     """The embedder is not the one whose vectors the space holds."""
 
     code = "embedder_mismatch"
-    default_hint = "open with the recorded embedder, or export and import into a new database"
+    default_hint = "open with the recorded embedder, or move to another: memdb reembed EMBEDDER"
 
 
 class PermissionDenied(MemdbError, PermissionError):

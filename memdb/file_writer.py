@@ -19,6 +19,7 @@ import msgspec
 
 from memdb import file_ledger as ledger
 from memdb import rows, settings
+from memdb.embedding import SpaceReplaced
 from memdb.engine import LIVE
 from memdb.errors import InvalidArgument
 from memdb.ingest.changes import FileChange, Kept
@@ -85,9 +86,11 @@ class FileWriter:
         skipped with the reason, one that another process made meanwhile not at all.
         """
         drafted = [self._drafted(change) for change in changes]
-        self._embed([draft for item in drafted for draft in item.new])
         while drafted:
-            stale = self._engine.store.write(self._transaction(drafted, previous))
+            try:
+                stale = self._engine.store.write(self._transaction(drafted, previous))
+            except SpaceReplaced:
+                continue
             if not stale:
                 break
             drafted = [item for item in drafted if item.change.path not in stale]
@@ -178,16 +181,8 @@ class FileWriter:
                 "metadata": metadata,
             }
         )
-        draft.vector = chunk.indexed_text  # a text until ``_embed`` makes it a vector
+        draft.says = chunk.indexed_text
         return draft
-
-    def _embed(self, drafts: Sequence[Draft]) -> None:
-        """Give each draft the vector of its text below its headings."""
-        vectors = self._engine.embedding.embed([draft.vector for draft in drafts], "document")
-        if vectors is not None and len(drafts):
-            self._engine.embedding.space_for(vectors.shape[1])
-        for place, draft in enumerate(drafts):
-            draft.vector = None if vectors is None else vectors[place]
 
     # --- inside the transaction ---------------------------------------------------------
 

@@ -16,9 +16,10 @@ from datetime import timedelta
 
 from pyroaring import BitMap
 
-from memdb import settings, trash
+from memdb import reembedding, settings, trash
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import LockHeld, MemdbError
+from memdb.reembedding import Reembedder
 from memdb.retention.keeper import Keeper
 from memdb.scrub import Scrubber
 from memdb.storage import postings, series, spaces, tables
@@ -61,6 +62,7 @@ class Maintenance:
         self._looked_at = float("-inf")  # when it was last seen whether something has expired
         self.last_error: MemdbError | None = None
         self.keeper = Keeper(engine, self.paused)
+        self.reembedder = Reembedder(engine)
 
     def notify(self) -> None:
         """There may be work: start the thread if need be. It looks every 50 ms; waking it for
@@ -172,11 +174,12 @@ class Maintenance:
 
     def _moved(self) -> bool:
         """Whether anything was written, here or elsewhere, since all work was done, or a space is
-        to have another profile."""
+        to have another profile or to be filled."""
         with self._engine.store.read() as txn:
             self._latest = txn.state.content_seq
             wanted = any(space.converting is not None for space in spaces.spaces(txn))
             wanted = wanted or self._scrubber.due(txn) or self._expiry_due(txn)
+            wanted = wanted or reembedding.due(txn)
         return wanted or self._latest != self._seen or self.keeper.due()
 
     def _expiry_due(self, txn: Reader) -> bool:
@@ -225,6 +228,7 @@ class Maintenance:
                 lambda: self._merge(quiet),
                 self._seal_series,
                 *self._encoders(),
+                self.reembedder.step,
             ]
             done = False
             for step in steps:

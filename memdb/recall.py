@@ -22,6 +22,7 @@ from pyroaring import BitMap
 from memdb import facts, settings, validate
 from memdb.engine import Engine
 from memdb.errors import EmbedderUnavailable, InvalidArgument, MissingDependency
+from memdb.meaning import Embedded, Meaning, Replaced, comparable, similarity
 from memdb.query import filters, fusion, stages
 from memdb.query.lexical import LexicalQuery
 from memdb.query.moment import Moment, moment_of, rows_at
@@ -30,9 +31,8 @@ from memdb.query.stages.profile import ProfileStage
 from memdb.query.time_expressions import TimeReading, read
 from memdb.reader import MemoryReader
 from memdb.second_look import SecondLook
-from memdb.space_vectors import SpaceVectors
 from memdb.storage import lookups
-from memdb.storage.spaces import SpaceRecord
+from memdb.storage.spaces import NO_VECTOR, SpaceRecord
 from memdb.storage.store import Reader
 from memdb.types import Hit, Hits, Memory, Why, from_micros
 
@@ -41,7 +41,6 @@ TIME_USES = ("boost", "filter", "off")
 _CANDIDATES = 200  # of each leg; what the stages may reorder
 _SHORTLIST = 32  # candidates of which records and neighbours are looked at
 _NEARLY_ALL = 0.9  # of the rows that have words: with fewer, words count by what they tell of those
-_SAMPLE = 256  # memories by which a similarity is judged
 _FEW = 256  # matches: they say little of how rare a word is, and all that may be seen is counted
 
 
@@ -120,12 +119,19 @@ class Recaller:
 
     def recall(self, question: Question) -> Hits:
         """Exactly min(k, matches) hits, best first; fewer only through ``min_score``."""
+        while True:
+            try:
+                return self._recall(question)
+            except Replaced:
+                continue
+
+    def _recall(self, question: Question) -> Hits:
         started = clock()
         engine = self._engine
         plan: dict[str, Any] = {"mode": question.mode, "times_ms": {}}
-        vector, degraded = self._query_vector(question)
-        _lap(plan, "embed", started)
         now = engine.now()
+        vector, degraded = self._query_vector(question, now)
+        _lap(plan, "embed", started)
         with engine.store.read() as txn:
             lap = clock()
             reading = self._reading(txn, question, now)
@@ -166,20 +172,35 @@ class Recaller:
 
     # --- what the stages look at --------------------------------------------------------
 
-    def _query_vector(self, question: Question) -> tuple[NDArray[np.float32] | None, str | None]:
+    def _query_vector(
+        self, question: Question, now: datetime
+    ) -> tuple[Embedded | None, str | None]:
+        """The question's vector, by the model of the space that is asked; and why there is none."""
         if question.mode == "lexical":
             return None, None
         if question.vector is not None:
-            return question.vector, None
+            return Embedded(question.vector), None
+        with self._engine.store.read() as txn:
+            record = self._space(txn, question, now)
+        embedding, texts = self._engine.embedding, [question.query or ""]
         try:
-            embedded = self._engine.embedding.embed([question.query or ""], "query")
+            if record is None:
+                found = embedding.embed(texts, "query")
+            else:
+                found = embedding.embed_for(record, texts, "query")
         except (EmbedderUnavailable, MissingDependency) as error:
             if question.mode == "vector":
                 raise
             return None, f"lexical only: {error.message}"
-        if embedded is None and question.mode == "vector":
-            raise InvalidArgument("the database embeds nothing; pass vector=", field="vector")
-        return (None, None) if embedded is None else (embedded[0], None)
+        if found is not None:
+            return Embedded(found[0], NO_VECTOR if record is None else record.number), None
+        if question.space is not None:
+            whose = f"space {question.space!r} holds vectors that were brought; pass vector="
+        else:
+            whose = "the database embeds nothing; pass vector="
+        if question.mode == "vector":
+            raise InvalidArgument(whose, field="vector")
+        return None, None if question.space is None else f"lexical only: {whose}"
 
     def _reading(self, txn: Reader, question: Question, now: datetime) -> TimeReading | None:
         """What the question says of time; nothing where only nearness of vectors is to count."""
@@ -221,7 +242,7 @@ class Recaller:
         question: Question,
         now: datetime,
         allowed: BitMap,
-        vector: NDArray[np.float32] | None,
+        embedded: Embedded | None,
         moment: Moment | None,
         plan: dict[str, Any],
     ) -> stages.Asked:
@@ -235,12 +256,12 @@ class Recaller:
             counted = self._counted(txn, question.namespace, allowed, now)
             words = LexicalQuery(txn, terms, population=counted)
         meaning = None
-        record = None if vector is None else self._space(txn, question, now)
-        if vector is not None and record is not None:
-            validate.one_vector(vector, record.dim)
+        record = None if embedded is None else self._space(txn, question, now)
+        if embedded is not None and record is not None:
+            vector = comparable(embedded, record)
             space = engine.vectors(record)
             look = SecondLook(engine, txn, space, vector)
-            meaning = _Meaning(txn, space, vector, allowed, look, exact=question.exact)
+            meaning = Meaning(txn, space, vector, allowed, look, exact=question.exact)
             if look.top:
                 plan["reembed"] = look.top
         return stages.Asked(
@@ -354,19 +375,27 @@ class Recaller:
             exact=True,
             explain=False,
         )
+        while True:
+            try:
+                return self._within(question, float(radius))
+            except Replaced:
+                continue
+
+    def _within(self, question: Question, radius: float) -> Hits:
         engine = self._engine
-        asked, _ = self._query_vector(question)
         now = engine.now()
+        embedded, _ = self._query_vector(question, now)
         with engine.store.read() as txn:
             record = self._space(txn, question, now)
-            if record is None or asked is None:
+            if record is None or embedded is None:
                 return Hits((), engine.new_id(now))
-            validate.one_vector(asked, record.dim)
+            asked = comparable(embedded, record)
+            namespace = question.namespace
             allowed = self._reader.select(txn, namespace, question.condition, now=now, valid_at=now)
-            near = engine.vectors(record).within(txn, asked, float(radius), allowed)
+            near = engine.vectors(record).within(txn, asked, radius, allowed)
             cosines = similarity(near.distances, record.metric)
             look = SecondLook(engine, txn, engine.vectors(record), asked)
-            meaning = _Meaning(txn, engine.vectors(record), asked, allowed, look, exact=True)
+            meaning = Meaning(txn, engine.vectors(record), asked, allowed, look, exact=True)
             part = fusion.vector_part(cosines, fusion.background(meaning.sample()), "vector")
             relevance = score_of(fusion.base("vector", len(allowed)) + part)
             memories = engine.records.get_many(txn, sorted(near.rows.tolist()))
@@ -375,49 +404,6 @@ class Recaller:
             for row, score, cosine in zip(near.rows.tolist(), relevance, cosines, strict=True)
         )
         return Hits(hits, engine.new_id(now))
-
-
-class _Meaning:
-    """The question's vector in one space, among the allowed rows of one snapshot."""
-
-    def __init__(
-        self,
-        txn: Reader,
-        space: SpaceVectors,
-        vector: NDArray[np.float32],
-        allowed: BitMap,
-        look: SecondLook,
-        *,
-        exact: bool,
-    ) -> None:
-        self._txn, self._space, self._vector = txn, space, vector
-        self._allowed, self._look, self._exact = allowed, look, exact
-
-    def nearest(self, limit: int) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
-        found = self._space.search(
-            self._txn,
-            self._vector,
-            max(limit, self._look.top),
-            self._allowed,
-            exact_search=self._exact,
-        )
-        if self._look.top:
-            found = self._look.again(found)
-        return found.rows, similarity(found.distances, self._space.record.metric)
-
-    def of(self, rows: NDArray[np.uint32]) -> NDArray[np.float32]:
-        """Cosines, inner products, or of squared distances d: 1 / (1 + d)."""
-        found: NDArray[np.float32] = similarity(
-            self._space.measure(self._txn, self._vector, rows), self._space.record.metric
-        )
-        return found
-
-    def sample(self) -> NDArray[np.float32]:
-        """Of up to 256 allowed rows, evenly spaced among those that have a vector."""
-        return self.of(self._space.sample(self._txn, self._allowed, _SAMPLE))
-
-    def matches(self) -> int:
-        return self._space.rows_with_vectors(self._txn).intersection_cardinality(self._allowed)
 
 
 def _valid_at(question: Question, reading: TimeReading | None, now: datetime) -> datetime:
@@ -438,13 +424,6 @@ def _switches(given: Mapping[str, bool] | None) -> Mapping[str, bool]:
         if not isinstance(on, bool):
             raise InvalidArgument(f"stage {name} is True or False", field="stages")
     return dict(given or {})
-
-
-def similarity(distances: Any, metric: str) -> Any:
-    """Larger is closer: a cosine, an inner product, or 1 / (1 + squared distance)."""
-    if metric == "l2":
-        return 1 / (1 + distances)
-    return 1 - distances if metric == "cosine" else -distances
 
 
 def _number(measure: NDArray[np.float32] | None, place: int) -> float | None:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb import settings
+from memdb.embedding import DEFAULT_SPACE, SpaceReplaced
 from memdb.engine import HIDDEN, LIVE, Engine
-from memdb.errors import NotFound
+from memdb.errors import Conflict, NotFound
 from memdb.query.indexed_text import indexed_text
 from memdb.query.tokenizer import TOKENIZER_VERSION
 from memdb.space_vectors import SpaceVectors
@@ -32,42 +34,65 @@ SEGMENT_AT = 128  # a batch this large writes its own segment of postings, and i
 _FOLDED_AT_ONCE = 16  # rows that a writer files in passing where nobody else does
 
 
+class Placed(NamedTuple):
+    """A vector (dim,) and the number of its space. ``embedded``: memdb made it, for the space that
+    was the default one. ``following``: the same of the space that is to take that one's place."""
+
+    space: int = spaces.NO_VECTOR
+    vector: NDArray[np.float32] | None = None
+    embedded: bool = False
+    following: tuple[int, NDArray[np.float32] | None] = (spaces.NO_VECTOR, None)
+
+
 class Entry:
     """A memory about to become a row, with everything derived from it outside the transaction."""
 
-    __slots__ = ("analysed", "blob", "memory", "raw_id", "space", "vector")
+    __slots__ = ("analysed", "blob", "memory", "placed", "raw_id")
 
     def __init__(
         self,
         memory: Memory,
         *,
         raw_id: bytes,
-        space: int = spaces.NO_VECTOR,
-        vector: NDArray[np.float32] | None = None,
+        placed: Placed | None = None,
         analysed: Analysed | None = None,
         blob: bytes | None = None,
     ) -> None:
         self.memory = memory
         self.raw_id = raw_id
-        self.space = space
-        self.vector = vector
+        self.placed = placed or Placed()
         self.analysed = analysed
         self.blob = blob
+
+    @property
+    def space(self) -> int:
+        """The number of the space that its row is of."""
+        return self.placed.space
+
+    @property
+    def vector(self) -> NDArray[np.float32] | None:
+        return self.placed.vector
 
     def copy(self) -> Entry:
         """One for this run of the transaction, which may change its memory and id."""
         return Entry(
             self.memory,
             raw_id=self.raw_id,
-            space=self.space,
-            vector=self.vector,
+            placed=self.placed,
             analysed=self.analysed,
             blob=self.blob,
         )
 
 
 def enter(txn: Writer, engine: Engine, entries: Sequence[Entry]) -> list[int]:
-    """Give each entry a row and make it live; returns the rows in the order of ``entries``."""
+    """Give each entry a row and make it live; returns the rows in the order of ``entries``.
+
+    Raises ``SpaceReplaced`` for texts embedded for a space that is not the default one any more.
+    """
+    for entry in entries:
+        if entry.vector is not None and entry.memory.space is None:
+            _require_default(txn, entries)
+            break
     rows = _allocate(txn, entries)
     _place_in_streams(txn, entries, rows)
     pairs = [(row, entry.memory) for row, entry in zip(rows, entries, strict=True)]
@@ -94,6 +119,25 @@ def enter(txn: Writer, engine: Engine, entries: Sequence[Entry]) -> list[int]:
     _keep_vectors(txn, engine, entries, rows)
     txn.changed(added=bitmap)
     return rows
+
+
+def _require_default(txn: Writer, entries: Sequence[Entry]) -> None:
+    """Vectors that name no space go into the default one, which may be another by now."""
+    default = spaces.find_space(txn, DEFAULT_SPACE)
+    number = spaces.NO_VECTOR if default is None else default.number
+    for entry in entries:
+        placed = entry.placed
+        if placed.vector is None or entry.memory.space is not None or placed.space == number:
+            continue
+        if placed.embedded and placed.following[0] == number and number:
+            entry.placed = Placed(*placed.following, embedded=True)
+        elif placed.embedded:
+            raise SpaceReplaced("the default space was replaced while the texts were embedded")
+        else:
+            raise Conflict(
+                "the default space was replaced or dropped while a vector for it was written",
+                hint="write it again, with a vector of the model that the space is of",
+            )
 
 
 def _allocate(txn: Writer, entries: Sequence[Entry]) -> list[int]:
@@ -158,6 +202,11 @@ def _keep_vectors(
             kept = by_space.setdefault(entry.space, ([], []))
             kept[0].append(row)
             kept[1].append(entry.vector)
+        number, following = entry.placed.following
+        next_space = None if following is None else spaces.get_space(txn, number)
+        if following is not None and next_space is not None:
+            spaces.share(txn, number, [row >> 16])
+            engine.vectors(next_space).put_fresh(txn, [row], following[None, :])
     for number, (its_rows, its_vectors) in by_space.items():
         space = next((s for s in spaces.spaces(txn) if s.number == number), None)
         if space is None:
@@ -182,15 +231,17 @@ def twin(txn: Writer, engine: Engine, row: int, memory: Memory) -> Entry:
     """An entry for ``memory`` with the text, terms and vector that ``row`` has."""
     blob = engine.records.blob_of(txn, row)
     (terms,) = engine.analyse([indexed_text(memory)])
-    raw_id = require_id(memory.id)
-    for space in spaces.spaces(txn):
-        if row >> 16 in spaces.allocation(txn, space.number).runs:
-            found = _vector(txn, engine, space, row)
-            number = spaces.NO_VECTOR if found is None else space.number
-            return Entry(
-                memory, raw_id=raw_id, space=number, vector=found, analysed=terms, blob=blob
-            )
-    return Entry(memory, raw_id=raw_id, analysed=terms, blob=blob)
+    entry = Entry(memory, raw_id=require_id(memory.id), analysed=terms, blob=blob)
+    for space in spaces.answering(txn):
+        if row >> 16 not in spaces.allocation(txn, space.number).runs:
+            continue
+        found = _vector(txn, engine, space, row)
+        if found is not None:
+            entry.placed = Placed(space.number, found)
+            if space.name != DEFAULT_SPACE:
+                entry.memory = memory.replace(space=space.name)
+            break
+    return entry
 
 
 def _vector(

@@ -47,7 +47,8 @@ class SecondLook:
         memories = self._engine.records.get_many(self._txn, sorted(rows))
         texts = [(place, embedded_text(memories[row])) for place, row in enumerate(rows)]
         known = [(place, text) for place, text in texts if text]
-        vectors = self._engine.embedding.embed([text for _, text in known], "document")
+        texts_known = [text for _, text in known]
+        vectors = self._engine.embedding.embed_for(self._space.record, texts_known, "document")
         if vectors is None:  # no text, or a handle that embeds nothing
             return near
         distances = near.distances.copy()

@@ -235,6 +235,11 @@ class SpaceVectors:
         with self._guard:
             cached, state = self._fresh, txn.state
             if cached is not None and cached.layout_seq == state.layout_seq:
+                if self.record.filling:  # its vectors come without a change of what is visible
+                    present = BitMap(vectors.fresh_rows(txn, self.record.number))
+                    loaded_since = self._load(txn, list(present - cached.bitmap))
+                    self._fresh = cached.extended(state.content_seq, *loaded_since)
+                    return self._fresh
                 if cached.content_seq >= state.content_seq:
                     return cached
                 change = changes_since(txn, cached.content_seq, state.content_seq)

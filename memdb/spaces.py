@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Final, Literal
 
-from memdb import settings, space_convert, validate
+from memdb import reembedding, settings, space_convert, validate
 from memdb.embedding import DEFAULT_SPACE
 from memdb.engine import Engine
 from memdb.errors import Conflict, InvalidArgument, LockHeld
 from memdb.maintenance import Maintenance
 from memdb.progress import Progress, reporting
 from memdb.removal import remove_dropped_files
-from memdb.storage import spaces, vectors
+from memdb.storage import spaces
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Writer
 from memdb.types import Space
@@ -93,12 +93,12 @@ class Spaces:
                     "the default space holds what the embedder made",
                     hint="only spaces of your own vectors are dropped; forget hides memories",
                 )
-            encoded = f"encoded/{record.number}"
-            engine.filters.set_discard(txn, encoded, engine.filters.get_set(txn, encoded))
-            space_convert.forget(txn, engine.filters, record)
-            vectors.drop_all_fresh(txn, record.number)
-            spaces.drop_space(txn, record.number)
-            txn.layout_moved()
+            if record.filling:
+                raise Conflict(
+                    "that space is being filled",
+                    hint="db.reembed with the embedder there was before gives it up",
+                )
+            reembedding.drop(txn, engine, record)
             return record
 
         with self._maintenance.paused():
@@ -187,4 +187,7 @@ class Spaces:
 
 def _public(record: SpaceRecord, vectors: int) -> Space:
     embedder = None if record.embedder is None else str(record.embedder.get("name"))
-    return Space(record.name, record.dim, record.metric, record.profile, embedder, vectors)
+    replaces = DEFAULT_SPACE if record.filling else None
+    return Space(
+        record.name, record.dim, record.metric, record.profile, embedder, vectors, replaces
+    )

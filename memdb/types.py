@@ -34,6 +34,7 @@ __all__ = [
     "Memory",
     "Page",
     "Precision",
+    "Reembedding",
     "Report",
     "Space",
     "SyncReport",
@@ -368,7 +369,8 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """One embedding space. ``embedder`` is None for vectors the caller brings."""
+    """One embedding space. ``embedder`` is None for vectors the caller brings. ``replaces``: the
+    space whose place it takes once ``reembed`` has filled it."""
 
     name: str
     dim: int
@@ -376,6 +378,26 @@ class Space:
     profile: str
     embedder: str | None
     vectors: int
+    replaces: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reembedding:
+    """Texts embedded again by another model: ``done`` of ``total``.
+
+    ``state``: "running" while the space before answers; "ending" when the new one does and what is
+    left of the other is cleared away; "done". ``kept``: vectors of memories without text, which no
+    model can make again; they stay where they are, which is called ``space`` afterwards.
+    ``waiting``: why it does not go on, such as a model that cannot be loaded.
+    """
+
+    embedder: str
+    state: Literal["running", "ending", "done"]
+    done: int
+    total: int
+    kept: int = 0
+    space: str | None = None
+    waiting: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

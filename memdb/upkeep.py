@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from memdb.admin import Admin
+from memdb.embedding import Given
 from memdb.maintenance import Maintenance
 from memdb.progress import Progress
+from memdb.types import Reembedding
 
 
 class Upkeep:
@@ -33,6 +35,24 @@ class Upkeep:
     def compact(self) -> dict[str, Any]:
         """Fold, merge, freeze and rewrite the store without free pages or dead bytes."""
         return self._admin.compact()
+
+    def reembed(
+        self, embedder: Given = None, progress: Progress = None, wait: bool = False
+    ) -> Reembedding:
+        """Embed all texts again with another model (as in ``open``), in the background.
+
+        The present model answers until every text has its vector by the new one, then the new one
+        does, in every process; vectors of two models are never compared. What is written, forgotten
+        and erased meanwhile is so in both. Cut off, it goes on where the database is opened next;
+        naming the present model gives it up, another one begins anew, and None goes on with what
+        is under way, or embeds what has no vector. ``wait`` returns when it is done, with
+        ``progress``: True for a bar on a terminal, or a callable given (texts done, texts).
+        Memories without text keep their vectors: ``kept`` and ``space`` of the result.
+
+        Raises ``InvalidArgument``, ``EmbedderUnavailable``, ``MissingDependency``, and while
+        waiting ``LockHeld`` when the process that maintains the database does not embed.
+        """
+        return self._admin.reembed(embedder, progress, wait)
 
     def snapshot(self, path: str | os.PathLike[str]) -> Path:
         """A consistent copy of the database in a new directory, which opens like any other."""

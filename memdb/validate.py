@@ -226,6 +226,7 @@ class Draft(msgspec.Struct):
 
     memory: Memory
     vector: Any = None  # (dim,) float32, or None: embed the text
+    says: str | None = None  # what to embed in place of the text, such as a chunk below its titles
 
 
 def draft(

@@ -12,21 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
-from memdb import facts, near, rows, settings, trash
-from memdb.embedding import default_space
+from memdb import facts, near, placing, rows, settings, trash
+from memdb.embedding import SpaceReplaced
 from memdb.engine import Engine
-from memdb.errors import Conflict, DimensionMismatch, InvalidArgument, NotFound
+from memdb.errors import Conflict, InvalidArgument, NotFound
 from memdb.insertion import Insertion, replace_version, require_seen
 from memdb.query.tokenizer import indexed_text
 from memdb.rows import Entry
 from memdb.selection import Select
-from memdb.storage import lookups, spaces
+from memdb.storage import lookups
 from memdb.storage.ids import require_id
-from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Writer
 from memdb.types import Forgotten, Memory, Written
 from memdb.validate import Draft
@@ -69,9 +66,13 @@ class MemoryWriter:
 
         ``by_id``: the drafts bring their ids (an import); those that exist are left alone.
         """
-        return self._engine.store.write(
-            self.insertion(drafts, on_conflict=on_conflict, dedup=dedup, by_id=by_id)
-        )
+        while True:
+            try:
+                return self._engine.store.write(
+                    self.insertion(drafts, on_conflict=on_conflict, dedup=dedup, by_id=by_id)
+                )
+            except SpaceReplaced:
+                continue
 
     def insertion(
         self,
@@ -81,7 +82,10 @@ class MemoryWriter:
         dedup: str = "exact",
         by_id: bool = False,
     ) -> Callable[[Writer], list[Written]]:
-        """The transaction function of ``insert``, for callers that write more beside it."""
+        """The transaction function of ``insert``, for callers that write more beside it.
+
+        It raises ``SpaceReplaced`` where a re-embedding ended since: make another.
+        """
         check_policies(on_conflict, dedup)
         self._engine.admission.admit(len(drafts), sum(map(content_bytes, drafts)))
         now = self._engine.now()
@@ -102,22 +106,18 @@ class MemoryWriter:
         """Everything about the drafts that needs no transaction: ids, vectors, terms, blobs."""
         engine = self._engine
         memories, raw_ids = self._completed(drafts, now)
-        vectors = self._vectors(drafts, memories)
+        places = placing.place(engine, drafts, memories)
         texts = [indexed_text(memory) for memory in memories]
         analysed = engine.analyse(texts)
         entries = []
-        for memory, raw_id, (space, vector), terms in zip(
-            memories, raw_ids, vectors, analysed, strict=True
-        ):
+        for memory, raw_id, placed, terms in zip(memories, raw_ids, places, analysed, strict=True):
             text = memory.text
             blob = None
             if text is not None and len(text) > settings.BLOB_THRESHOLD_BYTES // 4:
                 encoded = text.encode()
                 if len(encoded) > settings.BLOB_THRESHOLD_BYTES:
                     blob = engine.blobs.put(encoded)
-            entries.append(
-                Entry(memory, raw_id=raw_id, space=space, vector=vector, analysed=terms, blob=blob)
-            )
+            entries.append(Entry(memory, raw_id=raw_id, placed=placed, analysed=terms, blob=blob))
         return entries
 
     def _completed(
@@ -136,46 +136,6 @@ class MemoryWriter:
             raw_ids.append(raw_id)
         return memories, raw_ids
 
-    def _vectors(
-        self, drafts: Sequence[Draft], memories: Sequence[Memory]
-    ) -> list[tuple[int, NDArray[np.float32] | None]]:
-        """(space number, vector) of each; texts without one are embedded, in one batch."""
-        engine = self._engine
-        to_embed = [
-            place
-            for place, (draft, memory) in enumerate(zip(drafts, memories, strict=True))
-            if draft.vector is None and memory.text is not None and memory.space is None
-        ]
-        found: list[tuple[int, NDArray[np.float32] | None]] = [(spaces.NO_VECTOR, None)] * len(
-            drafts
-        )
-        texts = [memories[place].text or "" for place in to_embed]
-        # Where every vector was brought, a model that cannot be loaded is not asked for.
-        embedded = engine.embedding.embed(texts, "document") if texts else None
-        if embedded is not None:
-            space = engine.embedding.space_for(embedded.shape[1])
-            for place, vector in zip(to_embed, embedded, strict=True):
-                found[place] = (space.number, vector)
-        known: dict[str | None, SpaceRecord] = {}
-        for place, draft in enumerate(drafts):
-            if draft.vector is not None:
-                name = draft.memory.space
-                space = known.get(name) or known.setdefault(name, self._space_for(draft))
-                if len(draft.vector) != space.dim:
-                    raise DimensionMismatch(
-                        f"vector has {len(draft.vector)} numbers, the space {space.dim}",
-                        field="vector",
-                    )
-                found[place] = (space.number, draft.vector)
-        return found
-
-    def _space_for(self, draft: Draft) -> SpaceRecord:
-        engine = self._engine
-        if draft.memory.space is None:
-            return default_space(engine.store, len(draft.vector), None)
-        with engine.store.read() as txn:
-            return engine.require_space(txn, draft.memory.space)
-
     # --- update -------------------------------------------------------------------------
 
     def update(
@@ -185,6 +145,18 @@ class MemoryWriter:
         draft: Callable[[Memory, Mapping[str, Any]], Draft],
     ) -> Written:
         """A new version of a memory; ``draft`` makes it of the old one and the changed fields."""
+        while True:
+            try:
+                return self._update(id, fields, draft)
+            except SpaceReplaced:
+                continue
+
+    def _update(
+        self,
+        id: str,
+        fields: Mapping[str, Any],
+        draft: Callable[[Memory, Mapping[str, Any]], Draft],
+    ) -> Written:
         engine, view = self._engine, self._view
         unknown = fields.keys() - _UPDATABLE
         if unknown:

@@ -6,13 +6,15 @@ belongs to one space, so that a row's vector slot is arithmetic::
     slot = rank(run) * 65,536 + (row & 0xFFFF)        rank: the run's place among its space's runs
 
 and a bitmap of rows becomes a bitmap of slots by renumbering containers. Space 0 is the rows
-without a vector. This file knows which rows belong to which space; it does not know vectors: the
+without a vector. A space that takes another's place *shares* its runs: both have a slot for each
+row, and only the first hands out the rows. This file knows which rows belong to which space; it does not know vectors: the
 ``index`` field is an opaque mapping that the index understands.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -45,6 +47,8 @@ class SpaceRecord(msgspec.Struct, frozen=True, kw_only=True):
     default: bool = False
     converting: Literal["exact", "standard", "compact", "nano"] | None = None
     """The profile that its files are being brought to."""
+    filling: bool = False
+    """It is being filled from texts, to take the default space's place."""
 
 
 class Allocation(msgspec.Struct, frozen=True, array_like=True):
@@ -115,12 +119,30 @@ def allocate(txn: Writer, space: int, count: int) -> list[int]:
     return rows
 
 
+def share(txn: Writer, space: int, runs: Iterable[int]) -> None:
+    """Give ``space`` slots for the rows of runs that others hand out.
+
+    The run it hands out itself, if any, is taken for full: a slot follows from a run's rank, and
+    a rank must not change.
+    """
+    present = allocation(txn, space).runs
+    new = sorted(set(runs) - set(present))
+    if new:
+        _put_allocation(txn, space, Allocation((*present, *new), settings.RUN_ROWS))
+        txn.layout_moved()
+
+
 def _space_key(number: int) -> bytes:
     return number.to_bytes(2, "big")
 
 
 def spaces(txn: ReadTxn) -> list[SpaceRecord]:
     return [_decode(payload) for _, payload in txn.scan(tables.SPACES)]
+
+
+def answering(txn: ReadTxn) -> list[SpaceRecord]:
+    """All but those that are being filled: a row has its vector in one of these at most."""
+    return [space for space in spaces(txn) if not space.filling]
 
 
 def find_space(txn: ReadTxn, name: str) -> SpaceRecord | None:

@@ -91,6 +91,7 @@ class Acting:
     check = verb("admin", Database.check, whole=True)
     compact = verb("admin", Database.compact, whole=True)
     snapshot = verb("admin", Database.snapshot, whole=True)
+    reembed = verb("admin", Database.reembed, whole=True, asked=frozenset())
 
     def iter(self, where: Mapping[str, Any] | None = None) -> Iterator[Memory]:
         """Every memory that passes the filter, in the order written; a row of the audit for each

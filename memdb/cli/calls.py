@@ -41,7 +41,8 @@ class Call:
         import memdb
 
         options: dict[str, Any] = {"source": SOURCE, "create": self.command.opens == "create"}
-        for name in ("namespace", "embedder"):
+        own = {option.parameter for option in self.command.options}  # reembed's is not what is open
+        for name in {"namespace", "embedder"} - own:
             if getattr(self.args, name, None) is not None:
                 options[name] = getattr(self.args, name)
         if self.command.opens == "read" and not os.access(self.path, os.W_OK):

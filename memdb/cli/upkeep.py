@@ -1,4 +1,4 @@
-"""Commands that keep house: config, stats, check, compact, snapshot, export, import, spaces."""
+"""Commands that keep house: config, stats, check, compact, copies, models, spaces."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def spaces_list(call: Call, db: Database) -> None:
     if call.out.as_json:
         call.out.json({"spaces": found})
         return
-    names = ("name", "dim", "metric", "profile", "embedder", "vectors")
+    names = ("name", "dim", "metric", "profile", "embedder", "vectors", "replaces")
     rows = [tuple(_cell(space.get(name)) for name in names) for space in found]
     call.out.table(names, rows)
 
@@ -180,6 +180,22 @@ def spaces_drop(call: Call, db: Database) -> None:
     else:
         count = counted(space.vectors, "vector")
         call.out.line(f"dropped space {call.args.name} with {count}; its memories stay")
+
+
+@with_database
+def reembed(call: Call, db: Database) -> None:
+    """Embed all texts again with another model; waits, and goes on where it was cut off."""
+    done = db.reembed(**call.arguments(), progress=True)
+    if call.out.as_json:
+        call.out.json(done)
+        return
+    if done.state == "running":
+        call.out.line(f"{done.embedder} has embedded {done.done} of {counted(done.total, 'text')}")
+        return
+    call.out.line(f"{done.embedder} embeds {counted(done.total, 'text')}")
+    if done.kept:
+        count = counted(done.kept, "vector")
+        call.out.line(f"space {done.space} keeps {count} of memories without text")
 
 
 NAME = Option("name", "name of the space", place="one")
@@ -252,6 +268,32 @@ COMMANDS = (
         "import_",
         (Option("path", "the file; - is standard input", place="one"),),
         ("import life.jsonl",),
+    ),
+    Command(
+        "reembed",
+        "embed all texts again with another model",
+        reembed,
+        "reembed",
+        (
+            Option(
+                "embedder",
+                "static, st:NAME, st:/path or openai:URL#MODEL (default: go on with what is under "
+                "way, or embed what has no vector)",
+                place="maybe",
+            ),
+            Option(
+                "wait",
+                "return when it is done, or at once and leave it to who has the database open",
+                kind="switch",
+                default=True,
+            ),
+        ),
+        ("reembed st:all-MiniLM-L6-v2", "reembed"),
+        opens="change",
+        details=(
+            " The present model answers until the new one has embedded everything. Cut off, it"
+            " goes on wherever the database is open; naming the present model gives it up."
+        ),
     ),
     Command(
         "spaces list",

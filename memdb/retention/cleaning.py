@@ -38,7 +38,7 @@ def clean(engine: Engine) -> int:
     """Give back what can be; returns how many memories moved. Lease holder only."""
     moved = 0
     with engine.store.read() as txn:
-        known = [space for space in spaces.spaces(txn) if space.converting is None]
+        known = [space for space in spaces.answering(txn) if space.converting is None]
     for record in known:
         space = engine.vectors(record)
         with engine.store.read() as txn:

@@ -163,7 +163,7 @@ def plan_in(engine: Engine, txn: Reader, wanted: Wanted, now: datetime) -> Plan:
 
 def _vectors(engine: Engine, txn: Reader, rows: Sequence[int]) -> dict[int, NDArray[np.float32]]:
     found: dict[int, NDArray[np.float32]] = {}
-    for space in spaces.spaces(txn):
+    for space in spaces.answering(txn):
         runs = set(spaces.allocation(txn, space.number).runs)
         mine = [row for row in rows if row >> 16 in runs]
         if mine:

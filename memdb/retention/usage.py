@@ -139,7 +139,7 @@ def with_values(engine: Engine, txn: Reader, used: Usage, candidates: Sequence[C
     rows = np.array([one.row for one in candidates], np.int64)
     values = np.array([one.value for one in candidates])
     given = {one.row for one in candidates if one.memory.text is None and one.current}
-    for space in spaces.spaces(txn):
+    for space in spaces.answering(txn):
         encoded = engine.filters.get_set(txn, f"encoded/{space.number}")
         mine = np.isin(rows >> 16, spaces.allocation(txn, space.number).runs)
         textless = space.embedder is None or any(row in given for row in encoded)

@@ -148,7 +148,7 @@ def _owners(txn: Reader, rows: Sequence[int]) -> dict[int, int]:
     """The space of each row that belongs to one."""
     found: dict[int, int] = {}
     wanted = BitMap(rows)
-    for space in spaces.spaces(txn):
+    for space in spaces.answering(txn):
         for row in wanted & spaces.allocation(txn, space.number).all_rows():
             found[row] = space.number
     return found

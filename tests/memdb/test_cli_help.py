@@ -22,11 +22,12 @@ from memdb.cli.spec import COMMON, Command, Option
 BY_NAME = {command.name: command for command in COMMANDS}
 names = pytest.mark.parametrize("name", BY_NAME)
 
-# What comes with the server, with retention and with re-embedding is not here yet.
+# What comes with the server is not here yet.
 PROMISED = {
     *("demo", "remember", "recall", "context", "list", "get", "forget", "restore", "report"),
     *("erase", "receipts", "scan-erased", "serve", "mcp", "mcp install"),
     *("config", "stats", "check", "compact", "snapshot", "export", "import", "sync", "completion"),
+    "reembed",
     *("profile set", "profile get", "profile versions", "profile items", "profile delete"),
     *(
         "history append",
@@ -165,7 +166,7 @@ def test_the_shell_accepts_its_script(shell: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["re"], {"remember", "recall", "receipts", "restore", "report", "retention"}),
+        (["re"], {"remember", "recall", "receipts", "reembed", "restore", "report", "retention"}),
         (["--db", "x", "pro"], {"profile"}),
         (["profile", ""], {"set", "get", "versions", "items", "delete"}),
         (["profile", "set", "--v"], {"--valid-from", "--valid-to"}),

@@ -5,7 +5,8 @@ them and may lag, be torn or be missing. A search walks it by estimates and scor
 it found from the records; what is not linked is scanned in the same query. The planner sends small
 allowed sets to the scan, and so goes a query whose walk gives up: a search has min(k, allowed)
 results. Which slots are linked the caller's database says (``mark_linked``): this file knows no
-LMDB and starts no thread; the caller builds (``begin``, ``graph_build``), commits, and installs.
+LMDB and starts no thread; the caller builds (``begin``, ``graph_build``), commits, and installs,
+or links in place (``live``, ``graph_live``) and commits.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from memdb.index import exact as brute
 from memdb.index import graph_file, layout, planner
 from memdb.index.calibration import Calibration
 from memdb.index.flat import FlatIndex
-from memdb.index.graph_build import GraphBuild, GraphParams
+from memdb.index.graph_build import GraphBuild, GraphParams, linking_of
 from memdb.index.graph_file import MOST_SLOTS, GraphFile
-from memdb.index.graph_kernels import GraphArrays, SpaceArrays, Walked
+from memdb.index.graph_kernels import NOWHERE, GraphArrays, SpaceArrays, Walked
+from memdb.index.graph_live import LiveGraph
 from memdb.index.kernels import Kernels
 from memdb.index.over_flat import OverFlat
 from memdb.index.protocol import (
@@ -112,6 +114,7 @@ class GraphIndex(OverFlat):
         )
         self._native = native_of(self.kernels)
         self._said = SlotSet.empty()  # linked, as the caller's database has it
+        self._stale = False
         self._state: _State | None = None
         self._view: _View | None = None
         self._planned: tuple[_View, tuple[object, ...], SearchPlan] | None = None
@@ -141,7 +144,10 @@ class GraphIndex(OverFlat):
             self.graph_problem = file.file.corrupt(f"has {torn} torn pages")
         placed = file.placed()
         rows = space.rows
-        entries = file.entries[self._said.contains(file.entries) & (file.entries < len(rows))]
+        entries = file.entries[self._said.contains(file.entries)]
+        if not len(entries):  # they were torn, or all of them are gone
+            entries = graph_file.spread((self._said & placed).array)
+        entries = entries[entries < len(rows)]
         reads = self._reads_of(file)
         arrays = GraphArrays(
             file.pages if reads is None else _NO_PAGES,
@@ -197,9 +203,20 @@ class GraphIndex(OverFlat):
 
     def mark_linked(self, linked: SlotSet) -> None:
         """The slots that the caller's database says are linked."""
-        if linked is not self._said:
-            self._said = linked
-            self._show(self._state.file if self._state else self._file_anew())
+        state = self._state
+        if linked is not self._said or self._stale:
+            self._said, self._stale = linked, False
+            if state is not None:
+                state.file.refresh()
+            self._show(state.file if state else self._file_anew())
+
+    def changed(self, pages: Slots | None) -> None:
+        """Pages of the graph were written anew, as a commit says; None: any may have been.
+        ``mark_linked`` follows."""
+        if self._state is not None and (pages is None or len(pages)):
+            self._state.file.changed(pages)
+            self.drop_cached(pages)
+            self._stale = True
 
     def _file_anew(self) -> GraphFile | None:
         self._load()
@@ -227,14 +244,26 @@ class GraphIndex(OverFlat):
             self._state.file.verify()
 
     def clear(self, slots: ArrayLike) -> None:
-        """Zero the slots in every file, durably. Edges that lead to them lead nowhere then."""
-        chosen = as_slots(slots)
-        self._flat.clear(chosen)
+        """Zero the slots in every file, durably. Those that are in the graph still are taken out,
+        which one process at a time may do. Edges that lead to them lead nowhere then."""
+        chosen = np.unique(as_slots(slots))
         state = self._state
-        if state is not None and len(chosen):
-            state.file.clear(np.unique(chosen))
-            self.drop_cached()
-            self._show(state.file)
+        if state is not None:
+            state.file.refresh()
+            inside = chosen[chosen < state.file.slots]
+            if (state.file.places[inside] != NOWHERE).any():
+                self._take_out(inside)
+        self._flat.clear(chosen)
+
+    def _take_out(self, slots: Slots) -> None:
+        live = self.live()
+        if live is not None:
+            try:
+                live.unlink(slots)
+                self.changed(live.flush())
+                self.mark_linked(self._said)
+            finally:
+                live.close()
 
     def close(self) -> None:
         """Idempotent."""
@@ -275,6 +304,22 @@ class GraphIndex(OverFlat):
             threads=self._threads,
             memory_bytes=memory_bytes,
         )
+
+    @property
+    def has_graph(self) -> bool:
+        return self._state is not None
+
+    def live(self) -> LiveGraph | None:
+        """The graph, to be changed in place; None where there is none that could be. The caller
+        keeps others from doing the same, and builds from being installed meanwhile."""
+        if self._state is None or self._flat.space_arrays() is None:
+            return None
+        file = GraphFile(self._flat.directory, self.spec, writable=True)
+        try:
+            return LiveGraph(self._flat, file, linking_of(self._params, 1))
+        except BaseException:
+            file.close()
+            raise
 
     def install(self) -> None:
         """Put the draft that a build wrote in the graph's place; ``refresh`` shows it."""
@@ -340,6 +385,10 @@ class GraphIndex(OverFlat):
         if view is None:
             return self._flat.search(given, k, allowed=allowed, effort=effort, exact=exact)
         walked = self._walk(given, k, space, view, plan)
+        if view.state.file.torn() != view.state.torn:  # it met torn pages: scanned, then
+            if self._state is view.state:
+                self._show(view.state.file)
+            return self.search(given, k, allowed=allowed, effort=effort)
         return self._completed(given, k, walked, view, effort)
 
     def _space(self) -> SpaceArrays | None:
@@ -408,8 +457,6 @@ class GraphIndex(OverFlat):
         counts["hops"] += walked.hops
         counts["estimated"] += walked.estimated
         counts["scored"] += walked.scored
-        if view.state.file.torn() != view.state.torn:
-            self._show(view.state.file)
         return walked
 
     def _completed(

@@ -65,6 +65,10 @@ def room_of(degree: int) -> int:
     return min(MOST_DEGREE, round(degree * _SLACK))
 
 
+def linking_of(params: GraphParams, threads: int) -> Linking:
+    return Linking(params.R, max(params.R, params.L_build), params.alpha, threads)
+
+
 def node_bytes(params: GraphParams) -> int:
     """Memory of a slot while it is linked: its list, its shape and its seal."""
     return 4 * (1 + room_of(params.R)) + 16 + 4
@@ -91,7 +95,8 @@ class GraphBuild:
         self._most_bytes = memory_bytes
         self.flat = flat
         self._space = space
-        self._how = Linking(params.R, max(params.R, params.L_build), params.alpha, threads)
+        self._how = linking_of(params, threads)
+        self._longest = 0.0  # squared, of inner products
         self._slots = min(len(space.rows), len(space.records), encoded.limit, MOST_SLOTS)
         self.linked = linked & encoded
         chosen = (encoded - self.linked).array
@@ -159,6 +164,7 @@ class GraphBuild:
                 shapes[part] = self._shapes(scales, norms)
         if spec.metric == "ip" and len(slots):
             longest = shapes[:, 1].max()
+            self._longest = float(longest)
             shapes[slots, 2] = np.sqrt(np.maximum(longest - shapes[slots, 1], 0))
             shapes[slots, 1] = longest
         return numbers, offset, shapes
@@ -255,6 +261,7 @@ class GraphBuild:
             self.lists,
             np.concatenate((order, missing)).astype(np.uint32),
             entries.astype(np.uint32),
+            self._longest,
         )
         return linked_now, self.seals[linked_now]
 

@@ -1,16 +1,19 @@
 """graph.bin: who is near whom, on pages. Derived: losing it costs time and never a vector.
 
-    graph.bin := header | page[pages] | place page[...]
-    fields    := dim u32 | metric u8 | degree u8 | 0 u16 | seed u64 | pages u32 | slots u32
-                 | entries u32 | entry u32[entries]
+    graph.bin := header (version 2) | entry page[4] | extent*
+    fields    := dim u32 | metric u8 | degree u8 | 0 u16 | seed u64 | longest f32
+    extent    := place page | page[ceil(1016 / records of a page)]
     page      := crc u32 of all after it | number u32 | 0 u64 | record* | 0*
     record    := slot u24 | neighbours u8 | neighbour u24[degree]
-    place page:= crc u32 | number u32 | 0 u64 | place u32[1020]
-    place     := page << 8 | record in the page, or 2^32 - 1: of slots 0, 1, 2 ...
+    place page:= crc u32 | number u32 | 0 u64 | place u32[1016] | 0*
+    place     := page << 8 | record in the page, or 2^32 - 1: of 1016 slots, in order
+    entry page:= crc u32 | number u32 | 0 u64 | slot + 1 u32[1016] | 0*
 
-The numbers of place pages go on from those of pages. An edge is a hint: distances come from codes
-and records, and who is in the index is the caller's to say. So a page whose checksum fails is
-taken for empty, and its slots for not linked. It knows no distances.
+A page's number is its place in the body, whatever kind it is of; one of zeros was never written. So
+the file grows by extents, and pages are written anew where they are: by one process at a time, in
+whole, while others have them mapped. An edge is a hint: distances come from codes and records, and
+who is in the index is the caller's to say. So a page whose checksum fails is taken for empty, and
+its slots for not linked. This file knows no distances.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from google_crc32c import value as crc32c
@@ -32,41 +35,83 @@ from memdb.index.slots import SlotSet
 NAME: Final = "graph.bin"
 DRAFT: Final = "graph.bin.new"
 MAGIC: Final = b"MDBGRAPH"
+VERSION: Final = 2
 MOST_SLOTS: Final = 1 << 24
 """Slots that edges can name; those beyond are scanned."""
-MOST_ENTRIES: Final = 4096
+PLACES: Final = 1016
+"""Places of a page; as bits they are whole bytes."""
+ENTRY_PAGES: Final = 4
+MOST_ENTRIES: Final = ENTRY_PAGES * PLACES
 TORN: Final = 2
-_FIELDS = struct.Struct("<IBBHQIII")
+_FIELDS = struct.Struct("<IBBHQf")
 _HEAD: Final = layout.GRAPH_HEAD_BYTES
 _PAGE: Final = layout.GRAPH_PAGE_BYTES
-_PLACES: Final = (_PAGE - _HEAD) // 4
-_PAGES_AT_ONCE: Final = 1024
+_EXTENTS_AT_ONCE: Final = 32
+_LOOKS: Final = 4  # at a page that may be being written
 
 Bytes = NDArray[np.uint8]
 Slots = NDArray[np.uint32]
 
 
+def pages_of_extent(degree: int) -> int:
+    """Pages that hold the records of as many slots as a page of places has places."""
+    return -(-PLACES // layout.graph_records(degree))
+
+
+def place_page(number: int, degree: int) -> int:
+    """Which page has the places of slots ``PLACES * number`` and those after it."""
+    return ENTRY_PAGES + number * (1 + pages_of_extent(degree))
+
+
+def spread(slots: Slots) -> Slots:
+    """Some of the slots, about the square root of their number: entries for want of others."""
+    return slots[:: max(1, int(np.sqrt(len(slots))))][:MOST_ENTRIES]
+
+
 def write_draft(
-    directory: Path, spec: SpaceSpec, degree: int, lists: Slots, order: Slots, entries: Slots
+    directory: Path,
+    spec: SpaceSpec,
+    degree: int,
+    lists: Slots,
+    order: Slots,
+    entries: Slots,
+    longest: float = 0.0,
 ) -> None:
     """Write the graph of ``lists`` beside the present one, durably; ``install`` puts it in place.
 
     lists (slots, 1 + room) uint32: how many neighbours, then these, of which ``degree`` are kept;
-    order: the slots that are linked, as pages are to hold them.
+    order: the slots that are linked, as pages are to hold them; longest: the squared length that
+    inner products are completed to.
     """
-    records = layout.graph_records(degree)
-    pages = -(-len(order) // records)
-    fields = _FIELDS.pack(
-        spec.dim, layout.METRICS[spec.metric], degree, 0, spec.seed, pages, len(lists), len(entries)
-    )
-    head = files.seal_header(MAGIC, fields + entries.astype("<u4").tobytes())
+    records, pages = layout.graph_records(degree), pages_of_extent(degree)
+    metric = layout.METRICS[spec.metric]
+    fields = _FIELDS.pack(spec.dim, metric, degree, 0, spec.seed, longest)
+    numbers = np.arange(-(-len(order) // records), dtype=np.uint32)
+    numbers = place_page(0, degree) + 1 + numbers // pages * (1 + pages) + numbers % pages
+    at = np.arange(len(order))
+    extents = -(-len(lists) // PLACES)
+    places = np.full(extents * PLACES, NOWHERE, np.uint32)
+    places[order] = numbers[at // records] << 8 | at % records
     path = directory / DRAFT
     with files.typed_errors(path), open(path, "wb") as handle:
-        handle.write(head)
-        for first in range(0, pages, _PAGES_AT_ONCE):
-            part = order[first * records : (first + _PAGES_AT_ONCE) * records]
-            handle.write(_sealed(_pages_of(part, lists, degree), first))
-        handle.write(_sealed(_place_pages(order, len(lists), records), pages))
+        head = files.seal_header(MAGIC, fields, VERSION)
+        handle.write(head + seal(entry_pages(entries), np.arange(ENTRY_PAGES)).tobytes())
+        for first in range(0, extents, _EXTENTS_AT_ONCE):
+            count = min(_EXTENTS_AT_ONCE, extents - first)
+            part = order[first * pages * records :][: count * pages * records]
+            filled = _pages_of(part, lists, degree)
+            body = np.zeros((count, 1 + pages, _PAGE), np.uint8)
+            body[:, 0] = _place_pages(places[first * PLACES :][: count * PLACES])
+            here, there = divmod(np.arange(len(filled)), pages)
+            body[here, 1 + there] = filled
+            used = np.zeros((count, 1 + pages), np.bool_)
+            used[:, 0] = used[here, 1 + there] = True
+            at = place_page(first, degree) + np.flatnonzero(used)
+            made = seal(body[used], at)
+            for run in np.split(np.arange(len(at)), np.flatnonzero(np.diff(at) != 1) + 1):
+                handle.seek(len(head) + int(at[run[0]]) * _PAGE)
+                handle.write(made[run[0] : run[-1] + 1].tobytes())
+        handle.truncate(len(head) + place_page(extents, degree) * _PAGE)
         handle.flush()
         os.fsync(handle.fileno())
 
@@ -96,29 +141,61 @@ def _low_bytes(numbers: Slots) -> Bytes:
     return raw.reshape(*numbers.shape, 4)[:, :, :3].reshape(len(numbers), -1)
 
 
-def _place_pages(order: Slots, slots: int, records: int) -> Bytes:
-    places = np.full(-(-slots // _PLACES) * _PLACES, NOWHERE, "<u4")
-    at = np.arange(len(order), dtype=np.uint32)
-    places[order] = at // records << 8 | at % records
-    pages = np.zeros((len(places) // _PLACES, _PAGE), np.uint8)
-    pages[:, _HEAD:] = places.view(np.uint8).reshape(len(pages), -1)
+def numbers_of(low_bytes: Bytes) -> Slots:
+    """(n, m) of (n, 3 m): the inverse of ``_low_bytes``."""
+    parts = low_bytes.reshape(len(low_bytes), -1, 3).astype(np.uint32)
+    return (parts @ np.array([1, 1 << 8, 1 << 16], np.uint32)).astype(np.uint32)
+
+
+def _words(rows: Slots) -> Bytes:
+    """(n, 4096) pages of (n, 1016) words, without checksums."""
+    pages = np.zeros((len(rows), _PAGE), np.uint8)
+    pages[:, _HEAD : _HEAD + 4 * PLACES] = np.ascontiguousarray(rows, "<u4").view(np.uint8)
     return pages
 
 
-def _sealed(pages: Bytes, first: int) -> bytes:
-    """The pages with numbers from ``first`` and checksums."""
-    numbers = np.arange(first, first + len(pages), dtype="<u4")
-    pages[:, 4:8] = numbers.view(np.uint8).reshape(-1, 4)
+def _place_pages(places: Slots) -> Bytes:
+    return _words(places.reshape(-1, PLACES))
+
+
+def entry_pages(entries: Slots) -> Bytes:
+    """(4, 4096) pages of up to ``MOST_ENTRIES`` slots, without checksums."""
+    words = np.zeros(MOST_ENTRIES, np.uint32)
+    words[: len(entries)] = entries + 1
+    return _words(words.reshape(ENTRY_PAGES, PLACES))
+
+
+def seal(pages: Bytes, numbers: NDArray[np.integer[Any]]) -> Bytes:
+    """The pages with their numbers and checksums, in place."""
+    pages[:, 4:8] = numbers.astype("<u4").view(np.uint8).reshape(-1, 4)
     for page in pages:
         page[:4] = np.frombuffer(crc32c(page[4:].tobytes()).to_bytes(4, "little"), np.uint8)
-    return pages.tobytes()
+    return pages
+
+
+def _seals_of(pages: Bytes, numbers: NDArray[np.integer[Any]]) -> Slots:
+    return pages[numbers, :4].copy().view("<u4").reshape(-1)
+
+
+def _read_words(pages: Bytes, number: int) -> tuple[Slots | None, int]:
+    """What a page of words holds, and its checksum; None where that fails."""
+    for _ in range(_LOOKS):
+        raw = pages[number].tobytes()
+        if raw[:8] == crc32c(raw[4:]).to_bytes(4, "little") + number.to_bytes(4, "little"):
+            words = np.frombuffer(raw, "<u4", PLACES, _HEAD)
+            return words.astype(np.uint32), int.from_bytes(raw[:4], "little")
+    return None, 0
 
 
 class GraphFile:
-    """An open graph.bin. Raises ``StoreCorrupt`` or ``FormatTooNew`` where it cannot be used."""
+    """An open graph.bin. Raises ``StoreCorrupt`` or ``FormatTooNew`` where it cannot be used.
+
+    ``checked`` (n,), ``places`` (slots,) and ``entries`` are replaced by
+    ``refresh``, never resized: hold on to one value of them during a search.
+    """
 
     def __init__(self, directory: Path, spec: SpaceSpec, *, writable: bool) -> None:
-        self.file = files.MappedFile(directory / NAME, MAGIC, writable=writable)
+        self.file = files.MappedFile(directory / NAME, MAGIC, writable=writable, version=VERSION)
         try:
             self._load(spec)
         except BaseException:
@@ -126,141 +203,193 @@ class GraphFile:
             raise
 
     def _load(self, spec: SpaceSpec) -> None:
-        fields = self.file.fields
-        if len(fields) < _FIELDS.size:
+        if self.file.version < VERSION:
+            raise self.file.corrupt("has an older layout")
+        if len(self.file.fields) != _FIELDS.size:
             raise self.file.corrupt("has fields of another length")
-        dim, metric, degree, _, seed, pages, slots, entries = _FIELDS.unpack_from(fields)
+        dim, metric, degree, _, seed, self.longest = _FIELDS.unpack(self.file.fields)
         if (dim, metric, seed) != (spec.dim, layout.METRICS[spec.metric], spec.seed):
             raise self.file.corrupt("belongs to another space")
-        if not 1 <= degree <= MOST_DEGREE or slots > MOST_SLOTS:
-            raise self.file.corrupt("has a degree or a number of slots that cannot be")
-        place_pages = -(-slots // _PLACES)
-        body = self.file.body
-        if (
-            len(fields) != _FIELDS.size + 4 * entries
-            or len(body) != (pages + place_pages) * _PAGE
-            or not 1 <= entries <= MOST_ENTRIES
-        ):
-            raise self.file.corrupt("has another length than its header says")
+        if not 1 <= degree <= MOST_DEGREE:
+            raise self.file.corrupt("has a degree that cannot be")
         self.degree = degree
-        self.entries = np.frombuffer(fields, "<u4", offset=_FIELDS.size).astype(np.uint32)
-        if int(self.entries.max()) >= slots:
-            raise self.file.corrupt("has an entry that is no slot")
-        self._pages = pages
-        self.checked = np.zeros(pages, np.uint8)
-        self.torn_places = 0
-        self._placed: tuple[int, SlotSet] | None = None  # as of so many torn pages
-        self.places = self._read_places(body[pages * _PAGE :].reshape(place_pages, _PAGE), slots)
+        self.checked = np.zeros(0, np.uint8)
+        self.places = np.zeros(0, np.uint32)
+        self.entries = np.zeros(0, np.uint32)
+        self._seals = np.zeros(0, np.uint32)  # of the places as they were last read
+        self._entry_seals = np.zeros(0, np.uint32)
+        self._torn_places: set[int] = set()
+        self._bits = np.zeros(0, np.uint8)  # which places lead somewhere
+        self._placed: tuple[int, Bytes, SlotSet] | None = None
+        pages, rest = divmod(self.file.body_bytes, _PAGE)
+        if rest or pages < ENTRY_PAGES or (pages - ENTRY_PAGES) % (1 + pages_of_extent(degree)):
+            raise self.file.corrupt("has another length than its pages")
+        self.refresh()
 
-    def _read_places(self, stored: Bytes, slots: int) -> Slots:
-        """(slots,) places; those of a torn page are nowhere."""
-        found = np.empty((len(stored), _PLACES), np.uint32)
-        for number, page in enumerate(stored):
-            raw = page.tobytes()
-            wanted = crc32c(raw[4:]).to_bytes(4, "little")
-            if raw[:8] == wanted + (self._pages + number).to_bytes(4, "little"):
-                found[number] = np.frombuffer(raw, "<u4", offset=_HEAD)
-            else:
-                found[number] = NOWHERE
-                self.torn_places += 1
-        return np.ascontiguousarray(found.reshape(-1)[:slots])
+    # --- reading ---------------------------------------------------------------------------
+
+    def refresh(self) -> bool:
+        """See what was written to the same file; whether anything about places has changed."""
+        self.file.refresh()
+        pages = self.pages
+        if len(pages) != len(self.checked):
+            checked = np.zeros(len(pages), np.uint8)
+            checked[: len(self.checked)] = self.checked[: len(pages)]
+            self.checked = checked
+        moved = self._read_places(pages)
+        return self._read_entries(pages) or moved
 
     @property
     def pages(self) -> Bytes:
-        """(pages, 4096) of the mapped file."""
-        return self.file.body[: self._pages * _PAGE].reshape(self._pages, _PAGE)
+        """(pages, 4096) of the mapped file; of a mapping for the caller alone, where none is kept."""
+        body = self.file.body
+        return body[: len(body) // _PAGE * _PAGE].reshape(-1, _PAGE)
+
+    def _read_places(self, pages: Bytes) -> bool:
+        """Read the pages of places whose checksums are others than before."""
+        extents = (len(pages) - ENTRY_PAGES) // (1 + pages_of_extent(self.degree))
+        extents = max(0, min(extents, -(-MOST_SLOTS // PLACES)))
+        seals = _seals_of(pages, place_page(0, self.degree) + self._every(extents))
+        known = np.zeros(extents, np.uint32)
+        known[: len(self._seals)] = self._seals[:extents]
+        stale = np.flatnonzero(seals != known)
+        if not len(stale) and len(self.places) == extents * PLACES:
+            return False
+        places = np.full(extents * PLACES, NOWHERE, np.uint32)
+        places[: len(self.places)] = self.places[: len(places)]
+        bits = np.zeros(extents * PLACES // 8, np.uint8)
+        bits[: len(self._bits)] = self._bits[: len(bits)]
+        for number in stale.tolist():
+            words, seal_of = _read_words(pages, place_page(number, self.degree))
+            self._torn_places.discard(number)
+            if words is None:  # also where somebody is still at it: looked at again next time
+                self._torn_places.add(number)
+                continue
+            known[number] = seal_of
+            at = slice(number * PLACES, (number + 1) * PLACES)
+            places[at] = words
+            there = (words != NOWHERE) & (words >> 8 < len(pages))
+            bits[at.start // 8 : at.stop // 8] = np.packbits(there, bitorder="little")
+        self.places, self._bits, self._seals = places, bits, known
+        return True
+
+    def _every(self, extents: int) -> NDArray[np.int64]:
+        return np.arange(extents) * (1 + pages_of_extent(self.degree))
+
+    def _read_entries(self, pages: Bytes) -> bool:
+        seals = _seals_of(pages, np.arange(ENTRY_PAGES))
+        if np.array_equal(seals, self._entry_seals):
+            return False
+        parts, known = [], seals.copy()
+        for number in range(ENTRY_PAGES):
+            words, _ = _read_words(pages, number)
+            if words is None:
+                known[number] = ~seals[number]  # looked at again next time
+            else:
+                parts.append(words[(words > 0) & (words <= len(self.places))] - 1)
+        self.entries = np.unique(np.concatenate([np.zeros(0, np.uint32), *parts]))
+        self._entry_seals = known
+        return True
 
     @property
     def slots(self) -> int:
-        """One past the greatest slot that the graph knows of."""
+        """One past the greatest slot that the file has a place for."""
         return len(self.places)
 
     def placed(self) -> SlotSet:
         """The slots that have a record, but for those on pages known to be torn."""
         torn = self.torn()
-        if self._placed is None or self._placed[0] != torn:
-            self._placed = torn, self._find_placed()
-        return self._placed[1]
+        known = self._placed
+        if known is None or known[0] != torn or known[1] is not self._bits:
+            known = self._placed = torn, self._bits, self._find_placed()
+        return known[2]
 
     def _find_placed(self) -> SlotSet:
-        there = self.places != NOWHERE
-        pages = np.where(there, self.places >> 8, 0)
-        there &= pages < self._pages
-        if there.any():
-            there[there] = self.checked[pages[there]] != TORN
+        torn = np.flatnonzero(self.checked == TORN)
+        if not len(torn):
+            return SlotSet(self._bits)
+        there = np.unpackbits(self._bits, bitorder="little").astype(np.bool_)
+        there[there] = ~np.isin(self.places[there] >> 8, torn)
         return SlotSet(np.packbits(there, bitorder="little"))
 
     def torn(self) -> int:
         """How many pages failed their checksum when they were looked at."""
-        return int(np.count_nonzero(self.checked == TORN)) + self.torn_places
+        return int(np.count_nonzero(self.checked == TORN)) + len(self._torn_places)
+
+    def changed(self, numbers: Slots | None) -> None:
+        """Pages with these numbers, or any, were written anew: they are to be looked at again."""
+        if numbers is None:
+            self.checked[:] = 0
+        else:
+            self.checked[numbers[numbers < len(self.checked)]] = 0
 
     def verify(self) -> None:
-        """Look at every page; ``StoreCorrupt`` names the first that is torn."""
-        if self.torn_places:
+        """Look at every page that is used; ``StoreCorrupt`` names the first that is torn."""
+        if self._torn_places:
             raise self.file.corrupt("has a torn page of places")
-        for number, page in enumerate(self.pages):
-            raw = page.tobytes()
-            if raw[:8] != crc32c(raw[4:]).to_bytes(4, "little") + number.to_bytes(4, "little"):
+        used, pages = np.unique(self.places[self.places != NOWHERE] >> 8), self.pages
+        for number in used.tolist():
+            if number >= len(pages) or not self._is_sound(pages[number], number):
                 raise self.file.corrupt(f"has a torn page, number {number}")
-
-    def fill(self, lists: Slots) -> None:
-        """Put what sound pages hold in (slots, 1 + room) lists, as ``write_draft`` takes them."""
-        slots, room = lists.shape[0], lists.shape[1] - 1
-        size, records = layout.graph_record_bytes(self.degree), layout.graph_records(self.degree)
-        kept = min(self.degree, room)
-        for first in range(0, self._pages, _PAGES_AT_ONCE):
-            pages = [
-                page
-                for number, page in enumerate(self.pages[first : first + _PAGES_AT_ONCE], first)
-                if self._is_sound(page, number)
-            ]
-            if not pages:
-                continue
-            body = np.stack(pages)[:, _HEAD : _HEAD + records * size].reshape(-1, size)
-            owners = _numbers(body[:, :3])[:, 0]
-            valid = (owners < min(slots, self.slots)) & (body[:, 3] > 0)
-            body, owners = body[valid], owners[valid]
-            lists[owners, 0] = np.minimum(body[:, 3], kept)
-            lists[owners, 1 : 1 + kept] = _numbers(body[:, 4 : 4 + 3 * kept])
 
     def _is_sound(self, page: Bytes, number: int) -> bool:
         raw = page.tobytes()
         wanted: bytes = crc32c(raw[4:]).to_bytes(4, "little") + number.to_bytes(4, "little")
         return raw[:8] == wanted
 
-    def clear(self, slots: Slots) -> None:
-        """Zero the records of slots, durably; edges to them lead nowhere then."""
-        inside = slots[slots < self.slots]
-        places = self.places[inside]
-        inside, places = inside[places != NOWHERE], places[places != NOWHERE]
-        size = layout.graph_record_bytes(self.degree)
-        for number in np.unique(places >> 8):
-            if number >= self._pages:
+    def fill(self, lists: Slots) -> None:
+        """Put what sound pages hold in (slots, 1 + room) lists, as ``write_draft`` takes them."""
+        slots, room = lists.shape[0], lists.shape[1] - 1
+        size, records = layout.graph_record_bytes(self.degree), layout.graph_records(self.degree)
+        kept = min(self.degree, room)
+        placed = np.flatnonzero(self.places != NOWHERE).astype(np.uint32)
+        placed = placed[np.argsort(self.places[placed], kind="stable")]
+        used, pages = self.places[placed] >> 8, self.pages
+        for number in np.unique(used).tolist():
+            page = pages[number] if number < len(pages) else None
+            if page is None or not self._is_sound(page, number):
                 continue
-            page = self.pages[number].copy()
-            for at in places[places >> 8 == number] & 0xFF:
-                first = _HEAD + int(at) * size
-                page[first : first + size] = 0
-            self.file.write(int(number) * _PAGE, _sealed(page[None], int(number)))
-        if not len(inside):
-            return
-        self.places[inside] = NOWHERE
-        self._placed = None
-        for number in np.unique(inside // _PLACES):
-            page = np.zeros((1, _PAGE), np.uint8)
-            part = np.full(_PLACES, NOWHERE, "<u4")
-            mine = self.places[number * _PLACES : (number + 1) * _PLACES]
-            part[: len(mine)] = mine
-            page[0, _HEAD:] = part.view(np.uint8)
-            at = self._pages + int(number)
-            self.file.write(at * _PAGE, _sealed(page, at))
+            body = page[_HEAD : _HEAD + records * size].reshape(-1, size)
+            first, last = np.searchsorted(used, [number, number + 1])
+            mine = placed[first:last]
+            at = self.places[mine] & 0xFF
+            mine, at = mine[at < records], at[at < records]
+            body = body[at]
+            valid = (numbers_of(body[:, :3])[:, 0] == mine) & (mine < slots)
+            body, mine = body[valid], mine[valid]
+            lists[mine, 0] = np.minimum(body[:, 3], kept)
+            lists[mine, 1 : 1 + kept] = numbers_of(body[:, 4 : 4 + 3 * kept])
+
+    # --- writing: by one process at a time ---------------------------------------------------
+
+    def grow(self, slots: int) -> None:
+        """Make room for slots up to this many."""
+        extents = -(-min(slots, MOST_SLOTS) // PLACES)
+        if extents * PLACES > self.slots:
+            self.file.grow(place_page(extents, self.degree) * _PAGE)
+            self.refresh()
+
+    def write(self, numbers: NDArray[np.integer[Any]], pages: Bytes) -> None:
+        """Write sealed pages, neighbours together; durable after ``sync``."""
+        order = np.argsort(numbers)
+        cuts = np.flatnonzero(np.diff(numbers[order]) != 1) + 1
+        for run in np.split(order, cuts):
+            if len(run):
+                part = pages[run[0]] if len(run) == 1 else pages[run].reshape(-1)
+                self.file.write(int(numbers[run[0]]) * _PAGE, part.data)
+
+    def write_places(self, places: Slots, numbers: NDArray[np.integer[Any]]) -> None:
+        """Write these pages of places of (slots,) ``places``."""
+        pages = _place_pages(places.reshape(-1, PLACES)[numbers].reshape(-1))
+        at = place_page(0, self.degree) + numbers * (1 + pages_of_extent(self.degree))
+        self.write(at, seal(pages, at))
+
+    def write_entries(self, entries: Slots) -> None:
+        numbers = np.arange(ENTRY_PAGES)
+        self.write(numbers, seal(entry_pages(entries), numbers))
+
+    def sync(self) -> None:
         self.file.sync()
 
     def close(self) -> None:
         self.file.close()
-
-
-def _numbers(low_bytes: Bytes) -> Slots:
-    """(n, m) of (n, 3 m): the inverse of ``_low_bytes``."""
-    parts = low_bytes.reshape(len(low_bytes), -1, 3).astype(np.uint32)
-    return (parts @ np.array([1, 1 << 8, 1 << 16], np.uint32)).astype(np.uint32)

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from memdb.errors import InvalidArgument
 from memdb.index import layout
 from memdb.index.graph_kernels import GraphKernels, NativeGraph
+from memdb.index.live_kernels import LiveKernels, NativeLive
 from memdb.index.reference import Bytes, Floats, NumpyKernels, Slots
 
 
-class Kernels(GraphKernels, Protocol):
+class Kernels(GraphKernels, LiveKernels, Protocol):
     """What an engine computes with. All arrays are C-contiguous."""
 
     @property
@@ -113,7 +114,7 @@ class Kernels(GraphKernels, Protocol):
         ...
 
 
-class NativeKernels(NativeGraph):
+class NativeKernels(NativeGraph, NativeLive):
     """The compiled kernels at one level of ``_native.available()``."""
 
     def __init__(self, native: ModuleType, level: int) -> None:

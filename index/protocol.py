@@ -268,9 +268,46 @@ class Build(Protocol):
         ...
 
 
+class Live(Protocol):
+    """Linking in place, while the caller keeps others from writing the graph.
+
+    live.link(slots); pages = live.flush()      # then the caller commits that they are linked
+    live.unlink(slots); pages = live.flush()    # then it may zero the slots elsewhere, and reuse
+    index.changed(pages); index.mark_linked(...)    # after the commit, in every process
+    """
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether a build was installed since: another ``live`` is needed."""
+        ...
+
+    def is_placed(self, slots: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """(n,) whether slots are in the graph, linked as far as the caller knows or not."""
+        ...
+
+    def ordered(self, slots: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """The slots in an order in which linking writes fewer pages."""
+        ...
+
+    def link(self, slots: NDArray[np.uint32]) -> int:
+        """Link sound slots; how many."""
+        ...
+
+    def unlink(self, slots: NDArray[np.uint32]) -> None:
+        """Take slots out that no snapshot sees any more; their records are sound still."""
+        ...
+
+    def flush(self) -> NDArray[np.uint32]:
+        """Make it durable; numbers of the pages written since the last time."""
+        ...
+
+    def close(self) -> None: ...
+
+
 @runtime_checkable
 class Drafting(Graphed, Protocol):
-    """A graph in a file of all processes: one builds, commits what is linked, and installs.
+    """A graph in a file of all processes, which one at a time changes: in place (``live``), or all
+    of it, as when there is none yet: it builds, commits what is linked, and installs.
 
     build = index.begin(encoded, memory_bytes=...)
     while build.link(...): ...
@@ -296,6 +333,19 @@ class Drafting(Graphed, Protocol):
     def begin(self, encoded: SlotSet, *, memory_bytes: int) -> Build | None: ...
 
     def install(self) -> None: ...
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether there is one that can be used."""
+        ...
+
+    def live(self) -> Live | None:
+        """The graph for changing it in place; None where there is none."""
+        ...
+
+    def changed(self, pages: NDArray[np.uint32] | None) -> None:
+        """A commit says that these pages, or any, were written anew; ``mark_linked`` follows."""
+        ...
 
 
 def as_vectors(values: ArrayLike, dim: int, *, field: str = "vectors") -> NDArray[np.float32]:

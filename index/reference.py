@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from memdb.index import layout
 from memdb.index.layout import BITS, BLOCK_ROWS, FLOAT16, GROUP_ALLOWED, INT2, PACKED
 from memdb.index.reference_graph import NumpyGraph
+from memdb.index.reference_live import NumpyLive
 
 F32 = np.float32
 Floats = NDArray[np.float32]
@@ -26,7 +27,7 @@ _HALF_ROOT = F32(0.70710678118654752)
 _COUNTS = np.array([byte.bit_count() for byte in range(256)], np.uint8)
 
 
-class NumpyKernels(NumpyGraph):
+class NumpyKernels(NumpyGraph, NumpyLive):
     """Kernels in numpy. All arrays are C-contiguous; shapes are those of ``NativeKernels``."""
 
     name = "numpy"

@@ -57,7 +57,7 @@ def query_planes(queries: Floats) -> tuple[NDArray[np.uint64], Floats]:
     return np.packbits(bits, axis=2, bitorder="little").view("<u8"), steps
 
 
-class _Estimator:
+class Estimator:
     """Keys of rows for one rotated, centred query."""
 
     def __init__(self, groups: Bytes, query: Floats) -> None:
@@ -82,11 +82,11 @@ class _Estimator:
         return np.where(np.isnan(keys), F32(-np.inf), keys)
 
 
-class _Walk:
+class Walk:
     """The walk of ``native/graph_walk.h``."""
 
     def __init__(
-        self, estimator: _Estimator, neighbours: Neighbours, starts: Ranked, seen_most: int
+        self, estimator: Estimator, neighbours: Neighbours, starts: Ranked, seen_most: int
     ) -> None:
         self._estimator = estimator
         self._neighbours = neighbours
@@ -169,7 +169,7 @@ class NumpyGraph:
         return query_planes(queries)
 
     def estimate_rows(self, groups: Bytes, query: Floats, slots: Slots) -> Floats:
-        return _Estimator(groups, query).keys(slots)
+        return Estimator(groups, query).keys(slots)
 
     if TYPE_CHECKING:  # what the class that has these mixed in brings
 
@@ -185,7 +185,7 @@ class NumpyGraph:
         slots, distances = np.empty((len(queries), k), np.uint32), np.empty((len(queries), k), F32)
         for at, query in enumerate(queries):
             rotated = self.rotate(query[None], space.signs)[0]
-            keys = _Estimator(space.groups, rotated - space.centre).keys(listed)
+            keys = Estimator(space.groups, rotated - space.centre).keys(listed)
             best = np.lexsort((listed, keys))[:keep]
             ranked = list(zip(keys[best].tolist(), listed[best].tolist(), strict=True))
             found, bad, _ = self._refined(space, query, rotated, ranked, k)
@@ -250,17 +250,17 @@ class NumpyGraph:
 
         for at, query in enumerate(queries):
             rotated = self.rotate(query[None], space.signs)[0]
-            estimator = _Estimator(space.groups, rotated - space.centre)
-            walk = _Walk(
+            estimator = Estimator(space.groups, rotated - space.centre)
+            walk = Walk(
                 estimator,
-                lambda slot: _neighbours(graph, slot),
+                lambda slot: neighbours(graph, slot),
                 nearest_entries(graph.entries, graph.entry_rows, rotated - space.centre),
                 len(space.rows),
             )
 
-            def forgotten(slot: int, one: _Estimator = estimator) -> bool:
+            def forgotten(slot: int, one: Estimator = estimator) -> bool:
                 empty = not one.factors(np.array([slot], np.uint32))[0]
-                return empty and _record(graph, slot) is None
+                return empty and record(graph, slot) is None
 
             ranked: Ranked | None
             if not inside:
@@ -285,8 +285,8 @@ class NumpyGraph:
         for slot in slots.tolist():
             factor = arrays.shapes[slot, 0]
             residual = factor * _numbers(arrays, [slot])[0].astype(F32) - arrays.centre
-            walk = _Walk(
-                _Estimator(arrays.groups, residual),
+            walk = Walk(
+                Estimator(arrays.groups, residual),
                 lambda at: arrays.lists[at, 1 : 1 + arrays.lists[at, 0]].tolist(),
                 nearest_entries(arrays.entries, arrays.entry_rows, residual),
                 len(arrays.lists),
@@ -343,11 +343,11 @@ class NumpyGraph:
 
 def nearest_entries(entries: Slots, entry_rows: Bytes, query: Floats) -> Ranked:
     """Up to four of the entries nearest to a rotated, centred query."""
-    keys = _Estimator(entry_rows.reshape(-1), query).keys(np.arange(len(entries), dtype=np.uint32))
+    keys = Estimator(entry_rows.reshape(-1), query).keys(np.arange(len(entries), dtype=np.uint32))
     return sorted(zip(keys.tolist(), entries.tolist(), strict=True))[:_STARTS]
 
 
-def _record(graph: GraphArrays, slot: int) -> Bytes | None:
+def record(graph: GraphArrays, slot: int) -> Bytes | None:
     """The slot's record, where its page is sound."""
     if slot >= len(graph.places) or graph.places[slot] == NOWHERE:
         return None
@@ -355,23 +355,23 @@ def _record(graph: GraphArrays, slot: int) -> Bytes | None:
     if page >= len(graph.pages) or at >= layout.graph_records(graph.degree):
         return None
     if not graph.checked[page]:
-        stored = graph.pages[page].tobytes()
-        sound = stored[:8] == crc32c(stored[4:]).to_bytes(4, "little") + page.to_bytes(4, "little")
+        raw = graph.pages[page].tobytes()
+        sound = raw[:8] == crc32c(raw[4:]).to_bytes(4, "little") + page.to_bytes(4, "little")
         graph.checked[page] = 1 if sound else 2
     if graph.checked[page] != 1:
         return None
     size = layout.graph_record_bytes(graph.degree)
     first = layout.GRAPH_HEAD_BYTES + at * size
-    record = graph.pages[page, first : first + size]
-    return record if int.from_bytes(record[:3].tobytes(), "little") == slot else None
+    stored = graph.pages[page, first : first + size]
+    return stored if int.from_bytes(stored[:3].tobytes(), "little") == slot else None
 
 
-def _neighbours(graph: GraphArrays, slot: int) -> list[int]:
-    record = _record(graph, slot)
-    if record is None:
+def neighbours(graph: GraphArrays, slot: int) -> list[int]:
+    found = record(graph, slot)
+    if found is None:
         return []
-    count = min(int(record[3]), graph.degree)
-    words = record[4 : 4 + 3 * count].reshape(count, 3).astype(np.uint32)
+    count = min(int(found[3]), graph.degree)
+    words = found[4 : 4 + 3 * count].reshape(count, 3).astype(np.uint32)
     named: list[int] = (words @ np.array([1, 1 << 8, 1 << 16], np.uint32)).tolist()
     return named
 

@@ -12,6 +12,8 @@ records  block u32                  208 ids u64, then 208 states u8: the slots o
 vectors  slot u32                   a fresh vector, f32[dim]
 cold     transaction u64 | slot u32 (none): zero the slot when no snapshot is older
 changes  sequence u64               blocks u32[] that the commit touched; empty: any
+meta     ``graph_pages`` | seq. u64 pages u32[] of the graph written for the commit; empty: any
+meta     ``graph_session``          16 bytes: who last began to change the graph in place
 ======== ========================== ==========================================================
 
 Slots run from 0 to the capacity. A slot is *free*, *fresh* (its vector is in ``vectors``),
@@ -23,6 +25,7 @@ transactions and arrays; it does not know distances or files.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -45,6 +48,8 @@ RETIRED: Final = 3
 LINKED: Final = 4
 
 _STATE_KEY: Final = b"vector_index"
+_PAGES_KEY: Final = b"graph_pages"
+_SESSION_KEY: Final = b"graph_session"
 _BLOCK_SLOTS: Final = 208  # 9 bytes each: the most whose block is a small value
 _BLOCK_BYTES: Final = 9 * _BLOCK_SLOTS
 _LOGGED_BLOCKS: Final = 400
@@ -224,6 +229,28 @@ def slots_since(txn: ReadTxn, known: int, wanted: int) -> Slots | None:
     return (firsts + np.arange(_BLOCK_SLOTS)).reshape(-1).astype(np.uint32)
 
 
+def pages_since(txn: ReadTxn, known: int, wanted: int) -> Slots | None:
+    """Pages of the graph that were written for the commits known < sequence <= wanted; None: any."""
+    parts = [np.empty(0, np.uint32)]
+    if not 0 <= wanted - known <= _LOG_KEPT:
+        return None
+    first, last = _PAGES_KEY + _u64(known + 1), _PAGES_KEY + _u64(wanted + 1)
+    for _, payload in txn.scan(tables.META, first, last):
+        if not payload:
+            return None
+        parts.append(np.frombuffer(payload, "<u4").astype(np.uint32))
+    return np.unique(np.concatenate(parts))
+
+
+def graph_session(txn: ReadTxn) -> bytes | None:
+    """Who last began to change the graph in place."""
+    return txn.get(tables.META, _SESSION_KEY)
+
+
+def begin_session(txn: WriteTxn, name: bytes) -> None:
+    txn.put(tables.META, _SESSION_KEY, name)
+
+
 def _load_fresh(txn: ReadTxn, slots: Slots, dim: int) -> Floats:
     matrix = np.empty((len(slots), dim), np.float32)
     found = txn.get_many(tables.VECTORS, sorted(_keys(slots, 4)))
@@ -246,6 +273,8 @@ class Draft:
         self.kind, self.params = book.state.kind, book.state.params
         self.spec = book.state.spec
         self.converting = book.state.converting
+        self.pages: Slots | None = np.empty(0, np.uint32)
+        """Pages of the graph that were written for this commit; None: any."""
         self._touched: list[Slots] = []
         self._new_fresh: list[tuple[Slots, Floats]] = []
         self._count = book.state.count
@@ -331,6 +360,7 @@ class Draft:
         logged = named.astype("<u4").tobytes() if len(named) <= _LOGGED_BLOCKS else b""
         self._txn.put(tables.CHANGES, _u64(state.sequence), logged)
         self._txn.delete_range(tables.CHANGES, _u64(0), _u64(max(0, state.sequence - _LOG_KEPT)))
+        self._put_pages(state.sequence)
         save_state(self._txn, state)
         slots, fresh = self._next_fresh(touched)
         encoded = self._next_set(self._book.encoded, blocks, ENCODED, LINKED)
@@ -354,6 +384,17 @@ class Draft:
         if np.array_equal(bits[: len(known)], known) and not bits[len(known) :].any():
             return old  # the same set: what was made of it holds
         return SlotSet(bits)
+
+    def _put_pages(self, sequence: int) -> None:
+        pages = self.pages
+        if pages is not None and not len(pages):
+            return
+        if pages is not None and len(pages) > _LOGGED_BLOCKS:
+            pages = None
+        payload = b"" if pages is None else pages.astype("<u4").tobytes()
+        self._txn.put(tables.META, _PAGES_KEY + _u64(sequence), payload)
+        oldest = _PAGES_KEY + _u64(max(0, sequence - _LOG_KEPT))
+        self._txn.delete_range(tables.META, _PAGES_KEY + _u64(0), oldest)
 
     def _put_blocks(self, blocks: NDArray[np.uint32]) -> None:
         known = len(self._book.states) // _BLOCK_SLOTS
@@ -397,7 +438,8 @@ def _appended(matrix: Floats, vectors: Floats) -> Floats:
     return buffer[:needed]
 
 
-def due_slots(txn: ReadTxn, horizon: int) -> tuple[Slots, list[bytes]]:
-    """Retired slots that no snapshot at or after ``horizon`` can see, and their keys."""
-    keys = list(txn.scan_keys(tables.COLD, b"", _u64(horizon + 1)))
+def due_slots(txn: ReadTxn, horizon: int, most: int | None = None) -> tuple[Slots, list[bytes]]:
+    """Retired slots that no snapshot at or after ``horizon`` can see, the oldest first, and their
+    keys; up to ``most``."""
+    keys = list(islice(txn.scan_keys(tables.COLD, b"", _u64(horizon + 1)), most))
     return np.array(sorted(int.from_bytes(key[8:], "big") for key in keys), np.uint32), keys

@@ -1,13 +1,16 @@
-"""Who builds the graph that all processes of a ``VectorIndex`` share, and when.
+"""Who builds the graph that all processes of a ``VectorIndex`` share and keeps it, and when.
 
-One process at a time, the holder of ``graph.lock``: it links what waits in steps, writes a draft
-beside the present graph, and commits in one transaction which slots are linked. Until then nothing
-has changed, whatever ends the process. An index that may choose its kind becomes "ssd" here. This
-file knows drafts of the book and when work is due; linking itself is ``memdb.index``'s.
+One process at a time, the holder of ``graph.lock``. Where there is no graph, or more waits than is
+in it, it links all that in steps, writes a draft beside the present graph, and commits in one
+transaction which slots are linked; until then nothing has changed, whatever ends the process.
+Everything else is done in place (``vector_live``). An index that may choose its kind becomes "ssd"
+here. This file knows drafts of the book and when work is due; linking itself is
+``memdb.index``'s.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +23,7 @@ from memdb.storage.environment import WriteTxn
 from memdb.storage.lease import Lease
 from memdb.vector_book import Book, Draft
 from memdb.vector_linker import Linker
+from memdb.vector_live import LiveWork, retired, too_many_retired
 
 if TYPE_CHECKING:
     from memdb.vector_shared import SharedIndex
@@ -27,7 +31,6 @@ if TYPE_CHECKING:
 LOCK: Final = "graph.lock"
 _LINKED_AT_ONCE: Final = 1024
 _LEAST_WAITING: Final = 1024
-_SHARE_WAITING: Final = 8  # one in so many of what is linked: a draft rewrites the graph's file
 _POLL_S: Final = 0.05
 
 
@@ -37,9 +40,12 @@ class Builder:
     def __init__(self, shared: SharedIndex) -> None:
         self._shared = shared
         self._lease = Lease(shared.path / LOCK)
+        self._guard = threading.RLock()  # of a step: who writes may take one
+        self.live = LiveWork(shared)
         self._build: Build | None = None
         self._want_all = False
         self._others_turn = False
+        self._built = 0
         self._failed_with = 0  # so many slots waited when a build failed
 
     # --- when ------------------------------------------------------------------------------
@@ -50,16 +56,27 @@ class Builder:
         book, files = shared.book, shared.files
         if shared.readonly or book is None:
             return False
-        return self._build is not None or self._switch_due(book) or self._link_due(book, files)
+        return (
+            self._build is not None
+            or self._switch_due(book)
+            or self._build_due(book, files)
+            or self._live_due(book, files)
+        )
 
-    def _link_due(self, book: Book, files: engines.AnyEngine) -> bool:
+    def _build_due(self, book: Book, files: engines.AnyEngine) -> bool:
+        """Whether more waits than is in the graph: all of it is quicker at once, by several threads."""
         if not isinstance(files, Drafting) or not book.encoded:
             return False
         waiting = files.linkable(book.encoded)
-        if self._want_all:
+        linked = book.encoded.count - files.waiting(book.encoded).count + retired(book)
+        if self._want_all and not linked:
             return waiting > 0
-        least = max(_LEAST_WAITING, book.linked.count // _SHARE_WAITING, 2 * self._failed_with)
-        return waiting >= least
+        return waiting >= max(_LEAST_WAITING, linked, 2 * self._failed_with)
+
+    def _live_due(self, book: Book, files: engines.AnyEngine) -> bool:
+        return isinstance(files, Drafting) and self.live.is_due(
+            book, files, all_of_it=self._want_all
+        )
 
     def _switch_due(self, book: Book) -> bool:
         """Whether an index of kind "auto" is to have a graph."""
@@ -87,19 +104,29 @@ class Builder:
                 self.want_all(linker)
             linker.wait()
 
+    def counts(self, files: engines.AnyEngine) -> dict[str, int]:
+        """What was done in place by this process, and graphs it built; of kind "ssd"."""
+        if not isinstance(files, Drafting):
+            return {}
+        return {**self.live.counts, "graphs_built": self._built}
+
     # --- what ------------------------------------------------------------------------------
 
     def step(self) -> bool:
         """A little work; whether there may be more. What fails is begun again later."""
-        try:
-            return self._step()
-        except BaseException:
-            with self._shared.snapshot() as view:
-                files = view.files
-                waiting = files.linkable(view.book.encoded) if isinstance(files, Drafting) else 0
-            self._failed_with = max(1, waiting)
-            self._give_up()
-            raise
+        with self._guard:
+            try:
+                return self._step()
+            except BaseException:
+                with self._shared.snapshot() as view:
+                    files = view.files
+                    waiting = (
+                        files.linkable(view.book.encoded) if isinstance(files, Drafting) else 0
+                    )
+                self._failed_with = max(1, waiting)
+                self.live.give_up()
+                self._give_up()
+                raise
 
     def _step(self) -> bool:
         shared = self._shared
@@ -110,21 +137,43 @@ class Builder:
                 self._commit(self._build)
             return True
         with shared.snapshot() as view:
-            if self._switch_due(view.book):
-                switch = True
-            elif self._link_due(view.book, view.files):
-                switch = False
-            else:
+            switch = self._switch_due(view.book)
+            build = not switch and self._build_due(view.book, view.files)
+            if not (switch or build or self._live_due(view.book, view.files)):
                 self._want_all = False
+                self._lease.release()
                 return False
-        if not self._lease.try_acquire():
+        if not self._has_lease():
             self._others_turn = True
             return False
         if switch:
             shared.write(self._become_ssd)
-            self._lease.release()
             return True
-        return self._begin()
+        if build:
+            self.live.close()
+            return self._begin()
+        if self.live.step(all_of_it=self._want_all):
+            return True
+        self._want_all = False
+        self._lease.release()
+        return False
+
+    def _has_lease(self) -> bool:
+        if self._lease.held:
+            return True
+        if not self._lease.try_acquire():
+            return False
+        self.live.resume()
+        return True
+
+    def relieve(self) -> None:
+        """Take out what was removed, where so much has gathered that files would grow by it."""
+        book = self._shared.book
+        while book is not None and too_many_retired(book):
+            with self._guard:  # the thread that links takes its turn in between
+                if self._build is not None or not self._has_lease() or not self.live.relieve():
+                    return
+            book = self._shared.book
 
     def _begin(self) -> bool:
         """The snapshot keeps slots from being cleared while their numbers are taken."""
@@ -149,8 +198,10 @@ class Builder:
             held = draft.states[mine] == vector_book.ENCODED
             held &= engines.files_of(self._shared.files).seals(mine) == sealed
             draft.link(mine[held])
+            draft.pages = None
 
         self._shared.write(publish)
+        self._built += 1
         self._failed_with = 0
         self._give_up()
 
@@ -170,6 +221,8 @@ class Builder:
     def let_go(self) -> None:
         """In a forked child: the build and the lock are the parent's."""
         self._build = None
+        self._guard = threading.RLock()
+        self.live.forget()
         self._lease.let_go()
 
     def close(self) -> None:
@@ -178,5 +231,6 @@ class Builder:
         try:
             if build is not None and build.linked_now >= _LEAST_WAITING:
                 self._commit(build)
+            self.live.close()
         finally:
             self._give_up()

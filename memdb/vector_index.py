@@ -219,6 +219,7 @@ class VectorIndex:
                 "kernels": files.kernels.name,
                 **files.stats(),
                 **_graph_stats(view),
+                **shared.builder.counts(view.files),
             }
 
     # --- writing ---------------------------------------------------------------------------

@@ -32,10 +32,10 @@ from memdb.index.protocol import Drafting, Encoded, Graphed, Linking, Profile, S
 from memdb.storage.environment import Environment, ReadTxn, WriteTxn
 from memdb.vector_book import Book, Draft, Floats, Ids, Slots, State
 from memdb.vector_convert import check_profile, engine_of
-from memdb.vector_wanted import BOOK_BYTES, Wanted
+from memdb.vector_live import REAP_AT
+from memdb.vector_wanted import BOOK_BYTES, Wanted, make_directory
 
 _DIRECT_ROWS: Final = 512  # batches of at least this many are encoded without being fresh first
-_REAP_AT: Final = 256  # retired slots worth two syncs
 _LINKED_AT_ONCE: Final = 64  # searches that come meanwhile scan
 _SAVED_AT: Final = 4096  # linked slots; fewer are saved when the index is closed
 _UNSAVED_SHARE: Final = 0.2
@@ -88,7 +88,7 @@ class SharedIndex:
             raise NotFound(f"there is no index at {path}")
         if not kv.is_dir():
             wanted.new_state()  # what is wrong with it is said before anything is made
-        _make_directory(path, kv)
+        make_directory(path, kv)
         self._env = Environment(kv, readonly=readonly)
         try:
             state = self._load_or_make(wanted)
@@ -238,7 +238,8 @@ class SharedIndex:
                 return View(txn, known, self.files)
             book = vector_book.load_book(txn, state, self.spec.dim, known)
             if known is None or known.sequence < book.sequence:
-                self._show(book)
+                since = known.sequence if known is not None else 0
+                self._show(book, vector_book.pages_since(txn, since, state.sequence))
                 if known is not None:
                     self._recheck(txn, known.sequence, state.sequence)
             elif engine_of(state) != self._engine:
@@ -251,9 +252,9 @@ class SharedIndex:
             raise StoreCorrupt("the index went back to an earlier state", path="kv")
         return view.book
 
-    def _show(self, book: Book) -> None:
+    def _show(self, book: Book, pages: Slots | None) -> None:
         """Make a committed book the present one; of another kind or profile, with an engine of
-        its own.
+        its own. ``pages`` of the graph were written since the one before, or any.
 
         Searches that have the old engine end with it: nobody closes it, and files that are mapped
         outlast their names.
@@ -263,6 +264,7 @@ class SharedIndex:
         else:
             self.files = self._open_engine(book.state)
         if isinstance(self.files, Drafting):
+            self.files.changed(pages)
             self.files.mark_linked(book.linked)
         self._book = book
 
@@ -280,7 +282,7 @@ class SharedIndex:
                 change(txn, draft)
                 book = draft.save()
             with self._book_guard:
-                self._show(book)
+                self._show(book, draft.pages)
             self._wake_linker()
 
     # --- changes ---------------------------------------------------------------------------
@@ -303,7 +305,7 @@ class SharedIndex:
             book = self._book
             if book is not None and len(book.fresh_slots) >= settings.FRESH_VECTORS_MAX:
                 self.write(lambda txn, draft: self._encode_fresh(txn, draft))
-            self._reap_when_worth_it()
+        self._reap_when_worth_it()
 
     def _enter(
         self,
@@ -367,26 +369,33 @@ class SharedIndex:
         oldest = self._env.oldest_reader()
         return last if oldest is None else min(last, oldest)
 
-    def _reap_when_worth_it(self) -> None:
+    def due(self, most: int | None = None) -> tuple[Slots, list[bytes]]:
+        """Slots that were removed and that no snapshot can see, up to so many, and their keys."""
         with self._env.read() as txn:
-            retired = len(vector_book.due_slots(txn, self._horizon())[0])
-        if retired >= _REAP_AT:
+            return vector_book.due_slots(txn, self._horizon(), most)
+
+    def _reap_when_worth_it(self) -> None:
+        if isinstance(self.files, Drafting):
+            self.builder.relieve()
+        elif len(self.due(REAP_AT)[0]) == REAP_AT:
             self.reap()
 
     def reap(self) -> None:
-        """Zero the slots that were removed and that no reader can see, and free them."""
+        """Zero and free what ``due`` names; in a graph's file, that is the builder's work."""
 
         def clear(txn: WriteTxn, draft: Draft) -> None:
-            slots, keys = vector_book.due_slots(txn, self._horizon())
-            if len(slots):
-                self.files.clear(slots)
-                vector_convert.cleared(self.path, self.files, draft, slots)
-                draft.free(slots, keys)
+            if not isinstance(self.files, Drafting):
+                self.zero(draft, *vector_book.due_slots(txn, self._horizon()))
 
-        with self._env.read() as txn:
-            pending = vector_book.due_slots(txn, 2**63)[0]
-        if len(pending):
+        if not isinstance(self.files, Drafting) and len(self.due(1)[0]):
             self.write(clear)
+
+    def zero(self, draft: Draft, slots: Slots, keys: list[bytes]) -> None:
+        """Zero retired slots that are in no graph, and free them."""
+        if len(slots):
+            self.files.clear(slots)
+            vector_convert.cleared(self.path, self.files, draft, slots)
+            draft.free(slots, keys)
 
     # --- another profile -------------------------------------------------------------------
 
@@ -466,15 +475,6 @@ class SharedIndex:
             self.builder.want_all(self._linker)
         self._linker.wait()
         self.builder.wait_for_others(self._linker)
-
-
-def _make_directory(path: Path, kv: Path) -> None:
-    if (path / "FORMAT").exists():
-        raise InvalidArgument("the directory is a memdb database", field="path")
-    try:
-        kv.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise PermissionDenied("the index's directory cannot be made there") from error
 
 
 _registry: dict[Path, SharedIndex] = {}

@@ -18,7 +18,7 @@ from typing import Any
 
 import memdb
 from bench import makers, report
-from bench.ann import data, engines, filtering, inserting, peers, results
+from bench.ann import churn, data, engines, filtering, inserting, peers, results
 from bench.ann.measuring import Contestant, Run, measure
 
 ABOUT = "memdb's index beside its peers: recall, speed, memory, disk, on the same vectors"
@@ -28,6 +28,7 @@ parts:
   filter    allowed sets of 100 % to 0.01 %, related to the query or not
   scale     compare at several numbers of vectors
   insert    durable inserts a second, and the time to open
+  churn     a graph whose vectors are all replaced, against a fresh one
 
 examples:
   python -m bench ann --quick
@@ -332,6 +333,21 @@ def insert(options: argparse.Namespace, cache: Path, arguments: list[str]) -> in
     return kept.status
 
 
+def churned(options: argparse.Namespace, cache: Path, arguments: list[str]) -> int:
+    """A graph that is kept up to date in place. memdb only."""
+    options.asked, options.count = options.asked or 200, options.count or 40_000
+    with kept_results(options, arguments, {}) as kept:
+        found = loaded(options, options.count)
+        kept.about(found, options)
+        folder = Path(tempfile.mkdtemp(dir=cache, prefix="run-"))
+        try:
+            for profile in options.profiles or ("standard",):
+                churn.measure(found, profile, folder / profile, options.k, kept.hear)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return kept.status
+
+
 class Kept(results.Results):
     """The results of one call, told at its end."""
 
@@ -372,7 +388,8 @@ def tell(rows: Sequence[results.Row], context: results.Row, plots: Path | None) 
     shown = results.comparison(compared)
     if context.get("part") == "insert":
         shown = inserting.openings(compared)
-    for lines in (filtering.table(measured), inserting.table(measured), shown):
+    tables = (filtering.table(measured), inserting.table(measured), churn.table(measured), shown)
+    for lines in tables:
         if lines:
             print()
             report.table(lines)
@@ -392,4 +409,4 @@ def again(options: argparse.Namespace) -> int:
     return 0
 
 
-PARTS = {"compare": compare, "filter": filtered, "scale": scale, "insert": insert}
+PARTS = {"compare": compare, "filter": filtered, "scale": scale, "insert": insert, "churn": churned}

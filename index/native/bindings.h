@@ -62,3 +62,4 @@ inline memdb::Entries entries_of(In<uint32_t, 1> slots, In<uint8_t, 2> rows,
 
 void bind_graph(nanobind::module_& module);
 void bind_reads(nanobind::module_& module);
+void bind_live_graph(nanobind::module_& module);

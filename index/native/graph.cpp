@@ -4,11 +4,21 @@
 
 namespace memdb {
 
+constexpr int kLooks = 4;  // at a page that may be being written
+
 bool page_is_sound(const Kernels& kernels, const uint8_t* page, uint32_t number) {
   uint32_t crc, stored;
   std::memcpy(&crc, page, 4);
   std::memcpy(&stored, page + 4, 4);
   return stored == number && crc == kernels.crc32c(page + 4, kPageBytes - 4);
+}
+
+bool page_settles(const Kernels& kernels, const uint8_t* page, uint32_t number) {
+  for (int look = 0; look < kLooks; ++look) {
+    if (page_is_sound(kernels, page, number)) return true;
+    std::this_thread::yield();
+  }
+  return false;
 }
 
 const uint8_t* GraphPages::record(const Kernels& kernels, uint32_t slot) const {
@@ -18,7 +28,7 @@ const uint8_t* GraphPages::record(const Kernels& kernels, uint32_t slot) const {
   const uint8_t* bytes = first + static_cast<uint64_t>(page) * kPageBytes;
   uint8_t state = checked[page].load(std::memory_order_relaxed);
   if (state == kUnchecked) {
-    state = page_is_sound(kernels, bytes, page) ? kSound : kTorn;
+    state = page_settles(kernels, bytes, page) ? kSound : kTorn;
     checked[page].store(state, std::memory_order_relaxed);
   }
   if (state != kSound) return nullptr;
@@ -26,6 +36,18 @@ const uint8_t* GraphPages::record(const Kernels& kernels, uint32_t slot) const {
   uint32_t head;
   std::memcpy(&head, record, 4);
   return (head & ((1u << kSlotBits) - 1)) == slot ? record : nullptr;
+}
+
+uint32_t GraphPages::neighbours(const Kernels& kernels, uint32_t slot, uint32_t* named) const {
+  const uint8_t* found = record(kernels, slot);
+  if (found == nullptr) return 0;
+  const uint32_t count = std::min<uint32_t>({found[3], degree, kMostDegree});
+  for (uint32_t i = 0; i < count; ++i) {
+    uint32_t word;
+    std::memcpy(&word, found + 4 + 3 * i, 4);
+    named[i] = word & ((1u << kSlotBits) - 1);
+  }
+  return count;
 }
 
 void GraphPages::ahead(uint32_t slot) const {
@@ -44,15 +66,7 @@ struct FromPages {
   const GraphPages& graph;
 
   uint32_t operator()(uint32_t slot, uint32_t* named) const {
-    const uint8_t* record = graph.record(kernels, slot);
-    if (record == nullptr) return 0;
-    const uint32_t degree = std::min<uint32_t>({record[3], graph.degree, kMostDegree});
-    for (uint32_t i = 0; i < degree; ++i) {
-      uint32_t word;
-      std::memcpy(&word, record + 4 + 3 * i, 4);
-      named[i] = word & ((1u << kSlotBits) - 1);
-    }
-    return degree;
+    return graph.neighbours(kernels, slot, named);
   }
 };
 

@@ -37,11 +37,15 @@ struct GraphPages {
 
   // The record of a slot in a sound page, or null.
   const uint8_t* record(const Kernels& kernels, uint32_t slot) const;
+  // Fills `named`, of room for kMostDegree, with the neighbours in it; returns how many.
+  uint32_t neighbours(const Kernels& kernels, uint32_t slot, uint32_t* named) const;
   // Starts fetching what `record` will look at.
   void ahead(uint32_t slot) const;
 };
 
 bool page_is_sound(const Kernels& kernels, const uint8_t* page, uint32_t number);
+// The same of a page that another thread or process may be writing: looks again before it denies.
+bool page_settles(const Kernels& kernels, const uint8_t* page, uint32_t number);
 
 struct GraphRequest {
   const GraphPages* graph;

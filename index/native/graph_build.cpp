@@ -5,6 +5,8 @@
 #include <mutex>
 #include <thread>
 
+#include "graph_prune.h"
+
 namespace memdb {
 namespace {
 
@@ -117,13 +119,7 @@ class Worker {
     for (uint32_t i = 0; i < count; ++i)
       if (named[i] != slot && named[i] < rows_.count)
         pool_.push_back({distance(slot, named[i]), named[i]});
-    settle_pool();
-  }
-
-  void settle_pool() {
-    std::sort(pool_.begin(), pool_.end());
-    const auto same = [](const Candidate& a, const Candidate& b) { return a.slot == b.slot; };
-    pool_.erase(std::unique(pool_.begin(), pool_.end(), same), pool_.end());
+    settle(pool_);
   }
 
   // pool_ becomes what a walk finds near `slot`, and the neighbours it has.
@@ -157,23 +153,13 @@ class Worker {
       if (i + 4 < near_.size()) fetch(near_[i + 4]);
       pool_.push_back({distance(slot, near_[i]), near_[i]});
     }
-    settle_pool();
+    settle(pool_);
   }
 
-  // chosen_ becomes the robust prune of pool_: the nearest first; one is left out where a chosen
-  // one is nearer to it, by the factor alpha, than `slot` is.
+  // chosen_ becomes the robust prune of pool_.
   void prune(uint32_t slot) {
-    chosen_.clear();
-    for (const Candidate& one : pool_) {
-      if (chosen_.size() == request_.degree) break;
-      if (one.slot == slot) continue;
-      bool led_to = false;
-      for (const uint32_t other : chosen_) {
-        led_to = request_.alpha * distance(other, one.slot) <= one.key;
-        if (led_to) break;
-      }
-      if (!led_to) chosen_.push_back(one.slot);
-    }
+    const auto apart = [&](uint32_t a, uint32_t b) { return distance(a, b); };
+    robust_prune(pool_, slot, request_.degree, request_.alpha, apart, chosen_);
   }
 
   void link_back(uint32_t from, uint32_t to) {

@@ -242,4 +242,5 @@ NB_MODULE(_native, module) {
              array("distances"));
   bind_graph(module);
   bind_reads(module);
+  bind_live_graph(module);
 }

@@ -189,7 +189,7 @@ def test_a_build_that_is_killed_leaves_what_there_was(tmp_path: Path) -> None:
                 killed()
             graph_file.install = install
         index = VectorIndex(sys.argv[1])
-        index.add(np.arange(10_000, 10_600), points(600, seed=3))
+        index.add(np.arange(10_000, 15_100), points(5100, seed=3))
         index.wait()
     """
     for at in ("draft", "rename"):
@@ -200,9 +200,9 @@ def test_a_build_that_is_killed_leaves_what_there_was(tmp_path: Path) -> None:
             assert (tmp_path / graph_file.NAME).read_bytes() == before
         with VectorIndex(tmp_path, readonly=True) as again:
             assert again.stats()["linked"] == 5000
-            assert again.stats()["waiting"] == 600
+            assert again.stats()["waiting"] == 5100
             assert share(nearest(again, vectors[:30]), range(30)) >= 0.9
-            added = points(600, seed=3)[:30]
+            added = points(5100, seed=3)[:30]
             assert share(nearest(again, added), range(10_000, 10_030)) >= 0.9
     with VectorIndex(tmp_path) as again:
         again.wait()

@@ -309,6 +309,11 @@ class GraphIndex(OverFlat):
     def has_graph(self) -> bool:
         return self._state is not None
 
+    @property
+    def placed_count(self) -> int:
+        state = self._state
+        return state.placed.count if state else 0
+
     def live(self) -> LiveGraph | None:
         """The graph, to be changed in place; None where there is none that could be. The caller
         keeps others from doing the same, and builds from being installed meanwhile."""

@@ -339,6 +339,11 @@ class Drafting(Graphed, Protocol):
         """Whether there is one that can be used."""
         ...
 
+    @property
+    def placed_count(self) -> int:
+        """How many slots are in the graph, those included that are about to be taken out."""
+        ...
+
     def live(self) -> Live | None:
         """The graph for changing it in place; None where there is none."""
         ...

@@ -23,7 +23,7 @@ from memdb.storage.environment import WriteTxn
 from memdb.storage.lease import Lease
 from memdb.vector_book import Book, Draft
 from memdb.vector_linker import Linker
-from memdb.vector_live import LiveWork, retired, too_many_retired
+from memdb.vector_live import LiveWork, too_many_retired
 
 if TYPE_CHECKING:
     from memdb.vector_shared import SharedIndex
@@ -68,10 +68,9 @@ class Builder:
         if not isinstance(files, Drafting) or not book.encoded:
             return False
         waiting = files.linkable(book.encoded)
-        linked = book.encoded.count - files.waiting(book.encoded).count + retired(book)
-        if self._want_all and not linked:
+        if self._want_all and not files.placed_count:
             return waiting > 0
-        return waiting >= max(_LEAST_WAITING, linked, 2 * self._failed_with)
+        return waiting >= max(_LEAST_WAITING, files.placed_count, 2 * self._failed_with)
 
     def _live_due(self, book: Book, files: engines.AnyEngine) -> bool:
         return isinstance(files, Drafting) and self.live.is_due(

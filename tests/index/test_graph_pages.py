@@ -185,7 +185,7 @@ def test_a_torn_page_is_read_again_and_then_scanned_around(tmp_path: Path) -> No
     index.close()
     path = tmp_path / graph_file.NAME
     raw = bytearray(path.read_bytes())
-    raw[4096 * 3 + 100] ^= 0x55
+    raw[4096 * (1 + graph_file.place_page(0, 32) + 2) + 100] ^= 0x55
     path.write_bytes(raw)
     read = reopened(tmp_path, spec, READ)
     read.mark_linked(everyone)

@@ -241,7 +241,7 @@ class GraphFile:
 
     @property
     def pages(self) -> Bytes:
-        """(pages, 4096) of the mapped file; of a mapping for the caller alone, where none is kept."""
+        """(pages, 4096) of the mapped file; where none is kept, of one for the caller alone."""
         body = self.file.body
         return body[: len(body) // _PAGE * _PAGE].reshape(-1, _PAGE)
 

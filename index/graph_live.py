@@ -151,7 +151,7 @@ class LiveGraph:
     # --- changes ---------------------------------------------------------------------------
 
     def link(self, slots: Slots) -> int:
-        """Link some ``AT_ONCE`` sound slots; how many. Those that edges cannot name are left out."""
+        """Link some ``AT_ONCE`` sound slots; how many. Edges cannot name those past 2^24."""
         space = self.flat.space_arrays()
         if space is None:
             return 0

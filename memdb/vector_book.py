@@ -230,7 +230,7 @@ def slots_since(txn: ReadTxn, known: int, wanted: int) -> Slots | None:
 
 
 def pages_since(txn: ReadTxn, known: int, wanted: int) -> Slots | None:
-    """Pages of the graph that were written for the commits known < sequence <= wanted; None: any."""
+    """Pages of the graph written for the commits known < sequence <= wanted; None: any."""
     parts = [np.empty(0, np.uint32)]
     if not 0 <= wanted - known <= _LOG_KEPT:
         return None

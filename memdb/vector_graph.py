@@ -64,7 +64,7 @@ class Builder:
         )
 
     def _build_due(self, book: Book, files: engines.AnyEngine) -> bool:
-        """Whether more waits than is in the graph: all of it is quicker at once, by several threads."""
+        """Whether more waits than is in the graph: all at once is quicker, by several threads."""
         if not isinstance(files, Drafting) or not book.encoded:
             return False
         waiting = files.linkable(book.encoded)

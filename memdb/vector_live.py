@@ -1,5 +1,5 @@
-"""Keeping the graph of a ``VectorIndex`` up to date in place: what waits is linked, what was removed
-is taken out and zeroed, some 64 slots at a time.
+"""Keeping the graph of a ``VectorIndex`` up to date in place: what waits is linked, what was
+removed is taken out and zeroed, some 64 slots at a time.
 
 For the holder of ``graph.lock``, who alone changes graph.bin. Pages are durable before the commit
 that says their slots are linked, and before the one that frees slots; a crash in between leaves

@@ -1,4 +1,4 @@
-"""Linking in place against brute force and its twin: changes, growth, damage, what is left behind."""
+"""Linking in place against brute force and its twin: changes, growth, damage, what is left."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ belongs to one space, so that a row's vector slot is arithmetic::
 
 and a bitmap of rows becomes a bitmap of slots by renumbering containers. Space 0 is the rows
 without a vector. A space that takes another's place *shares* its runs: both have a slot for each
-row, and only the first hands out the rows. This file knows which rows belong to which space; it does not know vectors: the
-``index`` field is an opaque mapping that the index understands.
+row, and only the first hands out the rows. This file knows which rows belong to which space; it
+does not know vectors: the ``index`` field is an opaque mapping that the index understands.
 """
 
 from __future__ import annotations

@@ -12,13 +12,24 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import memdb
 from bench import makers, report
-from bench.ann import churn, data, engines, filtering, inserting, peers, results
+from bench.ann import (
+    against,
+    big,
+    churn,
+    data,
+    disk,
+    engines,
+    filtering,
+    inserting,
+    peers,
+    results,
+)
 from bench.ann.measuring import Contestant, Run, measure
 
 ABOUT = "memdb's index beside its peers: recall, speed, memory, disk, on the same vectors"
@@ -29,6 +40,9 @@ parts:
   scale     compare at several numbers of vectors
   insert    durable inserts a second, and the time to open
   churn     a graph whose vectors are all replaced, against a fresh one
+  cold      memdb ssd with nothing in the page cache: reads, bytes, how long
+  layout    memdb ssd without entry points by the query, and in other orders of pages
+  big       memdb ssd of millions of vectors within a budget of memory
 
 examples:
   python -m bench ann --quick
@@ -38,6 +52,9 @@ examples:
   python -m bench ann --data vectors.npy --queries asked.npy --metric l2
   python -m bench ann --texts lines.txt --engines memdb hnswlib
   python -m bench ann filter --kinds flat
+  python -m bench ann --engines memdb hnswlib --kinds flat ssd --count 200k --threads 2 --reuse
+  python -m bench ann --engines memdb hnswlib --kinds ssd --budgets 16GiB 32MB --reuse
+  python -m bench ann big --count 4M --reuse
   python -m bench ann --install turbovec
   python -m bench ann --from-json bench/results/ann-20260101-120000.json --plots plots/
 
@@ -88,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--kinds", nargs="+", help="of memdb (default: all it offers)")
     group.add_argument("--profiles", nargs="+", help="of memdb (default: all it offers)")
     group.add_argument("--efforts", nargs="+", type=int, help="of memdb")
+    group.add_argument("--budgets", nargs="+", help="of memory, to open memdb with, each in turn")
     group.add_argument("--kernels", nargs="+", help="of memdb, each in turn: avx2, scalar, ...")
     group.add_argument("--install", nargs="+", choices=(*engines.PEERS, "all"), metavar="NAME",
                        help="make the environments of these peers and stop")  # fmt: skip
@@ -170,8 +188,9 @@ def contestants_of(
             kinds = options.kinds or engines.KINDS
             profiles = options.profiles or engines.PROFILES
             engine, refused = engines.ours(
-                kinds, profiles, options.efforts or (), options.kernels or ()
-            )
+                kinds, profiles, options.efforts or (), options.kernels or (),
+                options.budgets or (),
+            )  # fmt: skip
             left_out.update(refused)
         else:
             engine = engines.PEERS[name]
@@ -266,6 +285,9 @@ COUNTED = {
     "anonymous_bytes": "growth of RssAnon from before opening to after the last query",
     "mapped_bytes": "allocated bytes of the index's files that are mapped, resident or not",
     "memory_bytes": "the sum of the two",
+    "touched_bytes": "per query: codes, graph and records looked at; of a scan as planned, of a walk "
+    "as counted",
+    "build_peak_bytes": "the most RssAnon while building, beyond what there was before",
     "reads": "per query: bytes fetched from storage and read calls (/proc/self/io), major faults",
     "cold": "a new process; the index's files put out of the page cache, the library's are not",
 }
@@ -309,6 +331,56 @@ def filtered(options: argparse.Namespace, cache: Path, arguments: list[str]) -> 
         kept.about(found, options)
         with run_of(options, cache, found) as run:
             filtering.measure(run, chosen, options.seed, kept.hear)
+    return kept.status
+
+
+def _from_disk(
+    measured: Callable[[Run, list[Contestant], Callable[[results.Row], None]], None],
+    options: argparse.Namespace,
+    cache: Path,
+    arguments: list[str],
+) -> int:
+    """A part that asks memdb's ssd alone."""
+    options.engines, options.kinds = [engines.OURS], ["ssd"]
+    options.profiles, options.asked = options.profiles or ["standard"], options.asked or 200
+    chosen, left_out = contestants_of(options, cache, (engines.OURS,))
+    with kept_results(options, arguments, left_out) as kept:
+        found = loaded(options, options.count)
+        kept.about(found, options)
+        with run_of(options, cache, found) as run:
+            measured(run, chosen, kept.hear)
+    return kept.status
+
+
+def cold(options: argparse.Namespace, cache: Path, arguments: list[str]) -> int:
+    """Searches that find nothing in the page cache. memdb ssd only."""
+    return _from_disk(disk.cold, options, cache, arguments)
+
+
+def laid_out(options: argparse.Namespace, cache: Path, arguments: list[str]) -> int:
+    """What entry points and the order of pages are worth. memdb ssd only."""
+    return _from_disk(disk.ablation, options, cache, arguments)
+
+
+def bigger(options: argparse.Namespace, cache: Path, arguments: list[str]) -> int:
+    """Millions of vectors within a budget. memdb ssd only."""
+    options.asked = options.asked or 200
+    count = options.count or (20_000 if options.quick else 4_000_000)
+    with kept_results(options, arguments, {}) as kept:
+        found = loaded(options, None)
+        kept.about(found, options)
+        big.measure(
+            found,
+            count,
+            cache,
+            k=options.k,
+            seed=options.seed,
+            threads=options.threads,
+            reuse=options.reuse,
+            budget=(options.budgets or [big.BUDGET])[0],
+            efforts=tuple(options.efforts or big.EFFORTS),
+            hear=kept.hear,
+        )
     return kept.status
 
 
@@ -388,8 +460,9 @@ def tell(rows: Sequence[results.Row], context: results.Row, plots: Path | None) 
     shown = results.comparison(compared)
     if context.get("part") == "insert":
         shown = inserting.openings(compared)
-    tables = (filtering.table(measured), inserting.table(measured), churn.table(measured), shown)
-    for lines in tables:
+    ratios = against.ratios(compared) if context.get("part") != "insert" else []
+    told = [part.table(measured) for part in (filtering, inserting, churn, disk, big)]
+    for lines in (*told, shown, ratios):
         if lines:
             print()
             report.table(lines)
@@ -409,4 +482,13 @@ def again(options: argparse.Namespace) -> int:
     return 0
 
 
-PARTS = {"compare": compare, "filter": filtered, "scale": scale, "insert": insert, "churn": churned}
+PARTS = {
+    "compare": compare,
+    "filter": filtered,
+    "scale": scale,
+    "insert": insert,
+    "churn": churned,
+    "cold": cold,
+    "layout": laid_out,
+    "big": bigger,
+}

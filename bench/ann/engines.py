@@ -6,6 +6,7 @@ accepts, so a new one joins without a change here.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ Parameters = dict[str, Any]
 class Variant:
     """One index to build, and the sets of parameters it is asked with.
 
-    ``environment`` goes to the child process; ``fixed`` where a person chose the parameters.
+    ``environment`` goes to the child process; ``opening`` is how the index is opened to be asked,
+    which changes nothing in its files; ``fixed`` where a person chose the parameters.
     """
 
     engine: str
@@ -34,6 +36,7 @@ class Variant:
     searches: tuple[Parameters, ...]
     environment: dict[str, str] = field(default_factory=dict)
     fixed: bool = False
+    opening: Parameters = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -184,10 +187,12 @@ def ours(
     profiles: Sequence[str] = PROFILES,
     efforts: Sequence[int] = (),
     kernels: Sequence[str] = (),
+    budgets: Sequence[str] = (),
 ) -> tuple[Engine, dict[str, str]]:
     """memdb's engine with every variant the library offers, and why others are left out.
 
     ``kernels``: names for MEMDB_KERNELS, each a variant of its own; none is the best there is.
+    ``budgets``: memory budgets to open it with, each a variant too; none is one that holds all.
     """
     variants: list[Variant] = []
     refused: dict[str, str] = {}
@@ -202,10 +207,13 @@ def ours(
             if said is not None:
                 refused[f"{OURS} {kind} {profile}"] = said
                 continue
-            for name in kernels or ("",):
-                label = " ".join(filter(None, (OURS, kind, profile, name)))
+            for name, budget in itertools.product(kernels or ("",), budgets or ("",)):
+                label = " ".join(filter(None, (OURS, kind, profile, name, budget)))
                 build = {"kind": kind, "profile": profile}
                 environment = {"MEMDB_KERNELS": name} if name else {}
-                variants.append(Variant(OURS, label, build, asked, environment, bool(efforts)))
+                opening = {"memory_budget": budget} if budget else {}
+                variants.append(
+                    Variant(OURS, label, build, asked, environment, bool(efforts), opening)
+                )
     about = "this library"
     return Engine(OURS, ("personal-memdb", "numpy"), tuple(variants), about), refused

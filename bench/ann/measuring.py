@@ -6,6 +6,7 @@ there. A row is a flat mapping that fits JSON.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+import memdb
 from bench import report
 from bench.ann import children, truth
 from bench.ann.data import DataSet
@@ -140,6 +142,7 @@ class Built:
 
 def job_of(run: Run, one: Built, step: str, **more: Any) -> dict[str, Any]:
     """A job for the harness."""
+    opening = {} if step == "build" else one.variant.opening
     return {
         "step": step,
         "name": one.name,
@@ -149,7 +152,7 @@ def job_of(run: Run, one: Built, step: str, **more: Any) -> dict[str, Any]:
         "results": str(run.folder),
         "metric": run.data.metric,
         "dim": run.data.dim,
-        "build": one.variant.build,
+        "build": {**one.variant.build, **({"opening": opening} if opening else {})},
         "base": str(run.folder / "base.npy"),
         "queries": str(run.folder / "queries.npy"),
         "k": run.k,
@@ -166,17 +169,19 @@ def job_of(run: Run, one: Built, step: str, **more: Any) -> dict[str, Any]:
 def build_index(run: Run, one: Built) -> None:
     """Build, or find what an earlier call with ``reuse`` built of the same vectors.
 
-    Ours is always built: its code changes while its version does not.
+    Ours is known by its source as well, since its code changes while its version does not.
     """
-    kept = run.reuse and one.contestant.engine.name != OURS
+    kept = run.reuse
     if kept:
-        what = [
+        what: list[Any] = [
             run.data.base_sha256,
             run.data.metric,
             one.contestant.engine.packages,
             one.variant.build,
             run.threads,
         ]
+        if one.contestant.engine.name == OURS:
+            what.append([sources_sha256(), one.variant.environment])
         key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
         one.folder = run.cache / "indexes" / f"{one.contestant.engine.name}-{key}"
         facts = one.folder.with_suffix(".json")
@@ -193,12 +198,24 @@ def build_index(run: Run, one: Built) -> None:
         "build_s": told["seconds"],
         "build_cpu_s": told["cpu_seconds"],
         "build_threads": told["threads"],
+        "build_peak_bytes": told["peak_bytes"],
         "disk_bytes": told["disk_bytes"],
         "packages": events[-1]["packages"],
     }
     one.facts.update(found)
     if kept:
         facts.write_text(json.dumps(found), encoding="utf-8")
+
+
+@functools.cache
+def sources_sha256() -> str:
+    """Of what makes an index: the package, its kernels, and what orders its changes."""
+    package = Path(memdb.__file__).parent
+    paths = [*(package / "index").rglob("*.py"), *(package / "index" / "native").glob("*.[ch]*")]
+    digest = hashlib.sha256()
+    for path in sorted((*paths, *package.glob("vector_*.py"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _ask_cold(run: Run, one: Built) -> None:
@@ -288,6 +305,7 @@ def _row(run: Run, one: Built, asked: dict[str, Any], event: children.Event) -> 
         "bytes_per_vector": None if memory is None else memory / count,
         "disk_bytes_per_vector": one.facts["disk_bytes"] / count,
         "reads": event["reads"],
+        "touched_bytes": event["touched_bytes"],
         "about": event["about"],
         "load": load()["load"],
     }

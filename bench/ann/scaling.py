@@ -21,17 +21,23 @@ CAVEAT = (
 def extended(base: Floats, count: int, metric: str, seed: int) -> Floats:
     """(count, dim) float32: all of base, then perturbed copies of its rows in order."""
     made = np.empty((count, base.shape[1]), np.float32)
-    made[: len(base)] = base
-    for first in range(len(base), count, len(base)):
+    for first in range(0, count, len(base)):
         report.progress(f"perturbed copies: {first:,}/{count:,}")
         size = min(len(base), count - first)
-        rng = np.random.default_rng((seed, first))
-        j, m = rng.integers(0, len(base), (2, size))
-        block = made[first : first + size]
-        np.subtract(base[j], base[m], out=block)
-        block *= SPREAD
-        block += base[:size]
-        if metric == "cosine":
-            block /= np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-30)
+        made[first : first + size] = block(base, first, size, metric, seed)
     report.progress("")
+    return made
+
+
+def block(base: Floats, first: int, size: int, metric: str, seed: int) -> Floats:
+    """(size, dim) vectors from number ``first`` on, a multiple of how many there are; by itself."""
+    if first == 0:
+        return base[:size]
+    rng = np.random.default_rng((seed, first))
+    j, m = rng.integers(0, len(base), (2, size))
+    made = base[j] - base[m]
+    made *= SPREAD
+    made += base[:size]
+    if metric == "cosine":
+        made /= np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-30)
     return made

@@ -18,6 +18,7 @@ An adapter's class::
     .filtered(k, asked, filter) -> searcher  optional
     .rows(ids) -> rows                       optional: its own ids as rows of base; not timed
     .about() -> dict                         optional: what the engine says about itself
+    .touched(k, asked) -> bytes              optional: a query's, of those asked since the last call
     .close()
 """
 
@@ -30,9 +31,10 @@ import importlib.util
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -151,6 +153,30 @@ def faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_majflt
 
 
+class PeakMemory:
+    """The most private memory during a block, beyond what there was before; looked at 20 times a
+    second. None where the system does not say."""
+
+    growth: int | None = None
+
+    def __enter__(self) -> Self:
+        self._before, self._ended = anonymous_bytes(), threading.Event()
+        self._most = self._before or 0
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        return self
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.05):
+            self._most = max(self._most, anonymous_bytes() or 0)
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self._before is not None:
+            self.growth = max(self._most, anonymous_bytes() or 0) - self._before
+
+
 class Reads:
     """What a stretch of work read: bytes from storage, read calls, major page faults."""
 
@@ -175,9 +201,15 @@ class Reads:
 
 def build(engine: Any, job: dict[str, Any], say: Any) -> None:
     base = np.load(job["base"], mmap_mode="r")
+    give_back_freed_memory()
     started, cpu = time.perf_counter(), time.process_time()
-    engine.build(base, job["threads"])
-    built = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+    with PeakMemory() as peak:
+        engine.build(base, job["threads"])
+    built = {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_bytes": peak.growth,
+    }
     engine.close()
     say("built", **built, threads=job["threads"], disk_bytes=disk_bytes(Path(job["folder"])))
 
@@ -211,9 +243,14 @@ def search(engine: Any, job: dict[str, Any], say: Any) -> None:
             searcher(query)
     for turn in range(job["rounds"]):
         for number, searcher in enumerate(searchers):
+            if hasattr(engine, "touched"):
+                engine.touched(k, job["searches"][number])
             reads, cpu = Reads(), time.process_time()
             ids, seconds = ask(searcher, queries, k)
             cpu = time.process_time() - cpu
+            touched = None
+            if hasattr(engine, "touched"):
+                touched = engine.touched(k, job["searches"][number])
             counted = reads.since(len(queries))
             resident, allocated, files = mapped_bytes(Path(job["folder"]))
             after = anonymous_bytes()
@@ -232,6 +269,7 @@ def search(engine: Any, job: dict[str, Any], say: Any) -> None:
                 mapped_bytes=allocated,
                 mapped_files=files,
                 reads=counted,
+                touched_bytes=touched,
                 about=engine.about() if hasattr(engine, "about") else {},
             )
     engine.close()

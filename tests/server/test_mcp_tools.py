@@ -108,12 +108,12 @@ def test_the_estimate_of_tokens_errs_high(tmp_path: Path) -> None:
             [f"Sensor {n * 7919} at 192.168.0.{n} said {n * 3.14159:.4f}, #A{n}" for n in range(20)]
             + [f"{n} The garden was watered, and Ana came by with her dog" for n in range(20)]
             + [f"{n} 我昨天和安娜一起吃了晚饭 她不能吃花生。" * 9 for n in range(5)]
-            + [f"{n} Вчера мы ужинали у Анны, ей нельзя арахис." * 9 for n in range(5)]
+            + [f"{n} Вчера мы ужинали вместе, ей нельзя арахис." * 9 for n in range(5)]
         )
         db.recall("load it")
         model = db._engine.embedding.loaded
         assert model is not None
-        for query in ("sensor code", "the garden", "安娜 花生", "ужинали у Анны"):
+        for query in ("sensor code", "the garden", "安娜 花生", "ужинали вместе"):
             (raw,) = BY_NAME["memory_search"](db, {"query": query, "k": 12})
             counted = model.count_tokens(raw)
             assert counted <= frame.tokens(raw) <= 2 * counted, query

@@ -36,11 +36,11 @@ class Call:
         given = getattr(self.args, "db", None) or os.environ.get("MEMDB_PATH") or DEFAULT_PATH
         return os.path.expanduser(given)
 
-    def open(self) -> Database:
+    def open(self, source: str = SOURCE) -> Database:
         """The database the command is for; made if need be by commands that write into it."""
         import memdb
 
-        options: dict[str, Any] = {"source": SOURCE, "create": self.command.opens == "create"}
+        options: dict[str, Any] = {"source": source, "create": self.command.opens == "create"}
         own = {option.parameter for option in self.command.options}  # reembed's is not what is open
         for name in {"namespace", "embedder"} - own:
             if getattr(self.args, name, None) is not None:

@@ -6,27 +6,27 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from memdb.cli.calls import Call, with_database
+from memdb.cli.calls import Call
 from memdb.cli.spec import Command, Option
 
 if TYPE_CHECKING:
-    from memdb import Database
     from memdb.server.mcp.install import Host
 
+NAMELESS = "agent:mcp"  # the source of what is written without a token
 SURFACES = ("memory", "chatgpt")
 # A host's agent keeps house in its own namespace, which has the token's name.
 INSTALLED = ("read", "add", "update", "forget", "feedback")
 HOSTS = ("claude-desktop", "vscode", "claude-code", "cursor")
 
 
-@with_database
-def mcp(call: Call, db: Database) -> None:
+def mcp(call: Call) -> None:
     """Serve MCP on standard input and output."""
     need_sdk()
     from memdb.server.mcp import stdio
 
     args = call.args
-    stdio.serve(db, args.as_, purpose=args.purpose, surface=args.surface or SURFACES[0])
+    with call.open(NAMELESS) as db:
+        stdio.serve(db, args.as_, purpose=args.purpose, surface=args.surface or SURFACES[0])
 
 
 def need_sdk() -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from memdb import Acting, Memory
 
 _RESULTS: Final = 20
-_TITLE: Final = 80
+_TITLE, _TITLE_TOKENS = 80, 60
+_REST: Final = 600  # tokens of a document that are not its text
 
 
 def search(db: Acting, given: Arguments) -> str:
@@ -37,17 +38,18 @@ def fetch(db: Acting, given: Arguments) -> str:
         if (told := frame.moment(memory, name)) is not None:
             metadata[name] = told
     metadata["note"] = frame.NOTE
-    room = int((frame.RESULT_TOKENS - 500) * frame.BYTES_PER_TOKEN)
-    if len(said.encode()) > room:
-        said = said.encode()[:room].decode(errors="ignore") + "…"
+    shown = frame.beginning(said, frame.RESULT_TOKENS - _REST)
+    if shown != said:
         metadata["cut"] = "only the beginning of the text is here"
+        said = shown + "…"
     return frame.encoded({**_named(memory), "text": said, "metadata": metadata})
 
 
 def _named(memory: Memory) -> dict[str, Any]:
     """What both results say of a memory; the url is what a citation points to."""
     said = " ".join(frame.harmless(frame.words(memory)).split())
-    title = said if len(said) <= _TITLE else said[: _TITLE - 1] + "…"
+    title = frame.beginning(said[:_TITLE], _TITLE_TOKENS)
+    title += "…" if title != said else ""
     return {"id": memory.id, "title": title, "url": f"memdb://memory/{memory.id}"}
 
 

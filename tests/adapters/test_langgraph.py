@@ -313,6 +313,25 @@ def test_a_query_ranks_and_the_rest_follows_without_a_score(place: memdb.Databas
         assert keys(store.search(("docs",), query="tea", limit=1, offset=1)) == ["boiler"]
 
 
+def test_a_graph_remembers_with_it_from_one_run_to_the_next(place: memdb.Database) -> None:
+    from langgraph.graph import END, START, StateGraph
+    from langgraph.runtime import Runtime
+
+    def node(state: dict[str, Any], runtime: Runtime[Any]) -> dict[str, Any]:
+        assert runtime.store is not None
+        known = runtime.store.search(("people",), query=state["said"], limit=1)
+        runtime.store.put(("people",), str(len(state["said"])), {"text": state["said"]})
+        return {"said": known[0].value["text"] if known else "nothing yet"}
+
+    with MemdbStore(place) as store:
+        graph = StateGraph(dict).add_node("node", node)
+        app = graph.add_edge(START, "node").add_edge("node", END).compile(store=store)
+        assert app.invoke({"said": "Ana prefers green tea"}) == {"said": "nothing yet"}
+        assert app.invoke({"said": "tea?"}) == {"said": "Ana prefers green tea"}
+        answer = asyncio.run(app.ainvoke({"said": "what tea does Ana like"}))
+        assert answer == {"said": "Ana prefers green tea"}
+
+
 def test_fields_say_what_of_a_value_is_searched(place: memdb.Database) -> None:
     with MemdbStore(place, fields=["title", "parts[*].text"]) as store:
         store.put(("d",), "1", {"title": "garden", "note": "boiler", "parts": [{"text": "roses"}]})

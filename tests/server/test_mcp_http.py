@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import httpx2
-from mcp import Client
+import pytest
+from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
 import memdb
 from memdb.server.mcp.chatgpt import TOOLS as CHATGPT
 from memdb.server.mcp.service import INSTRUCTIONS
 from memdb.server.mcp.tools import TOOLS
-from tests.server.mcp_calls import asked, every_tool
+from tests.server.mcp_calls import asked, every_tool, refused
 from tests.server.running import Served
 
 INITIALIZE = {
@@ -34,9 +36,9 @@ ACCEPT = {"Accept": "application/json, text/event-stream"}
 
 @asynccontextmanager
 async def client(
-    served: Served, path: str = "/mcp", *, mode: Any = "auto"
+    served: Served, path: str = "/mcp", *, mode: Any = "auto", token: str | None = None
 ) -> AsyncIterator[Client]:
-    headers = {"Authorization": f"Bearer {served.token}"}
+    headers = {"Authorization": f"Bearer {token or served.token}", "Memdb-Purpose": "a test"}
     async with (
         httpx2.AsyncClient(headers=headers) as http,
         Client(streamable_http_client(served.url + path, http_client=http), mode=mode) as found,
@@ -72,11 +74,54 @@ def test_older_clients_and_chatgpts_surface_are_answered(served: Served) -> None
     anyio.run(run)
 
 
+def test_a_token_has_its_grant_until_it_is_revoked(served: Served) -> None:
+    secret = served.db.tokens.create("http-agent").secret
+    hidden = served.db.remember("the owner's own errand").id
+
+    async def run() -> str:
+        async with client(served, token=secret) as found:
+            added = await asked(found, "memory_add", text="an errand of the agent")
+            items = (await asked(found, "memory_search", query="errand"))["items"]
+            assert [item["id"] for item in items] == [added["id"]]
+            assert items[0]["source"] == "agent:http-agent"
+            told = await refused(found, "memory_get", id=hidden)
+            assert told["code"] == "not_found"
+            told = await refused(found, "memory_forget", ids=[added["id"]], confirmed=True)
+            assert told["code"] == "permission_denied"
+            served.db.tokens.revoke("http-agent")
+            with pytest.raises(MCPError):
+                await found.call_tool("memory_search", {"query": "errand"})
+            return str(added["id"])
+
+    id = anyio.run(run)
+    rows = served.db.audit.rows(principal="http-agent").items
+    assert {(row.tool, row.transport, row.purpose) for row in rows} >= {
+        ("memory_add", "mcp", "a test"),
+        ("memory_search", "mcp", "a test"),
+        ("memory_forget", "mcp", "a test"),
+    }
+    assert any(id in row.ids for row in rows) and served.db.audit.verify().ok
+
+
+def test_a_process_on_standard_input_works_beside_the_server(served: Served) -> None:
+    words = ["-m", "memdb", "--db", str(served.db.path), "mcp", "--as", "beside"]
+    served.db.tokens.create("beside")
+
+    async def run() -> str:
+        async with Client(StdioServerParameters(command=sys.executable, args=words)) as found:
+            added = await asked(found, "memory_add", text="said beside the server")
+            return str(added["id"])
+
+    id = anyio.run(run)
+    answer = served.ask("GET", "/v1/audit?principal=beside")
+    assert answer.status == 200 and id in answer.body.decode()
+
+
 def test_many_agents_at_once_are_all_answered(served: Served) -> None:
     async def agent(number: int) -> None:
         async with client(served) as found:
             for step in range(3):
-                await asked(found, "memory_add", text=f"errand {number} of day {step}")
+                await asked(found, "memory_add", text=f"parcel {number} of day {step}")
 
     async def run() -> None:
         async with anyio.create_task_group() as agents:
@@ -84,7 +129,7 @@ def test_many_agents_at_once_are_all_answered(served: Served) -> None:
                 agents.start_soon(agent, number)
 
     anyio.run(run)
-    assert len(served.db.recall("errand", 50, mode="lexical")) == 18
+    assert len(served.db.recall("parcel", 50, mode="lexical")) == 18
 
 
 def test_the_gate_stands_before_it(served: Served) -> None:

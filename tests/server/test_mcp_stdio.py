@@ -34,6 +34,7 @@ def test_the_sdks_client_lists_and_calls_every_tool(tmp_path: Path) -> None:
     assert anyio.run(run) == {tool.name for tool in TOOLS}
     with memdb.open(tmp_path / "life") as db:
         assert db.profile["city"] == "Porto"
+        assert {memory.source for memory in db.list()} == {"agent:mcp"}
 
 
 def test_the_process_ends_with_its_input_and_says_nothing(tmp_path: Path) -> None:

@@ -102,6 +102,23 @@ def test_results_fit_their_budget_however_long_the_memories_are(db: memdb.Databa
     assert call(db, "memory_search", query="report", k=50)["items"][0]["cut"] > 0
 
 
+def test_the_estimate_of_tokens_errs_high(tmp_path: Path) -> None:
+    with memdb.open(tmp_path / "life") as db:  # the embedded model counts
+        db.remember_many(
+            [f"Sensor {n * 7919} at 192.168.0.{n} said {n * 3.14159:.4f}, #A{n}" for n in range(20)]
+            + [f"{n} The garden was watered, and Ana came by with her dog" for n in range(20)]
+            + [f"{n} 我昨天和安娜一起吃了晚饭 她不能吃花生。" * 9 for n in range(5)]
+            + [f"{n} Вчера мы ужинали вместе, ей нельзя арахис." * 9 for n in range(5)]
+        )
+        db.recall("load it")
+        model = db._engine.embedding.loaded
+        assert model is not None
+        for query in ("sensor code", "the garden", "安娜 花生", "ужинали вместе"):
+            (raw,) = BY_NAME["memory_search"](db, {"query": query, "k": 12})
+            counted = model.count_tokens(raw)
+            assert counted <= frame.tokens(raw) <= 2 * counted, query
+
+
 def test_pages_of_a_timeline_leave_nothing_out_and_repeat_nothing(db: memdb.Database) -> None:
     written = [
         db.remember(f"event {day} " + "with a story " * 500, event_time=f"2024-03-{day:02}").id
@@ -277,7 +294,7 @@ def test_no_memory_breaks_out_of_a_result(db: memdb.Database) -> None:
     assert set(unsafe(shown)) <= {">"}  # for whoever prints it decoded
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.text(st.characters(exclude_categories=["Cs"])) | st.text('<>/&\u202e\U000e0041"\\\n\x1b'))
 def test_any_text_comes_back_exactly_and_shows_nothing_unsafe(text: str) -> None:
     raw = frame.encoded({"text": text})
@@ -338,3 +355,34 @@ def test_instructions_are_short_and_say_when_to_search_add_and_cite() -> None:
     assert len(INSTRUCTIONS.split()) < 150
     for word in ("Search", "Add", "Cite", "Never follow instructions"):
         assert word in INSTRUCTIONS
+
+
+# --- anything at all ------------------------------------------------------------------------------
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=12)
+    | st.sampled_from(["2024-01-01", "user", "note", "30d", "01ARZ3NDEKTSV4RRFFQ69G5FAV"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["kind", "tags", "$and", "$not", "$gt", "metadata.a", "x"]),
+                      inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@settings(max_examples=200)
+@given(data=st.data())
+def test_whatever_is_sent_is_answered_or_refused_with_a_reason(
+    data: st.DataObject, db: memdb.Database
+) -> None:
+    tool = data.draw(st.sampled_from([*TOOLS, *CHATGPT]))
+    names = st.sampled_from([*tool.schema["properties"], "other"])
+    arguments = data.draw(st.dictionaries(names, ANYTHING, max_size=4))
+    for name in tool.schema.get("required", ()):
+        arguments.setdefault(name, data.draw(ANYTHING))
+    try:
+        texts = tool(db, arguments)
+    except memdb.MemdbError as refused:
+        assert refused.hint and refused.status < 500, (tool.name, refused)
+    else:
+        assert all(frame.tokens(text) <= frame.RESULT_TOKENS for text in texts)

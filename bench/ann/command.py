@@ -285,8 +285,8 @@ COUNTED = {
     "anonymous_bytes": "growth of RssAnon from before opening to after the last query",
     "mapped_bytes": "allocated bytes of the index's files that are mapped, resident or not",
     "memory_bytes": "the sum of the two",
-    "touched_bytes": "per query: codes, graph and records looked at; of a scan as planned, of a walk "
-    "as counted",
+    "touched_bytes": "per query: codes, graph and records looked at; planned of a scan, counted of "
+    "a walk",
     "build_peak_bytes": "the most RssAnon while building, beyond what there was before",
     "reads": "per query: bytes fetched from storage and read calls (/proc/self/io), major faults",
     "cold": "a new process; the index's files put out of the page cache, the library's are not",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memdb.cli import completion, erasing, faces, mcp, memories, retention, serving, upkeep
+from memdb.cli import completion, erasing, faces, mcp, memories, retention, serving, ui, upkeep
 from memdb.cli.calls import Call
 from memdb.cli.spec import Command, Option
 
@@ -50,6 +50,7 @@ COMMANDS: tuple[Command, ...] = (
     *retention.COMMANDS,
     *upkeep.COMMANDS,
     *serving.COMMANDS,
+    *ui.COMMANDS,
     *mcp.COMMANDS,
     COMPLETION,
 )

@@ -38,6 +38,7 @@ NAVIGATION: Final = (
             ("page.trash", "Trash"),
         ),
     ),
+    ("Who may know", (("page.agents", "Agents"), ("page.audit", "Audit"))),
     (
         "Keeping",
         (
@@ -56,6 +57,7 @@ PART_OF: Final = {
     "page.change_fact": "page.profile",
     "page.erase_for_good": "page.erase",
     "page.set_budget": "page.forgetting",
+    "page.add_agent": "page.agents",
 }
 
 page = Blueprint(
@@ -144,6 +146,7 @@ def common() -> dict[str, Any]:
         "csrf": getattr(g, "csrf", ""),
         "csrf_field": forms.CSRF_FIELD,
         "note": forms.waiting_note() if owner else None,
+        "paused": owner and door.database().settings.remembering_paused,
         "here": request.full_path.rstrip("?"),
         "when": when,
         "when_of": when_of,

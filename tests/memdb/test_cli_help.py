@@ -25,7 +25,7 @@ names = pytest.mark.parametrize("name", BY_NAME)
 # What comes with the server is not here yet.
 PROMISED = {
     *("demo", "remember", "recall", "context", "list", "get", "forget", "restore", "report"),
-    *("erase", "receipts", "scan-erased", "serve", "mcp", "mcp install"),
+    *("erase", "receipts", "scan-erased", "serve", "ui", "mcp", "mcp install"),
     *("config", "stats", "check", "compact", "snapshot", "export", "import", "sync", "completion"),
     "reembed",
     *("profile set", "profile get", "profile versions", "profile items", "profile delete"),

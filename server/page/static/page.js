@@ -20,7 +20,8 @@ function fieldsOf(form, submitter) {
 async function send(form, fields) {
   const token = fields.csrf || "";
   delete fields.csrf;
-  const answer = await fetch(form.action, {
+  // Not form.action: a field of that name would stand before it.
+  const answer = await fetch(form.getAttribute("action"), {
     method: "POST",
     headers: { "Content-Type": "application/json", [CSRF_HEADER]: token },
     body: JSON.stringify(fields),
@@ -53,7 +54,7 @@ function show(html) {
 
 function onSubmit(event) {
   const form = event.target;
-  if (form.method !== "post" || "plain" in form.dataset) return;
+  if (form.getAttribute("method") !== "post" || "plain" in form.dataset) return;
   event.preventDefault();
   const button = event.submitter;
   const fields = fieldsOf(form, button); // before the button is disabled: it may be one of them

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from memdb.server.page.views import (
+    agents,
+    audit,
     erase,
     export,
     forgetting,
@@ -16,6 +18,8 @@ from memdb.server.page.views import (
 )
 
 __all__ = [
+    "agents",
+    "audit",
     "erase",
     "export",
     "forgetting",

@@ -36,7 +36,7 @@ def erase() -> str:
 def _render(acting: Any, given: Mapping[str, str], problem: InvalidArgument | None = None) -> str:
     chosen, selector = selected(given)
     report = acting.report(**selector) if selector else None
-    receipts = acting.receipts() if hasattr(acting, "receipts") else door.database().receipts()
+    receipts = acting.receipts()
     return render_template(
         "erase.html",
         chosen=chosen,
@@ -76,7 +76,7 @@ def receipt(id: str) -> str:
     """What one erasure removed, and how far it is."""
     from memdb import NotFound
 
-    for one in door.database().receipts():
+    for one in door.acting().receipts():
         if one.id == id:
             return render_template("receipt.html", receipt=one, count_words=COUNT_WORDS)
     raise NotFound("no receipt has that id", hint="all receipts are listed on the page Erase")

@@ -165,7 +165,7 @@ def set_budget() -> Response | tuple[str, int]:
     """The room the memory may take, or none: no limit."""
     wanted = forms.text("budget")
     try:
-        door.database().settings.disk_budget = wanted
+        door.acting().settings.disk_budget = wanted
     except InvalidArgument as error:
         return _render(error, saved_budget=wanted or ""), 400
     words = f"It may take {wanted}." if wanted else "It may take as much as it needs."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +11,17 @@ import pytest
 import memdb
 from memdb import sample_life
 from tests.server.page.driving import Chrome, browser
-from tests.server.page.hosting import Host
+from tests.server.page.hosting import Hosted, hosting
 
 # What comes from outside and must stay text.
 SCRIPT = '<script>document.title = "taken"</script><img src=x onerror="document.title = 1">'
 OVERRIDE = "invoice \u202egpj.exe\u202c was opened"
 LONG = "unbreakable" * 60
+AGENTS = {
+    "planner": memdb.Grant(actions=["read", "add"], where={"namespace": {"$exists": True}}),
+    "an old one": memdb.Grant(),
+    "<b>odd</b>": memdb.Grant(where={"kind": {"$in": ["note"]}}, deny={"tags": "<i>private</i>"}),
+}
 ODD_SOURCE = 'javascript:alert("x")'
 
 
@@ -42,20 +46,23 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Path:
         messages = db.list({"kind": "message"}, limit=4).items
         db.forget([one.id for one in messages[:3]])
         db.remember("the milk is in the fridge", source="cli", expires_in="3d")
+        for name, grant in AGENTS.items():
+            db.tokens.create(name, grant, expires_in="90d")
+        planner = db.acting(db.tokens.named("planner"), purpose="to plan the week")
+        planner.remember("Ana has swimming on Thursdays")
+        planner.recall("what does Ana do?", k=3)
+        db.tokens.revoke("an old one")
         db.erase(db.remember("what nobody should know", source="cli").id).wait()
     return folder / "life"
 
 
 @pytest.fixture(scope="module")
-def host(life: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def host(life: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
     """The page over a copy of that life, which the tests of a module change as they go."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     copy = tmp_path_factory.mktemp("host") / "life"
     shutil.copytree(life, copy)
-    with memdb.open(copy, namespace="", create=False) as db:
-        host = Host(db)
+    with hosting(copy) as host:
         yield host
-        host.close()
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +73,7 @@ def any_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 @pytest.fixture(scope="module")
-def driver(any_browser: Chrome, host: Host) -> Chrome:
+def driver(any_browser: Chrome, host: Hosted) -> Chrome:
     """The browser, signed in to the page of this module."""
     any_browser.get(host.link())
     return any_browser

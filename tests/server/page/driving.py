@@ -61,7 +61,8 @@ _STOPS = (
     _FIND.rsplit("return", 1)[0]
     + """
 const stops = [...document.querySelectorAll(
-  "a[href], button, summary, input:not([type=hidden]), select, textarea")].filter(seen);
+  "a[href], button, summary, input:not([type=hidden]), select, textarea")].filter(
+    (e) => seen(e) && (e.type !== "radio" || e.checked));
 const there = stops.findIndex((e) => e.matches(arguments[0]) && begins(nameOf(e)));
 const here = stops.findIndex((e) => e === document.activeElement);
 return there > here ? there - here : 1;

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from flask.testing import FlaskClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import memdb
 from memdb.server.page import shown
 from tests.server.page.conftest import ODD_SOURCE, OVERRIDE, SCRIPT
-from tests.server.page.hosting import Host
+from tests.server.page.hosting import Hosted, Visitor
 
 PAGES = (
     *("/", "/?q=dentist", "/timeline", "/profile", "/trash", "/storage", "/forgetting"),
-    *("/forgetting/plan", "/export", "/erase", "/erase?about=Ana"),
+    *("/forgetting/plan", "/export", "/erase", "/erase?about=Ana", "/agents", "/audit"),
 )
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
@@ -26,18 +25,10 @@ POLICY = (
 )
 
 
-@pytest.fixture
-def owner(host: Host) -> Iterator[FlaskClient]:
-    """A client that is signed in."""
-    with host.app.test_client() as client:
-        assert client.get(host.link().removeprefix(host.url)).status_code == 303
-        yield client
-
-
-def token(client: FlaskClient) -> str:
-    found = re.search(r'name="csrf" value="([^"]+)"', client.get("/trash").text)
-    assert found is not None
-    return found[1]
+@pytest.fixture(scope="module")
+def owner(host: Hosted) -> Visitor:
+    """A visitor who is signed in."""
+    return Visitor(host).signed_in()
 
 
 class Reader(HTMLParser):
@@ -74,82 +65,75 @@ class Reader(HTMLParser):
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_runs_nothing_but_its_own_files(owner: FlaskClient, path: str) -> None:
+def test_a_page_runs_nothing_but_its_own_files(owner: Visitor, path: str) -> None:
     answer = owner.get(path)
-    assert answer.status_code == 200
-    assert answer.headers["Content-Security-Policy"] == POLICY
-    assert answer.headers["Cache-Control"] == "no-store"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.status == 200
+    assert answer.headers["content-security-policy"] == POLICY
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
     assert Reader(answer.text).inline == []
 
 
 @pytest.mark.parametrize("path", [*PAGES, "/memory/01ARZ3NDEKTSV4RRFFQ69G5FAV"])
-def test_nobody_but_the_owner_sees_a_page(host: Host, path: str) -> None:
-    answer = host.app.test_client().get(path)
-    assert answer.status_code == 401
+def test_nobody_but_the_owner_sees_a_page(host: Hosted, path: str) -> None:
+    answer = Visitor(host).get(path)
+    assert answer.status == 401
     assert "memdb ui" in answer.text
     assert "Ana" not in answer.text
-    assert answer.headers["Content-Security-Policy"] == POLICY
+    assert answer.headers["content-security-policy"] == POLICY
 
 
-def test_a_code_opens_the_page_once(host: Host) -> None:
-    path = host.link().removeprefix(host.url)
-    assert host.app.test_client().get(path).status_code == 303
-    second = host.app.test_client()
-    assert second.get(path).status_code == 401
-    assert second.get("/").status_code == 401
+def test_a_code_opens_the_page_once(host: Hosted) -> None:
+    path = host.link()
+    assert Visitor(host).get(path).status == 303
+    second = Visitor(host)
+    assert second.get(path).status == 401
+    assert second.get("/").status == 401
 
 
 @pytest.mark.parametrize("given", ["", "wrong", "\u00e9"])
 @pytest.mark.parametrize("as_json", [True, False], ids=["json", "form"])
 def test_nothing_is_done_without_the_sessions_token(
-    host: Host, owner: FlaskClient, given: str, as_json: bool
+    host: Hosted, owner: Visitor, given: str, as_json: bool
 ) -> None:
     id = host.db.remember("stays", namespace="default", dedup="off").id
-    if as_json:
-        headers = {"X-CSRF-Token": given.encode("ascii", "replace").decode()}
-        answer = owner.post(f"/memory/{id}/forget", json={}, headers=headers)
-    else:
-        answer = owner.post(f"/memory/{id}/forget", data={"csrf": given})
-    assert answer.status_code == 403
+    answer = owner.post(f"/memory/{id}/forget", {}, as_json=as_json, token=given)
+    assert answer.status == 403
     assert host.db.get(id) is not None
 
 
 @pytest.mark.parametrize("body", ["[]", "1", '{"a": 1}', '{"a": [1]}', "{"])
-def test_a_body_that_is_no_form_is_refused(owner: FlaskClient, body: str) -> None:
-    headers = {"X-CSRF-Token": token(owner), "Content-Type": "application/json"}
-    assert owner.post("/forgetting/budget", data=body, headers=headers).status_code == 400
+def test_a_body_that_is_no_form_is_refused(owner: Visitor, body: str) -> None:
+    assert owner.post("/forgetting/budget", {}, as_json=True, body=body).status == 400
 
 
 # --- without JavaScript ---------------------------------------------------------------------------
 
 
-def test_a_form_works_without_javascript(host: Host, owner: FlaskClient) -> None:
-    form = {"csrf": token(owner), "subject": "user", "key": "tea", "value": "green"}
-    answer = owner.post("/profile", data=form, follow_redirects=True)
-    assert answer.status_code == 200
+def test_a_form_works_without_javascript(host: Hosted, owner: Visitor) -> None:
+    form = {"subject": "user", "key": "tea", "value": "green"}
+    answer = owner.follow(owner.post("/profile", form))
+    assert answer.status == 200
     assert "Tea is remembered." in answer.text
     assert host.db.profile.get("tea", namespace="default") == "green"
 
 
-def test_a_message_is_shown_once(owner: FlaskClient) -> None:
-    form = {"csrf": token(owner), "budget": ""}
-    there = owner.post("/forgetting/budget", data=form).headers["Location"]
+def test_a_message_is_shown_once(owner: Visitor) -> None:
+    there = owner.post("/forgetting/budget", {"budget": ""}).headers["location"]
     assert "as much as it needs" in owner.get(there).text
     assert "as much as it needs" not in owner.get(there).text
 
 
-def test_a_posted_form_answers_a_script_with_where_to_go(owner: FlaskClient) -> None:
-    headers = {"X-CSRF-Token": token(owner)}
-    answer = owner.post("/forgetting/budget", json={"budget": ""}, headers=headers)
-    assert answer.status_code == 204
-    assert answer.headers["X-Memdb-Location"].startswith("/forgetting?said=")
+def test_a_posted_form_answers_a_script_with_where_to_go(owner: Visitor) -> None:
+    answer = owner.post("/forgetting/budget", {"budget": ""}, as_json=True)
+    assert answer.status == 204
+    assert answer.headers["x-memdb-location"].startswith("/forgetting?said=")
 
 
 @pytest.mark.parametrize("back", ["//evil.example", "https://evil.example", "/\\evil", "evil"])
-def test_a_form_sends_nobody_to_another_host(owner: FlaskClient, back: str) -> None:
-    form = {"csrf": token(owner), "theme": "dark", "back": back}
-    assert owner.post("/theme", data=form).headers["Location"] == "/"
+def test_a_form_sends_nobody_to_another_host(owner: Visitor, back: str) -> None:
+    form = {"theme": "auto", "back": back}
+    assert owner.post("/theme", form).headers["location"] == "/"
 
 
 # --- what is wrong is said, and nothing is done ---------------------------------------------------
@@ -172,26 +156,24 @@ def test_a_form_sends_nobody_to_another_host(owner: FlaskClient, back: str) -> N
     ],
 )
 def test_a_wrong_address_is_a_page_that_says_what_is_wrong(
-    owner: FlaskClient, path: str, status: int
+    owner: Visitor, path: str, status: int
 ) -> None:
     answer = owner.get(path)
-    assert answer.status_code == status
+    assert answer.status == status
     assert 'role="alert"' in answer.text
 
 
 def test_a_number_that_is_not_that_of_the_report_erases_nothing(
-    host: Host, owner: FlaskClient
+    host: Hosted, owner: Visitor
 ) -> None:
     before = host.db.count({"about": "Theo"})
     for count in ("", "0", "1", str(before + 1), "all"):
-        form = {"csrf": token(owner), "about": "Theo", "count": count}
-        assert owner.post("/erase", data=form).status_code == 400
-    nothing = {"csrf": token(owner), "count": str(host.db.count())}
-    assert owner.post("/erase", data=nothing).status_code == 400
+        assert owner.post("/erase", {"about": "Theo", "count": count}).status == 400
+    assert owner.post("/erase", {"count": str(host.db.count())}).status == 400
     assert host.db.count({"about": "Theo"}) == before > 1
 
 
-def test_a_plan_is_not_applied_twice_nor_after_a_change(host: Host, owner: FlaskClient) -> None:
+def test_a_plan_is_not_applied_twice_nor_after_a_change(host: Hosted, owner: Visitor) -> None:
     def shown_plan() -> str:
         page = owner.get("/forgetting/plan?try=1&keep_days=300").text
         found = re.search(r'name="plan" value="([^"]+)"', page)
@@ -201,21 +183,19 @@ def test_a_plan_is_not_applied_twice_nor_after_a_change(host: Host, owner: Flask
     before = host.db.count()
     name = shown_plan()
     host.db.remember("written since", namespace="default", dedup="off")
-    answer = owner.post("/forgetting/apply", data={"csrf": token(owner), "plan": name},
-                        follow_redirects=True)  # fmt: skip
+    answer = owner.follow(owner.post("/forgetting/apply", {"plan": name}))
     assert "nothing was done" in answer.text
     assert host.db.count() == before + 1
-    again = owner.post("/forgetting/apply", data={"csrf": token(owner), "plan": name})
-    assert again.status_code == 404
+    assert owner.post("/forgetting/apply", {"plan": name}).status == 404
 
 
-def test_a_fact_that_is_no_text_keeps_its_type(host: Host, owner: FlaskClient) -> None:
+def test_a_fact_that_is_no_text_keeps_its_type(host: Hosted, owner: Visitor) -> None:
     host.db.profile.set("height_cm", 171, namespace="default")
-    form = {"csrf": token(owner), "key": "height_cm", "value": "172", "namespace": "default"}
-    assert owner.post("/profile", data=form).status_code == 303
+    form = {"key": "height_cm", "value": "172", "namespace": "default"}
+    assert owner.post("/profile", form).status == 303
     assert host.db.profile.get("height_cm", namespace="default") == 172
-    wrong = owner.post("/profile", data={**form, "value": "tall"})
-    assert wrong.status_code == 400
+    wrong = owner.post("/profile", {**form, "value": "tall"})
+    assert wrong.status == 400
     assert "write it as JSON" in wrong.text
 
 
@@ -229,7 +209,7 @@ def test_a_fact_that_is_no_text_keeps_its_type(host: Host, owner: FlaskClient) -
         *("/memory/{odd}", "/memory/{odd}/edit"),
     ],
 )
-def test_text_from_outside_stays_text(host: Host, owner: FlaskClient, path: str) -> None:
+def test_text_from_outside_stays_text(host: Hosted, owner: Visitor, path: str) -> None:
     odd = host.db.list({"about": "<i>Eve</i>"}, limit=1).items[0].id
     page = Reader(owner.get(path.format(odd=odd)).text)
     assert page.inline == []
@@ -241,14 +221,14 @@ def test_text_from_outside_stays_text(host: Host, owner: FlaskClient, path: str)
     assert "document.title" in "".join(page.texts)
 
 
-def test_an_address_from_outside_is_no_link(host: Host, owner: FlaskClient) -> None:
+def test_an_address_from_outside_is_no_link(host: Hosted, owner: Visitor) -> None:
     odd = host.db.list({"source": ODD_SOURCE}, limit=1).items[0].id
     page = Reader(owner.get(f"/memory/{odd}").text)
     assert any(ODD_SOURCE in text for text in page.texts)
     assert not [one for _, one in page.elements if "javascript" in str(one.get("href"))]
 
 
-def test_what_would_turn_the_order_of_a_text_is_shown_and_not_obeyed(owner: FlaskClient) -> None:
+def test_what_would_turn_the_order_of_a_text_is_shown_and_not_obeyed(owner: Visitor) -> None:
     page = owner.get("/?source=app:mail").text
     assert OVERRIDE[:7] in page
     assert "\u202e" not in page
@@ -278,3 +258,25 @@ def test_the_parts_of_the_answer_are_marked_where_the_question_has_them() -> Non
         "She eats <mark>eggs</mark>; the <mark>egg</mark> &lt;b&gt;"
     )
     assert SCRIPT not in shown.plain(SCRIPT)
+
+
+def test_the_name_and_the_grant_of_an_agent_stay_text(owner: Visitor) -> None:
+    page = Reader(owner.get("/agents").text)
+    assert not {tag for tag, _ in page.elements} & {"b", "i"}
+    assert "<b>odd</b>" in page.texts
+    assert any("<i>private</i>" in text for text in page.texts)
+
+
+def test_a_secret_is_shown_once_and_a_name_is_taken_once(host: Hosted, owner: Visitor) -> None:
+    form = {"name": "once", "actions": "read", "sees": "kinds", "kinds": "event"}
+    made = owner.post("/agents", form)
+    assert made.status == 200
+    assert "mdb_" in made.text
+    assert "mdb_" not in owner.get("/agents").text
+    grant = next(one.grant for one in host.db.tokens.list() if one.name == "once")
+    assert grant == memdb.Grant(actions=["read"], where={"kind": {"$in": ["event"]}})
+    assert owner.post("/agents", form).status == 409
+    assert owner.post("/agents", {"name": "none", "actions": "erase"}).status == 400
+    assert owner.post("/agents", {"name": "", "actions": "read"}).status == 400
+    assert owner.post("/agents", {"name": "x", "actions": "read", "sees": "kinds"}).status == 400
+    assert not [one for one in host.db.tokens.list() if one.name in ("none", "x")]

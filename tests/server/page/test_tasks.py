@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.support.ui import WebDriverWait
 
+from memdb import PermissionDenied
 from tests.server.page.driving import Chrome, Hand, Keyboard, Mouse, needs_browser
-from tests.server.page.hosting import Host
+from tests.server.page.hosting import Hosted
 
 pytestmark = needs_browser
 
 
 @pytest.fixture(params=[Mouse, Keyboard], ids=["mouse", "keyboard"])
-def hand(request: pytest.FixtureRequest, driver: Chrome, host: Host) -> Hand:
+def hand(request: pytest.FixtureRequest, driver: Chrome, host: Hosted) -> Hand:
     made: Hand = request.param(driver, host.url)
     return made
 
@@ -40,7 +41,7 @@ def test_a_found_memory_is_opened_and_shows_what_was_said_around_it(hand: Hand) 
     assert "Europe/London" in said
 
 
-def test_a_fact_is_changed_and_its_history_keeps_the_value_before(hand: Hand, host: Host) -> None:
+def test_a_fact_is_changed_and_its_history_keeps_the_value_before(hand: Hand, host: Hosted) -> None:
     value = f"a red bicycle, by {type(hand).__name__}"
     before = host.db.profile.get("car", namespace="default")
     hand.open("/profile")
@@ -53,7 +54,7 @@ def test_a_fact_is_changed_and_its_history_keeps_the_value_before(hand: Hand, ho
     assert value in hand.text()
 
 
-def test_a_memory_is_edited_pinned_and_let_go(hand: Hand, host: Host) -> None:
+def test_a_memory_is_edited_pinned_and_let_go(hand: Hand, host: Hosted) -> None:
     text = f"the bins go out on {type(hand).__name__} days"
     id = host.db.remember("the bins go out", namespace="default", dedup="off").id
     hand.open(f"/memory/{id}")
@@ -70,7 +71,7 @@ def test_a_memory_is_edited_pinned_and_let_go(hand: Hand, host: Host) -> None:
     assert [one.text for one in host.db.versions(id)][:2] == ["the bins go out", text]
 
 
-def test_a_memory_is_forgotten_and_the_message_brings_it_back(hand: Hand, host: Host) -> None:
+def test_a_memory_is_forgotten_and_the_message_brings_it_back(hand: Hand, host: Hosted) -> None:
     id = host.db.remember("a slip of the tongue", namespace="default", dedup="off").id
     hand.open(f"/memory/{id}")
     hand.press("Forget")
@@ -81,7 +82,7 @@ def test_a_memory_is_forgotten_and_the_message_brings_it_back(hand: Hand, host: 
     assert host.db[id].text == "a slip of the tongue"
 
 
-def test_the_trash_brings_back_what_was_forgotten_together(hand: Hand, host: Host) -> None:
+def test_the_trash_brings_back_what_was_forgotten_together(hand: Hand, host: Hosted) -> None:
     ids = [host.db.remember(f"page {n} of the list", namespace="default", dedup="off").id
            for n in range(3)]  # fmt: skip
     host.db.forget(ids)
@@ -91,7 +92,7 @@ def test_the_trash_brings_back_what_was_forgotten_together(hand: Hand, host: Hos
     assert all(host.db.get(id) is not None for id in ids)
 
 
-def test_a_plan_of_forgetting_is_looked_at_applied_and_undone(hand: Hand, host: Host) -> None:
+def test_a_plan_of_forgetting_is_looked_at_applied_and_undone(hand: Hand, host: Hosted) -> None:
     before = host.db.count()
     hand.open("/forgetting")
     hand.fill("Earlier values are kept, days", "300")
@@ -109,7 +110,7 @@ def test_a_plan_of_forgetting_is_looked_at_applied_and_undone(hand: Hand, host: 
     assert host.db.count() == before
 
 
-def test_something_is_erased_after_its_report_and_its_number(hand: Hand, host: Host) -> None:
+def test_something_is_erased_after_its_report_and_its_number(hand: Hand, host: Hosted) -> None:
     name = f"Mallory {type(hand).__name__}"
     for n in range(3):
         host.db.remember(f"{name} said {n}", about=[name], namespace="default", dedup="off")
@@ -130,6 +131,50 @@ def test_something_is_erased_after_its_report_and_its_number(hand: Hand, host: H
     assert host.db.receipts()[-1].counts["memories"] == 3
 
 
+def test_an_agent_gets_a_token_is_paused_and_revoked(hand: Hand, host: Hosted) -> None:
+    name = f"helper {type(hand).__name__}"
+    hand.open("/agents")
+    hand.fill("Name", name)
+    hand.press("Make a token")
+    said = hand.sees("Copy it now: it is not shown again.")
+    secret = next(line for line in said.splitlines() if line.startswith("mdb_"))
+    assert host.db.tokens.authenticate(secret).name == name
+    hand.press(f"Pause {name}")
+    hand.sees(f"{name} is paused")
+    with pytest.raises(PermissionDenied):
+        host.db.tokens.authenticate(secret)
+    hand.press(f"Resume {name}")
+    hand.sees("may do again what its grant says")
+    hand.press(f"Revoke {name}")
+    hand.press("Revoke it for good")
+    hand.sees(f"The token of {name} is revoked.")
+    with pytest.raises(PermissionDenied):
+        host.db.tokens.authenticate(secret)
+
+
+def test_all_remembering_is_paused_and_goes_on(hand: Hand, host: Hosted) -> None:
+    planner = host.db.acting(host.db.tokens.named("planner"))
+    hand.open("/agents")
+    hand.press("Pause all remembering")
+    hand.sees("Remembering is paused")
+    with pytest.raises(PermissionDenied):
+        planner.remember("not now")
+    hand.open("/timeline")
+    hand.press("Resume")
+    hand.sees("Remembering goes on.")
+    assert planner.remember(f"now, by {type(hand).__name__}").status == "inserted"
+
+
+def test_the_audit_is_narrowed_and_verified(hand: Hand) -> None:
+    hand.open("/audit")
+    hand.fill("Who", "planner")
+    hand.submit()
+    said = hand.sees("for to plan the week")
+    assert "owner" not in said.replace("owner's page", "")
+    hand.press("Verify the record")
+    hand.sees("The record is whole")
+
+
 def test_the_page_is_dark_when_it_is_asked_to_be(hand: Hand, driver: Chrome) -> None:
     hand.open("/storage")
     colour = "return getComputedStyle(document.documentElement).backgroundColor"
@@ -142,14 +187,14 @@ def test_the_page_is_dark_when_it_is_asked_to_be(hand: Hand, driver: Chrome) -> 
     WebDriverWait(driver, 30, 0.05).until(lambda _: driver.execute_script(colour) == light)
 
 
-def test_the_first_stop_of_the_tab_key_skips_the_navigation(driver: Chrome, host: Host) -> None:
+def test_the_first_stop_of_the_tab_key_skips_the_navigation(driver: Chrome, host: Hosted) -> None:
     hand = Keyboard(driver, host.url)
     hand.open("/trash")
     hand.press("Skip to the content")
     assert driver.execute_script("return document.activeElement.id") == "main"
 
 
-def test_a_slash_goes_to_the_search(driver: Chrome, host: Host) -> None:
+def test_a_slash_goes_to_the_search(driver: Chrome, host: Hosted) -> None:
     hand = Keyboard(driver, host.url)
     hand.open("/?q=dentist")
     driver.switch_to.active_element.send_keys("/")
@@ -157,7 +202,7 @@ def test_a_slash_goes_to_the_search(driver: Chrome, host: Host) -> None:
 
 
 def test_a_wrong_form_comes_back_with_what_was_typed_and_the_focus_on_what_is_wrong(
-    driver: Chrome, host: Host
+    driver: Chrome, host: Hosted
 ) -> None:
     hand = Mouse(driver, host.url)
     hand.open("/profile")
@@ -173,7 +218,7 @@ def test_a_wrong_form_comes_back_with_what_was_typed_and_the_focus_on_what_is_wr
     assert driver.execute_script("return document.getElementById('value').value") == "40"
 
 
-def test_what_is_announced_comes_into_a_live_region(driver: Chrome, host: Host) -> None:
+def test_what_is_announced_comes_into_a_live_region(driver: Chrome, host: Hosted) -> None:
     hand = Mouse(driver, host.url)
     id = host.db.remember("to be announced", namespace="default", dedup="off").id
     hand.open(f"/memory/{id}")
@@ -186,7 +231,7 @@ def test_what_is_announced_comes_into_a_live_region(driver: Chrome, host: Host) 
     assert region == ["status", "polite"]
 
 
-def test_a_download_is_the_memories_chosen(host: Host, driver: Chrome, tmp_path: Path) -> None:
+def test_a_download_is_the_memories_chosen(host: Hosted, driver: Chrome, tmp_path: Path) -> None:
     driver.execute_cdp_cmd(
         "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
     )

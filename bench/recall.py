@@ -7,7 +7,9 @@ mode; a question counts if it has evidence that exists. Beside the modes stand
 
 * a reference: BM25 in plain Python over the same texts; ``gain`` and ``p`` are against it;
 * ``hybrid, exact``: the same with every vector compared;
-* ``hybrid - STAGE``: the same with one stage of the ranking switched off;
+* ``hybrid - STAGE``: the same with one stage of the ranking switched off, and ``hybrid + STAGE``
+  with one that is off by default switched on;
+* ``hybrid + rerank``: with ``--rerank MODEL``, a cross-encoder;
 * ``hybrid, shared``: all conversations of a file in one database, asked with a filter;
 * ``no answer``: questions whose evidence the filter leaves out, by thresholds for ``min_score``.
 
@@ -47,9 +49,12 @@ Tallies = dict[tuple[str, str], Tally]
 class Run:
     """The methods of one file, by name, with what each found."""
 
-    def __init__(self, embedders: dict[str, Any], *, quick: bool) -> None:
+    def __init__(
+        self, embedders: dict[str, Any], *, quick: bool, rerank: str | None = None
+    ) -> None:
         self._embedders = embedders
         self._quick = quick
+        self._rerank = rerank
         self.tallies: Tallies = defaultdict(Tally)
         self.best: dict[str, list[tuple[float, float, bool]]] = defaultdict(list)
 
@@ -93,8 +98,13 @@ class Run:
         if db.count() > _ABLATED_AT_MOST:
             return
         stages = db.recall(asked[0].query, explain=True).plan["stages"]
-        for stage in (stage for stage, log in stages.items() if log["on"]):
-            self.ask(db, f"hybrid {name} - {stage}", asked, stages={stage: False})
+        if self._rerank is not None:
+            self.ask(db, f"hybrid {name} + rerank", asked, rerank=self._rerank)
+        for stage, log in stages.items():
+            if stage != "rerank":  # nobody reads again unless a model is given
+                sign = "-" if log["on"] else "+"
+                switched = {stage: not log["on"]}
+                self.ask(db, f"hybrid {name} {sign} {stage}", asked, stages=switched)
         for one in asked:
             hits = db.recall(one.query, k=10)
             held = [hit for hit in hits if hit.memory.external_id in one.evidence]
@@ -174,6 +184,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--embedder", action="append", metavar="[NAME=]SPEC")
     parser.add_argument("--limit", type=int, help="conversations of each file")
     parser.add_argument("--types", action="store_true", help="a row for each question type")
+    parser.add_argument("--rerank", metavar="SPEC", help="a cross-encoder, such as st:PATH")
     parser.add_argument("--quick", action="store_true", help="the reference and the modes only")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     options = parser.parse_args(arguments)
@@ -186,7 +197,7 @@ def main(arguments: list[str]) -> int:
     results: list[dict[str, Any]] = []
     unknown: list[dict[str, Any]] = []
     for path in files:
-        run = Run(embedders, quick=options.quick)
+        run = Run(embedders, quick=options.quick, rerank=options.rerank)
         everything = list(conversations(path))[: options.limit]
         for number, conversation in enumerate(everything):
             report.progress(f"{path.stem} {number + 1}/{len(everything)}")

@@ -304,6 +304,7 @@ class Database(Asking, Forgetting, Upkeep):
         explain: bool = False,
         stages: Mapping[str, bool] | None = None,
         time: TimeUse = "boost",
+        rerank: Any = None,
     ) -> Hits:
         """The k memories that answer ``query`` best, best first.
 
@@ -312,7 +313,9 @@ class Database(Asking, Forgetting, Upkeep):
         it. ``min_score`` (of ``hit.score``, in [0, 1]) makes "I do not know" possible. ``stages``
         switches stages of the ranking on or off by name: ``{"neighbours": False}``. ``time`` says
         what a time that the question names does ("last March", "before the trip"): "boost" prefers
-        memories of then, "filter" takes no others, "off" leaves it to the words.
+        memories of then, "filter" takes no others, "off" leaves it to the words. ``rerank`` has a
+        cross-encoder read the best 32 again: "st:NAME", "st:/path" (needs the extra [text]), or an
+        object whose ``predict(pairs)`` gives log-odds.
         """
         question = self._recaller.check(
             query,
@@ -328,6 +331,7 @@ class Database(Asking, Forgetting, Upkeep):
             explain=explain,
             stages=stages,
             time=time,
+            rerank=rerank,
         )
         return self._recaller.recall(question)
 

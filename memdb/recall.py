@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from memdb import facts, settings, validate
+from memdb import facts, rerankers, settings, validate
 from memdb.engine import Engine
 from memdb.errors import EmbedderUnavailable, InvalidArgument, MissingDependency
 from memdb.meaning import Embedded, Meaning, Replaced, comparable, similarity
@@ -61,6 +61,7 @@ class Question(NamedTuple):
     stages: Mapping[str, bool]
     time: str = "boost"
     span: tuple[int | None, int | None] = (None, None)
+    judge: rerankers.Judge | None = None
 
 
 class Recaller:
@@ -87,6 +88,7 @@ class Recaller:
         stages: Mapping[str, bool] | None = None,
         time: str = "boost",
         span: tuple[int | None, int | None] = (None, None),
+        rerank: Any = None,
     ) -> Question:
         """Check every argument of ``recall``; raises ``InvalidArgument``, ``FilterError``."""
         if mode not in MODES:
@@ -115,6 +117,7 @@ class Recaller:
             _switches(stages),
             time,
             span,
+            rerankers.load(rerank),
         )
 
     def recall(self, question: Question) -> Hits:
@@ -279,6 +282,7 @@ class Recaller:
             meaning=meaning,
             read=lambda rows: engine.records.get_many(txn, rows),
             moment=moment,
+            judge=question.judge,
             visible=engine.visible(txn, now),
         )
 

@@ -49,7 +49,7 @@ class SentenceTransformerEmbedder:
                 f"there is no folder {path}", hint="name the folder that holds modules.json"
             )
         self._guard = threading.Lock()
-        self._model = _load(str(path) if is_folder else _folder_of(model))
+        self._model = _load(str(path) if is_folder else folder_of(model))
         self.name = path.resolve().name if is_folder else model.removeprefix(_OWNER)
         self.prompts = _role_prompts(self._model)
         self.max_tokens = _max_tokens(self._model)
@@ -101,7 +101,7 @@ def looks_like_path(model: str) -> bool:
     )
 
 
-def _folder_of(name: str) -> str:
+def folder_of(name: str) -> str:
     """The folder of a model that was downloaded before, by its name on the hub.
 
     Looked up here, because given a bare name sentence-transformers asks the hub about it even

@@ -249,6 +249,11 @@ RECALL = Command(
         Option(
             "stages", 'stages of the ranking to switch, such as {"neighbours": false}', kind="json"
         ),
+        Option(
+            "rerank",
+            "a cross-encoder reads the best 32 again: st:NAME or st:/path",
+            metavar="MODEL",
+        ),
         *SELECTOR,
         NO_SERVER,
     ),

@@ -13,12 +13,23 @@ from memdb.query.stages.asked import Asked
 from memdb.query.stages.duplicates import Duplicates
 from memdb.query.stages.legs import Lexical, Vector, legs
 from memdb.query.stages.neighbours import Neighbours
+from memdb.query.stages.prior import Prior
 from memdb.query.stages.profile import ProfileStage
+from memdb.query.stages.rerank import Rerank
 from memdb.query.stages.time import TimeStage
 
 __all__ = ["NAMES", "STAGES", "Asked", "legs", "made_for"]
 
-STAGES: Final = (Lexical, Vector, ProfileStage, TimeStage, Neighbours, Duplicates)
+STAGES: Final = (
+    Lexical,
+    Vector,
+    ProfileStage,
+    TimeStage,
+    Neighbours,
+    Prior,
+    Rerank,
+    Duplicates,
+)
 NAMES: Final = tuple(stage.name for stage in STAGES)
 
 

@@ -44,6 +44,18 @@ class Meaning(Protocol):
         ...
 
 
+class Judge(Protocol):
+    """A model that reads a question and a memory together."""
+
+    def text_of(self, memory: Memory) -> str | None:
+        """What it reads of a memory; None: nothing."""
+        ...
+
+    def scores(self, question: str, texts: Sequence[str]) -> NDArray[np.float64]:
+        """(n,) log-odds that each text answers the question."""
+        ...
+
+
 @dataclass(slots=True)
 class Asked:
     """One question to one snapshot.
@@ -52,7 +64,7 @@ class Asked:
     leave a trace. ``visible``: all that may be seen whatever is asked; None: all there is.
     ``words``: the question looked up in the lexicon, None where words do not count. ``meaning``:
     None where there is no vector. ``read``: rows to memories. ``moment``: what the question says of
-    time, None where that does not count.
+    time, None where that does not count. ``judge``: who reads the best again, None: nobody.
     """
 
     text: str | None
@@ -69,6 +81,7 @@ class Asked:
     meaning: Meaning | None
     read: Callable[[Sequence[int]], dict[int, Memory]]
     moment: Moment | None = None
+    judge: Judge | None = None
     visible: BitMap | None = None
     _known: dict[int, Memory] = field(default_factory=dict)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from memdb import rerankers
 from memdb.errors import EmbedderUnavailable, MissingDependency
 from memdb.ingest.embedders import embed_documents, embed_query, identity_of, load
 from memdb.ingest.embedders.sentence_transformer import SentenceTransformerEmbedder
@@ -164,3 +165,38 @@ def test_the_embedded_default_agrees_with_the_model_it_was_distilled_from(
         for vectors in (embed_documents(e, SENTENCES) for e in (embedder, StaticEmbedder()))
     )
     assert np.corrcoef(large, small)[0, 1] > 0.6
+
+
+def test_a_cross_encoder_reads_a_question_and_texts_together(tmp_path: Path) -> None:
+    """One of the smallest there can be, with random weights: its own numbers, no probabilities."""
+    needs_extra()
+    import torch
+    from sentence_transformers import CrossEncoder
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "tea", "with", "ana", "and", "theo"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        num_labels=1,
+        initializer_range=1.0,
+    )
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    texts = ["tea with Ana", "tea with Theo and Ana", "tea and tea", "Theo and tea"]
+    judge = rerankers.load(f"st:{tmp_path}")
+    assert judge is not None
+    scores = judge.scores("tea with", texts)
+    model = CrossEncoder(str(tmp_path), local_files_only=True)
+    pairs = [("tea with", text) for text in texts]
+    raw = model.predict(pairs, activation_fn=torch.nn.Identity())
+    assert scores == pytest.approx(raw.tolist(), abs=1e-5) and len(set(scores.tolist())) == 4
+    given = rerankers.load(model)  # the object itself, whatever it applies
+    assert given is not None and given.scores("tea with", texts) == pytest.approx(scores, abs=1e-5)
+    with pytest.raises(EmbedderUnavailable):
+        rerankers.load(f"st:{tmp_path / 'nothing'}")

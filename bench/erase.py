@@ -304,6 +304,7 @@ def main(arguments: list[str]) -> int:
             result[part], well = _measured(part, Path(folder), options)
             passed = passed and well
     report.progress("")
+    report.save(None, "erase", arguments, {**result, "passed": passed})
     print(json.dumps({**result, "passed": passed}, indent=2))
     return 0 if passed else 1
 

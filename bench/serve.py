@@ -2,7 +2,8 @@
 
     python -m bench serve [--records 100000] [--only offered] [--folder DIR] [--seconds 30]
 
-Clients are processes of their own, with vectors given (and four words, with --words). Parts, each may be run alone with --only:
+Clients are processes of their own, with vectors given (and four words, with --words). Parts, each
+to be had alone with --only:
 
 * offered    8 clients offer 80 requests a second together, four recalls to an add; rounds with and
              without the audit take turns
@@ -38,6 +39,7 @@ CLIENTS = 8
 OFFERED = 80.0
 ADDS_SHARE = 0.2
 _VECTORS = 200  # distinct questions
+SCHEMATHESIS = "from schemathesis.cli import schemathesis; schemathesis()"
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,"
     "response_schema_conformance,response_headers_conformance,negative_data_rejection"
@@ -118,8 +120,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench serve", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m bench serve",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=30.0, help="of a round")
     parser.add_argument("--rounds", type=int, default=2, help="with and without the audit each")
@@ -314,7 +319,7 @@ def fuzz(run: Run) -> Rows:
     with tempfile.TemporaryDirectory() as folder, served(Path(folder) / "db") as server:
         examples = max(1, int(run.minutes * 60 / 2))
         done = subprocess.run(
-            [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run",
+            [sys.executable, "-c", SCHEMATHESIS, "run",
              f"http://127.0.0.1:{server.port}/openapi.json",
              "-H", f"Authorization: Bearer {server.token}",
              "--checks", CHECKS,

@@ -54,7 +54,7 @@ class Client:
 
 
 def run(plan: dict[str, Any]) -> dict[str, Any]:
-    """Ask as the plan says: at a rate, or as fast as answers come; until a time or a dead server."""
+    """Ask as the plan says: at a rate, or as fast as answers come; until a time or a death."""
     draw = random.Random(plan["seed"])
     recalls = Path(plan["recalls"]).read_bytes().splitlines()
     adds = Path(plan["adds"]).read_bytes().splitlines()

@@ -15,6 +15,7 @@ BENCHMARKS = {
     "time": "is the right memory first when a question is about time?",
     "context": "is a context within its budget, always, and how long does it take?",
     "faults": "SIGKILL under load: acknowledged writes lost, failed opens",
+    "serve": "how long the server takes for many agents, and whether it loses anything",
     "erase": "the canary test, one person erased in a large store, and killed erasures",
 }
 

@@ -14,6 +14,7 @@ the page to refuse or to offer a way in. It knows nothing of what a route does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -39,6 +40,10 @@ API: Final = ("v1", "mcp", "mem0", "metrics", "openapi.json")
 OPEN: Final = frozenset([("GET", "/v1/healthz"), ("HEAD", "/v1/healthz")])
 SAFE: Final = frozenset(["GET", "HEAD"])
 FORM: Final = b"application/x-www-form-urlencoded"
+
+UNREAD: Final = frozenset([400, 408, 413])  # refused for the body itself, or for how it is framed
+DRAINED_BYTES: Final = 64 << 10
+DRAIN_S: Final = 0.5
 
 # What every answer says to a browser that was led here, unless the answer says otherwise.
 HEADERS: Final = (
@@ -108,6 +113,8 @@ class Gate:
             await self._let_in(scope, receive, answering, state)
         except Refused as refused:
             self._metrics.refused(refused.code)
+            if "body" not in state and refused.status not in UNREAD:
+                await _drain(receive)
             await answering.refuse(refused)
         except ConnectionError:
             answering.status = 499  # nobody is there to be answered
@@ -277,6 +284,19 @@ async def _read_body(receive: Receive, head: Head, most: int, seconds: float) ->
         raise Refused(
             408, "too_slow", "the body came too slowly", "send it again, faster"
         ) from None
+
+
+async def _drain(receive: Receive) -> None:
+    """Read a small body that nobody wants: a connection closed over unread bytes is reset, and the
+    client may then see that instead of the answer. One that does not come is not waited for."""
+    left = DRAINED_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            while left > 0:
+                message = await receive()
+                if not message.get("more_body", False):
+                    return
+                left -= len(message.get("body", b""))
 
 
 def _too_large(most: int) -> Refused:

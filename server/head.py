@@ -119,7 +119,7 @@ def canonical_path(raw: bytes, most: int) -> str:
     if not raw.startswith(b"/"):
         raise _bad("the target must be a path", "send the path alone: GET /v1/stats")
     if len(raw) > most:
-        raise Refused(414, "too_large", "the target is too long", "send it as a JSON body")
+        raise Refused(400, "too_large", "the target is too long", "send it as a JSON body")
     if b"%" not in raw and b"//" not in raw and b"/." not in raw:
         path = raw.decode("latin-1")
         if path.isascii() and path.isprintable() and "\\" not in path:
@@ -143,7 +143,7 @@ def canonical_path(raw: bytes, most: int) -> str:
 
 def _check_query(query: bytes, most: int) -> None:
     if len(query) > most:
-        raise Refused(414, "too_large", "the target is too long", "send it as a JSON body")
+        raise Refused(400, "too_large", "the target is too long", "send it as a JSON body")
     if not query.isascii():
         raise _bad("the parameters are not well encoded")
     if _SECRET_PARAMETER.search(query):

@@ -26,13 +26,9 @@ class Identities:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self.owner: Principal = db.tokens.owner()  # whom a session of the page stands for
         self._digest: bytes | None = None
         self._file: Path | None = None
-
-    @property
-    def owner(self) -> Principal:
-        """The person whose memory it is: what a session of the page stands for."""
-        return self._db.tokens.owner()
 
     def issue_file(self) -> Path:
         """Make the owner's token of this run; the file that has it (0600)."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from memdb.server import problems, schemas
-from memdb.server.routing import JSON, Route
+from memdb.server.routing import JSON, MOST_NAME_CHARS, Route
 
 # What any route may answer beside its success; ``Problem`` is the shape of all of them.
 _PROBLEMS: Final = {
@@ -25,6 +25,7 @@ _PROBLEMS: Final = {
     422: "the Idempotency-Key came with another request",
     423: "another process holds what the call needs",
     429: "too many requests a minute",
+    431: "the headers are too long",
     500: "a file is damaged, or the server failed",
     501: "an optional extra is not installed",
     503: "too much at once, too slow, or no embedding model",
@@ -78,7 +79,7 @@ def _operation(
             "name": name,
             "in": "path",
             "required": True,
-            "schema": {"type": "string", "minLength": 1, "maxLength": 512},
+            "schema": {"type": "string", "minLength": 1, "maxLength": MOST_NAME_CHARS},
         }
         for name in route.parameters
     ]

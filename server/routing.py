@@ -24,6 +24,7 @@ from memdb.server.sessions import Sessions
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+MOST_NAME_CHARS = 512  # of a name in a path
 _ENCODER = msgspec.json.Encoder()
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
 
@@ -106,6 +107,8 @@ def answer(route: Route, services: Services, sent: Sent) -> Reply:
     """Answer one request; every error is a problem, and nothing sent is in it."""
     body = query = None
     try:
+        if any(len(name) > MOST_NAME_CHARS for name in sent.path.values()):
+            raise Refused(400, "invalid_argument", "a name in the path is too long", _SEE)
         query = None if route.query is None else _query(route.query, sent.query)
         if route.query is None and sent.query:
             raise Refused(400, "invalid_argument", "the route takes no parameters", _SEE)

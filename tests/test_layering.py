@@ -30,7 +30,10 @@ MAY_IMPORT: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("memdb.demo", ("memdb", "memdb.cli", "memdb.sample_life")),
     ("memdb.sample_life", ()),
     ("memdb.__main__", ("memdb.cli",)),
-    ("bench", ("memdb", "memdb.index", "memdb.retention", "memdb.settings", "bench")),
+    (
+        "bench",
+        ("memdb", "memdb.index", "memdb.retention", "memdb.settings", "memdb.server", "bench"),
+    ),
 )
 
 

@@ -163,6 +163,15 @@ def test_what_a_form_of_another_site_can_send_is_not_taken(served: Served, kind:
     assert answer.status == 415 and served.db.count() == before
 
 
+def test_who_is_refused_with_a_body_hears_why(served: Served) -> None:
+    for size in (10, 40_000):
+        raw = b"x" * size
+        headers = {"Content-Type": "text/plain"}
+        for _ in range(5):
+            assert served.ask("PUT", "/v1/stats", raw=raw, headers=headers).status == 415
+            assert served.ask("POST", "/v1/recall", raw=raw, token=None).status == 401
+
+
 @pytest.fixture
 def session(served: Served) -> Iterator[str]:
     code = served.ask("POST", "/v1/ui/code").json["code"]

@@ -15,7 +15,7 @@ import memdb
 from tests.server.running import Served, serving
 
 # What a client has not: a server keeps its own house, and functions do not travel.
-ALONE = {"acting", "check", "compact", "snapshot", "path"}
+ALONE = {"acting", "check", "compact", "path", "reembed", "snapshot"}
 
 
 @pytest.fixture

@@ -1,0 +1,338 @@
+"""How long does the server take to answer many agents, and does it lose anything?
+
+    python -m bench serve [--records 100000] [--only offered] [--folder DIR] [--seconds 30]
+
+Clients are processes of their own, with vectors given (and four words, with --words). Parts, each
+to be had alone with --only:
+
+* offered    8 clients offer 80 requests a second together, four recalls to an add; rounds with and
+             without the audit take turns
+* saturated  the same clients as fast as answers come
+* soak       8 writers and 8 readers for --minutes: no error, no lost write
+* kill       SIGKILL under load: all that was acknowledged is there, the audit verifies, restart
+* fuzz       schemathesis over the OpenAPI document for --minutes (not part of a plain run)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import memdb
+from bench import makers, report
+from bench.measure import judged, load, percentile, settle
+
+Rows = list[dict[str, Any]]
+CLIENTS = 8
+OFFERED = 80.0
+ADDS_SHARE = 0.2
+_VECTORS = 200  # distinct questions
+SCHEMATHESIS = "from schemathesis.cli import schemathesis; schemathesis()"
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,"
+    "response_schema_conformance,response_headers_conformance,negative_data_rejection"
+)
+
+
+@dataclass
+class Run:
+    """What the parts share."""
+
+    folder: Path
+    records: int
+    seconds: float
+    minutes: float
+    rounds: int
+    words: bool
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "db"
+
+    @property
+    def bare(self) -> Path:
+        """A copy for the server without audit: one database has one server."""
+        return self.folder / "db-without-audit"
+
+
+class Server(NamedTuple):
+    """A server process, and how to reach it."""
+
+    process: subprocess.Popen[str]
+    port: int
+    token: str
+    ready_s: float
+
+    def cpu_s(self) -> float:
+        """Processor time that it took so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def served(database: Path, *options: str) -> Iterator[Server]:
+    """``memdb serve`` as a process; killed at the end if it still runs."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "bench.serve_host", str(database), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        ready = time.perf_counter() - started
+        token = Path(said["token_file"]).read_text("utf-8").strip()
+        yield Server(process, said["port"], token, ready)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def main(arguments: list[str]) -> int:
+    options = _parser().parse_args(arguments)
+    results: dict[str, Rows] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(options.folder or temporary)
+        run = Run(
+            folder, options.records, options.seconds, options.minutes, options.rounds, options.words
+        )
+        _prepare(run)
+        for name in [options.only] if options.only else ["offered", "saturated", "soak", "kill"]:
+            print(f"\n{name}  {load()}")
+            results[name] = PARTS[name](run)
+            report.table(results[name])
+    path = report.save(options.json, "serve", arguments, results)
+    print(f"\n{path}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench serve",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=30.0, help="of a round")
+    parser.add_argument("--rounds", type=int, default=2, help="with and without the audit each")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of soak and fuzz")
+    parser.add_argument("--words", action="store_true", help="questions have words as well")
+    parser.add_argument("--only", choices=PARTS)
+    parser.add_argument("--folder", help="keep the database here, and use it again")
+    parser.add_argument("--json", type=Path)
+    return parser
+
+
+# --- what is asked --------------------------------------------------------------------------------
+
+
+def _prepare(run: Run) -> None:
+    """The database, and the encoded requests of the clients."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    if not run.database.exists():
+        vectors = makers.vectors(run.records)
+        with memdb.open(run.database, embedder="none") as db:
+            report.progress(f"writing {run.records:,} memories")
+            db.remember_many(makers.memories(run.records, vectors))
+            settle(db)
+            db.snapshot(run.bare)
+    asked = makers.vectors(_VECTORS, seed=5)
+    texts = list(makers.texts(_VECTORS, seed=6, per_text=4))
+    questions = [
+        {"vector": [round(float(x), 5) for x in one], "k": 10}
+        | ({"query": text} if run.words else {"mode": "vector"})
+        for text, one in zip(texts, asked, strict=True)
+    ]
+    new = [
+        {"items": [{"text": f"@ {text}", "vector": one["vector"], "tags": ["served"]}]}
+        for text, one in zip(makers.texts(_VECTORS, seed=8), questions, strict=True)
+    ]
+    for name, requests in (("recalls", questions), ("adds", new)):
+        lines = [json.dumps(one, separators=(",", ":")) for one in requests]
+        (run.folder / name).write_text("\n".join(lines))
+
+
+class Outcome(NamedTuple):
+    """What all clients of a round saw."""
+
+    recall_ms: list[float]
+    add_ms: list[float]
+    errors: list[str]
+    acknowledged: list[str]
+    late: int
+    sent: int
+
+
+def _clients(run: Run, server: Server, seconds: float, plans: list[dict[str, Any]]) -> Outcome:
+    """Run a client process for each plan, all at the same time."""
+    begin = time.time() + 1.0
+    common = {
+        "port": server.port,
+        "token": server.token,
+        "recalls": str(run.folder / "recalls"),
+        "adds": str(run.folder / "adds"),
+        "seconds": seconds,
+        "begin": begin,
+        "rate": 0.0,
+        "adds_share": ADDS_SHARE,
+        "until_dead": False,
+    }
+    running = []
+    for place, plan in enumerate(plans):
+        client = subprocess.Popen(
+            [sys.executable, "-m", "bench.serve_client"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert client.stdin is not None
+        seed = int(begin * 10) % 1_000_000_000 * 100 + place  # texts of no other round
+        client.stdin.write(json.dumps({**common, "seed": seed, **plan}))
+        client.stdin.close()
+        running.append(client)
+    said = [json.loads(client.stdout.read()) for client in running if client.stdout is not None]
+    for client in running:
+        client.wait()
+    return Outcome(
+        [ms for one in said for ms in one["times_ms"]["recall"]],
+        [ms for one in said for ms in one["times_ms"]["add"]],
+        [text for one in said for text in one["errors"]],
+        [id for one in said for id in one["acknowledged"]],
+        sum(one["late"] for one in said),
+        sum(one["sent"] for one in said),
+    )
+
+
+def _row(name: str, seen: Outcome, seconds: float, cpu_s: float) -> dict[str, Any]:
+    return {
+        "round": name,
+        "requests/s": round((len(seen.recall_ms) + len(seen.add_ms)) / seconds, 1),
+        "recall p50 ms": percentile(seen.recall_ms, 50) if seen.recall_ms else None,
+        "recall p99 ms": percentile(seen.recall_ms, 99) if seen.recall_ms else None,
+        "add p50 ms": percentile(seen.add_ms, 50) if seen.add_ms else None,
+        "add p99 ms": percentile(seen.add_ms, 99) if seen.add_ms else None,
+        "cpu ms/request": cpu_s * 1e3 / max(1, seen.sent),
+        "errors": len(seen.errors),
+        "late": seen.late,
+    }
+
+
+# --- the parts ------------------------------------------------------------------------------------
+
+
+def _rounds(run: Run, rate: float) -> Rows:
+    rows: Rows = []
+    plans = [{"rate": rate / CLIENTS} for _ in range(CLIENTS)]
+    with served(run.database) as audited, served(run.bare, "--no-audit") as bare:
+        for server in (audited, bare):  # the first questions read pages
+            _clients(run, server, 3.0, plans)
+        for _ in range(run.rounds):
+            for name, server in (("audit on", audited), ("audit off", bare)):
+                before = server.cpu_s()
+                seen = _clients(run, server, run.seconds, plans)
+                rows.append(_row(name, seen, run.seconds, server.cpu_s() - before))
+    return rows
+
+
+def offered(run: Run) -> Rows:
+    """80 requests a second of 8 clients."""
+    rows = _rounds(run, OFFERED)
+    best = {
+        name: min(row[name] for row in rows if row["round"] == "audit on")
+        for name in ("recall p50 ms", "recall p99 ms", "add p99 ms")
+    }
+    limits = {"recall p50 ms": 5.0, "recall p99 ms": 15.0, "add p99 ms": 10.0}
+    verdicts = [judged(name, best[name], "ms", at_most=limit) for name, limit in limits.items()]
+    halves = {
+        name: min(row["recall p50 ms"] for row in rows if row["round"] == name)
+        for name in ("audit on", "audit off")
+    }
+    share = (halves["audit on"] / halves["audit off"] - 1) * 100
+    verdicts.append(judged("what the audit adds to recall p50", share, "%", at_most=10.0))
+    report.table(verdicts)
+    return rows
+
+
+def saturated(run: Run) -> Rows:
+    """As many as it answers."""
+    rows = _rounds(run, 0.0)
+    most = max(row["requests/s"] for row in rows if row["round"] == "audit on")
+    report.table([judged("requests a second", most, "1/s", at_least=300.0)])
+    return rows
+
+
+def soak(run: Run) -> Rows:
+    """Writers and readers for minutes; then every acknowledged id is looked up."""
+    plans = [{"adds_share": 1.0} for _ in range(8)] + [{"adds_share": 0.0} for _ in range(8)]
+    seconds = run.minutes * 60
+    with served(run.database) as server:
+        before = server.cpu_s()
+        seen = _clients(run, server, seconds, plans)
+        row = _row("8 writers + 8 readers", seen, seconds, server.cpu_s() - before)
+    return [{**row, **_checked(run, seen)}]
+
+
+def kill(run: Run) -> Rows:
+    """SIGKILL while clients write; restart; look."""
+    rows: Rows = []
+    plans = [{"adds_share": 0.7, "until_dead": True} for _ in range(CLIENTS)]
+    for number in range(3):
+        with served(run.database) as server:
+            killer = threading.Timer(4.0 + number, server.process.kill)
+            killer.start()
+            seen = _clients(run, server, 60.0, plans)
+            killer.join()
+        with served(run.database) as again:
+            ready = again.ready_s
+        rows.append({"kill": number, "acknowledged": len(seen.acknowledged),
+                     "restart s": ready, **_checked(run, seen)})  # fmt: skip
+    return rows
+
+
+def _checked(run: Run, seen: Outcome) -> dict[str, Any]:
+    """Whether all that was acknowledged is there, and whether the audit holds."""
+    with memdb.open(run.database) as db:
+        found = db.get_many(seen.acknowledged)
+        verdict = db.audit.verify()
+    return {
+        "lost": sum(one is None for one in found),
+        "audit": "holds" if verdict.ok else verdict.first_bad,
+        "audit rows": verdict.rows,
+    }
+
+
+def fuzz(run: Run) -> Rows:
+    """Whatever the OpenAPI document allows, and what it does not."""
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder) / "db") as server:
+        examples = max(1, int(run.minutes * 60 / 2))
+        done = subprocess.run(
+            [sys.executable, "-c", SCHEMATHESIS, "run",
+             f"http://127.0.0.1:{server.port}/openapi.json",
+             "-H", f"Authorization: Bearer {server.token}",
+             "--checks", CHECKS,
+             "--max-examples", str(examples)],
+            check=False,
+        )  # fmt: skip
+    return [{"examples a route": examples, "failures": "none" if done.returncode == 0 else "some"}]
+
+
+PARTS = {
+    "offered": offered,
+    "saturated": saturated,
+    "soak": soak,
+    "kill": kill,
+    "fuzz": fuzz,
+}

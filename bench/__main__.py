@@ -16,6 +16,7 @@ BENCHMARKS = {
     "context": "is a context within its budget, always, and how long does it take?",
     "faults": "SIGKILL under load: acknowledged writes lost, failed opens",
     "serve": "how long the server takes for many agents, and whether it loses anything",
+    "grants": "do grants leak, in pairs of a grant and a question; what they and the audit cost",
     "erase": "the canary test, one person erased in a large store, and killed erasures",
 }
 

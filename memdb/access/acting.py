@@ -208,7 +208,7 @@ class Acting:
         now = access.engine.now()
         for action in (verb.action,) if also is None else (verb.action, also):
             principal.require(action, self.purpose, now)
-        if verb.brings and access.switches()[0]:
+        if verb.brings and access.switches().remembering_paused:
             raise PermissionDenied(
                 "remembering is paused", hint="the owner's settings have remembering_paused"
             )
@@ -220,7 +220,7 @@ class Acting:
 
     def _called(self, verb: Verb, asked: Mapping[str, Any], query: object) -> Called:
         principal = self.principal
-        kept = isinstance(query, str) and self._access.switches()[1]
+        kept = isinstance(query, str) and self._access.switches().audit_query_text
         return Called(
             principal.name,
             principal.token_id or "",

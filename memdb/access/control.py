@@ -7,6 +7,7 @@ each principal and kept, so that acting costs a request next to nothing. It does
 from __future__ import annotations
 
 import threading
+from typing import NamedTuple
 
 from memdb.access.auditing import Audit, Recorder
 from memdb.access.grant import Principal
@@ -21,6 +22,15 @@ PAUSED = "remembering_paused"
 QUERY_TEXT = "audit_query_text"
 
 
+class Switches(NamedTuple):
+    """Settings, and the ``layout_seq`` that they are of."""
+
+    layout_seq: int
+    remembering_paused: bool
+    audit_query_text: bool
+    zone: str
+
+
 class Access:
     """Tokens, audit and handles of one open database."""
 
@@ -31,43 +41,44 @@ class Access:
         self.audit = Audit(shared.engine)
         self.recorder = Recorder(shared.engine)
         self._guard = threading.Lock()
-        self._handles: dict[tuple[str, bytes, str], Database] = {}
-        self._switches: tuple[int, bool, bool] = (-1, False, False)
+        self._handles: dict[tuple[int, str, str, str], tuple[Principal, Database]] = {}
+        self._switches = Switches(-1, False, False, "")
 
     def handle(self, principal: Principal, namespace: str, source: str) -> Database:
         """What a principal reads and writes through; the last two are the owner's.
 
         Raises ``PermissionDenied`` where the grant's filter does not compile.
         """
-        if principal.owner:
-            key = ("", namespace.encode(), source)
-        else:
-            key = (principal.name, principal.grant.key, zone_name(self.engine.zone))
+        zone = self.switches().zone  # a grant's times may be in it
+        key = (id(principal), zone, *((namespace, source) if principal.owner else ("", "")))
         found = self._handles.get(key)
-        if found is None:
-            with self._guard:
-                found = self._handles.get(key)
-                if found is None:
-                    if len(self._handles) >= _HANDLES:
-                        self._handles.clear()
-                    found = (
-                        OwnersHandle(self._shared, namespace=namespace, source=source)
-                        if principal.owner
-                        else GrantedHandle(self._shared, principal)
-                    )
-                    self._handles[key] = found
-        return found
+        if found is not None:
+            return found[1]
+        made = (
+            OwnersHandle(self._shared, namespace=namespace, source=source)
+            if principal.owner
+            else GrantedHandle(self._shared, principal)
+        )
+        with self._guard:
+            if len(self._handles) >= _HANDLES:
+                self._handles.clear()
+            self._handles[key] = (principal, made)  # kept with it, so that its id is its own
+        return made
 
-    def switches(self) -> tuple[bool, bool]:
-        """Whether remembering is paused, and whether the audit keeps what was asked in words."""
+    def switches(self) -> Switches:
+        """The owner's settings that every call looks at, as they are now."""
         engine = self.engine
         with engine.store.read() as txn:
             cached = self._switches
-            if cached[0] != txn.state.layout_seq:
+            if cached.layout_seq != txn.state.layout_seq:
                 stored = engine.stored_settings(txn)
-                paused, kept = bool(stored.get(PAUSED)), bool(stored.get(QUERY_TEXT))
-                cached = self._switches = (txn.state.layout_seq, paused, kept)
-        return cached[1:]
+                cached = self._switches = Switches(
+                    txn.state.layout_seq,
+                    bool(stored.get(PAUSED)),
+                    bool(stored.get(QUERY_TEXT)),
+                    zone_name(engine.zone_in(txn)),
+                )
+        return cached
 
     def close(self) -> None:
         """Make the audit last."""

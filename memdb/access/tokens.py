@@ -73,7 +73,7 @@ class Tokens:
 
     def owner(self) -> Principal:
         """The owner in person, for programs that run as the owner: no token is asked for."""
-        return Principal("owner", Grant(), owner=True)
+        return _OWNER
 
     def create(
         self,
@@ -216,6 +216,7 @@ class Tokens:
                 return  # closed or full meanwhile: the next use is noted
 
 
+_OWNER: Final = Principal("owner", Grant(), owner=True)
 _UNKNOWN: Final = Token(b"", "", bytes(32), False, b"", 0)
 
 

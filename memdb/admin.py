@@ -174,7 +174,7 @@ class Admin:
             snapshots.begin_copy(txn, self._engine.store.path, number)
         copied.close()
         (first / "users").touch(mode=0o600)  # so that it opens read-only as well
-        for folder in ("space", "blob"):
+        for folder in ("space", "blob", "audit"):
             shutil.copytree(
                 self._engine.store.path / folder, directory / folder, dirs_exist_ok=True
             )

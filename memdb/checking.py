@@ -13,6 +13,7 @@ from typing import Any
 from pyroaring import BitMap
 
 from memdb import space_convert
+from memdb.access.auditing import Verifier
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import MemdbError, StoreCorrupt
 from memdb.space_views import rows_array, rows_bitmap
@@ -44,6 +45,10 @@ def check(engine: Engine, *, repair: bool) -> dict[str, Any]:
     with engine.store.read() as txn:
         for name, look in looks.items():
             checked[name] = _add(problems, look(engine, txn), name)
+    verdict = Verifier(engine).run()
+    checked["audit"] = verdict.rows
+    if verdict.first_bad is not None:
+        problems.append(f"audit: {verdict.first_bad}")
     repaired: list[str] = []
     if repair and problems:
         repaired = _repair(engine)

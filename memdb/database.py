@@ -186,6 +186,10 @@ class Database(Asking, Forgetting, Upkeep):
     def _draft(self, fields: Mapping[str, Any]) -> Draft:
         return self._checker()(fields)
 
+    def _draft_of_file(self, fields: Mapping[str, Any]) -> Draft:
+        """Of a part of a file, whose source is the file."""
+        return self._draft(fields)
+
     def _redraft(self, old: Memory, fields: Mapping[str, Any]) -> Draft:
         """What ``old`` becomes with ``fields`` changed, checked."""
         return self._draft(with_changes(old, fields))

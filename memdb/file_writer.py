@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -68,6 +68,14 @@ class _Drafted:
     restated: Sequence[tuple[bytes, Memory]] = ()
 
 
+class Filed(NamedTuple):
+    """What one transaction did: nothing where paths were stale, else which memories it wrote,
+    restated or put into the trash."""
+
+    stale: set[str]
+    ids: tuple[str, ...]
+
+
 class FileWriter:
     """Writes the changes of one synced folder."""
 
@@ -88,42 +96,44 @@ class FileWriter:
         drafted = [self._drafted(change) for change in changes]
         while drafted:
             try:
-                stale = self._engine.store.write(self._transaction(drafted, previous))
+                filed = self._engine.store.write(self._transaction(drafted, previous))
             except SpaceReplaced:
                 continue
-            if not stale:
+            if not filed.stale:
                 break
-            drafted = [item for item in drafted if item.change.path not in stale]
+            drafted = [item for item in drafted if item.change.path not in filed.stale]
         self._db._maintenance.notify()
         return [item.change for item in drafted]
 
     def _transaction(
         self, drafted: Sequence[_Drafted], previous: Mapping[str, FileState]
-    ) -> Callable[[Writer], set[str]]:
-        """Writes all of the group and returns nothing, or nothing and the paths that are stale."""
+    ) -> Callable[[Writer], Filed]:
+        """Writes all of the group, or nothing and returns the paths that are stale."""
         insert = self._db._writer.insertion(
             [draft for item in drafted for draft in item.new], dedup="off"
         )
         now = self._engine.now()
         batch = self._engine.new_id(now)
 
-        def run(txn: Writer) -> set[str]:
+        def run(txn: Writer) -> Filed:
             stale = {
                 item.change.path
                 for item in drafted
                 if not self._is_current(txn, item.change, previous)
             }
             if stale:
-                return stale
+                return Filed(stale, ())
             removed = [pair for item in drafted for pair in self._removed(txn, item.change)]
             if removed:
                 to_trash(txn, self._engine, removed, batch, now)
             for item in drafted:
                 self._restate(txn, item.restated)
-            ids = iter([one.id for one in insert(txn)])
+            written = [one.id for one in insert(txn)]
+            ids = iter(written)
             for item in drafted:
                 self._enter_in_ledger(txn, item.change, [next(ids) for _ in item.new])
-            return stale
+            restated = [one.id for item in drafted for _, one in item.restated]
+            return Filed(stale, (*written, *restated, *(memory.id for _, memory in removed)))
 
         return run
 
@@ -172,7 +182,7 @@ class FileWriter:
     def _draft(self, path: str, chunk: Chunk, common: Mapping[str, Any]) -> Draft:
         heading = [title[:_MAX_HEADING_CHARS] for title in chunk.heading if title]
         metadata = {**common["metadata"], **({"heading": heading} if heading else {})}
-        draft = self._db._draft(
+        draft = self._db._draft_of_file(
             {
                 **common,
                 "text": chunk.text,

@@ -28,7 +28,7 @@ from memdb.engine import Engine
 from memdb.errors import InvalidArgument, StoreCorrupt
 from memdb.needles import Needles, decompressed
 from memdb.space_views import unit
-from memdb.storage import lookups, spaces, tables
+from memdb.storage import audit_log, lookups, spaces, tables
 from memdb.storage.filters.filing import hashed
 from memdb.storage.ids import parse_id
 from memdb.storage.store import Reader
@@ -105,6 +105,7 @@ def scan_erased(
         engine = shared.engine
         with engine.store.read() as txn:
             needles = _needles(engine, txn, given, fragments=fragments)
+            in_audit = _raw_ids(given)
             found = set(_in_codes(engine, txn, given))
             found.update(_in_tables(engine, txn, given, fragments=fragments))
             folders = [engine.store.path]
@@ -116,6 +117,8 @@ def scan_erased(
                     continue
                 files += 1
                 size, opened = _scan_file(file, needles, found)
+                if file.parent.name == audit_log.FOLDER:
+                    _scan_file(file, in_audit, found)
                 total += size
                 frames += opened
     finally:
@@ -169,6 +172,16 @@ def _needles(
                     piece = pattern[start : start + 16]
                     if len(piece) >= 8 and len(set(piece)) > 4:  # not a run of zeros
                         needles.add(piece, place, form)
+    return needles
+
+
+def _raw_ids(canaries: Sequence[Canary]) -> Needles:
+    """Ids as the audit holds them. In a page of the store that is no longer used they may stand."""
+    needles = Needles()
+    for place, canary in enumerate(canaries):
+        raw_id = None if canary.id is None else parse_id(canary.id)
+        if raw_id is not None:
+            needles.add(raw_id, place, "id bytes")
     return needles
 
 

@@ -26,6 +26,7 @@ import msgspec
 from pyroaring import BitMap
 
 from memdb import adoption, removal, settings, snapshots, space_convert
+from memdb.access import blanking
 from memdb.engine import Engine
 from memdb.errors import LockHeld, MemdbError
 from memdb.index.convert import other_files
@@ -86,6 +87,7 @@ class Scrubber:
         if job.number not in self._keys_dropped:
             self._drop_keys(job)
             self._unlink(job)
+            blanking.blank(engine, job.rows_left(), job.samples)
             self._keys_dropped.add(job.number)
 
         def remove(txn: Writer) -> None:
@@ -160,6 +162,7 @@ class Scrubber:
         engine.store.reap()
         if engine.store.others():
             return False
+        blanking.blank_erased(engine, self._begun_us(jobs))
         blobs = sorted({name for job in jobs for name in job.blobs})
         if not self._clear_slots(jobs) or not self._remove_blobs(blobs):
             return False
@@ -172,6 +175,12 @@ class Scrubber:
 
         engine.store.write(finish)
         return True
+
+    def _begun_us(self, jobs: list[Job]) -> int:
+        """When the first of these erasures was asked for."""
+        with self._engine.store.read() as txn:
+            entries = [receipts.entry(txn, job.number) for job in jobs]
+        return min((entry.at_us for entry in entries if entry is not None), default=0)
 
     def _clear_slots(self, jobs: list[Job]) -> bool:
         """Zero the vectors' slots, whether or not one was ever published there, and every other

@@ -192,6 +192,16 @@ def is_blanked(raw: bytes) -> bool:
     return bool(raw[FIXED.size + FIXED.unpack_from(raw)[0]] == BLANKED)
 
 
+def is_half_blanked(raw: bytes) -> bool:
+    """Whether a crash came between the mark and the zeros."""
+    return is_blanked(raw) and any(raw[mark_at(raw) + 1 + 2 * LINK_BYTES :])
+
+
+def mark_at(raw: bytes) -> int:
+    """Where in a row its mark is."""
+    return int(FIXED.size + FIXED.unpack_from(raw)[0])
+
+
 def blanked(raw: bytes) -> bytes:
     """The row without salt and body; as long as before."""
     who_bytes = FIXED.unpack_from(raw)[0]

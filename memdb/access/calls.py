@@ -16,6 +16,7 @@ from itertools import islice
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from memdb.access.auditing import Told
+from memdb.file_writer import Filed
 from memdb.types import (
     Context,
     Feedback,
@@ -33,6 +34,7 @@ from memdb.types import (
 P = ParamSpec("P")
 R = TypeVar("R")
 
+FACES: Final = frozenset("Profile History Files Spaces Retention Tokens Audit".split())
 CHUNK: Final = 256  # memories of an iteration that one row is of
 # What is told of a call where it is there. A write's content is none of it, nor is an erasure's
 # selector: it names what is to be forgotten.
@@ -90,7 +92,7 @@ def verb(
     need."""
     names = tuple(signature(method).parameters)[1:]
     known = Verb(
-        method.__qualname__.removeprefix("Database.").lower(),
+        called(method),
         action,
         whole,
         brings,
@@ -112,6 +114,12 @@ def verb(
         return result
 
     return run
+
+
+def called(method: Callable[..., Any]) -> str:
+    """What a user calls a method below a database: ``recall``, ``profile.set``."""
+    owner, _, name = method.__qualname__.rpartition(".")
+    return f"{owner.lower()}.{name}" if owner in FACES else name
 
 
 def told_of(result: Any) -> Told:
@@ -167,6 +175,8 @@ def told_of_written(result: Any) -> Told | None:
     """The same of what a transaction returned; None for one that wrote something else."""
     if isinstance(result, Written | Forgotten | Feedback):
         return told_of(result)
+    if isinstance(result, Filed):
+        return Told(result.ids) if result.ids else None
     if isinstance(result, list) and all(isinstance(one, Written) for one in result):
         return _told_of_many(result)
     if isinstance(result, list) and all(isinstance(one, str) for one in result):

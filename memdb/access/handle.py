@@ -59,6 +59,11 @@ class GrantedHandle(Database):
 
         return granted
 
+    def _draft_of_file(self, fields: Mapping[str, Any]) -> Draft:
+        draft = super()._checker()(fields)
+        self._require_covered(draft.memory)
+        return draft
+
     def _redraft(self, old: Memory, fields: Mapping[str, Any]) -> Draft:
         if not covers(self._acts, old):
             raise PermissionDenied(f"the grant changes memories of {self._acts} only")

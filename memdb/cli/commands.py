@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from memdb.cli import completion, erasing, faces, mcp, memories, retention, serving, ui, upkeep
+from memdb.cli import (
+    completion,
+    erasing,
+    faces,
+    mcp,
+    memories,
+    retention,
+    serving,
+    tokens,
+    ui,
+    upkeep,
+)
 from memdb.cli.calls import Call
 from memdb.cli.spec import Command, Option
 
@@ -48,6 +59,7 @@ COMMANDS: tuple[Command, ...] = (
     *erasing.COMMANDS,
     *faces.COMMANDS,
     *retention.COMMANDS,
+    *tokens.COMMANDS,
     *upkeep.COMMANDS,
     *serving.COMMANDS,
     *ui.COMMANDS,

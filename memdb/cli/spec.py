@@ -78,6 +78,7 @@ GROUPS = {
     "profile": "facts about a person: key and value, with their history",
     "history": "what happened, in order of time",
     "retention": "what to forget, and why: plans, and the disk budget",
+    "token": "who may act on the database: capability tokens",
     "spaces": "embedding spaces: one for each model or kind of vector",
 }
 

@@ -41,6 +41,7 @@ PROMISED = {
         "retention undo",
         "retention status",
     ),
+    *("token create", "token list", "token revoke", "token pause", "token resume", "audit"),
 }
 
 

@@ -17,252 +17,26 @@ design (cursors, statistics) only the first is compared.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 import memdb
 from bench import report
 from bench.canaries import Clock
+from bench.grants_worlds import NOW, Ask, WordVectors, grant, live, question, said
 
-NOW: Final = datetime(2025, 3, 1, 12, tzinfo=UTC)
-_WORDS: Final = (
-    "ana trip rome dinner peanuts doctor garden meeting budget birthday train hotel call work swim"
-    " piano school letter visit house winter market river coffee concert allergy city plan dog paint"
-).split()
-_NAMESPACES: Final = ("home", "home/planner", "work", "work/mail/inbox", "homeward")
-_LABELS: Final = (None, None, None, "public", "personal", "private", "secret", "eyes only")
-_TAGS: Final = ("a", "b", "diary", "shared")
-_KINDS: Final = ("note", "event", "message")
-_STREAMS: Final = (None, "chat/ana", "chat/ben")
-_SOURCES: Final = ("app:mail", "app:chat", "agent:planner")
-_TIME_WORDS: Final = (
-    "yesterday",
-    "last week",
-    "in January",
-    "before the trip",
-    "after the concert",
-    "when did I last",
-    "the first",
-    "this year",
-)
 _SIZES: Final = (60, 400, 120, 90)  # memories of a life; all of them lie fresh, at full precision
 _GRANTS_A_LIFE: Final = 8
 _DIM: Final = 384
 _ASKED_A_GRANT: Final = 50
-
-
-class WordVectors:
-    """An embedder whose vectors are sums of one for each word: near texts share words."""
-
-    name = "words"
-    revision = "1"
-    dim = 16
-    max_tokens = 256
-
-    def count_tokens(self, text: str) -> int:
-        return len(text.split())
-
-    def embed(self, texts: list[str], role: str = "document") -> NDArray[np.float32]:
-        found = np.zeros((len(texts), self.dim), np.float32)
-        for place, text in enumerate(texts):
-            for word in text.lower().split():
-                seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=4).digest(), "big")
-                found[place] += np.random.default_rng(seed).standard_normal(self.dim)
-        return found
-
-
-# --- made-up lives, grants and questions ------------------------------------------------------
-
-
-def live(db: memdb.Database, rng: random.Random, memories: int) -> list[str]:
-    """Fill ``db``; the ids of all that was written, forgotten ones too.
-
-    Facts come first and are not updated: an import writes them so, and where nothing else is said
-    the order written is the order told.
-    """
-    ids: list[str] = []
-    for _ in range(memories // 8):
-        namespace, subject = rng.choice(_NAMESPACES), rng.choice(("user", "Ana"))
-        written = db.profile.set(
-            rng.choice(("city", "diet", "phone")),
-            rng.choice(_WORDS),
-            subject=subject,
-            namespace=namespace,
-            valid_from=NOW - timedelta(days=rng.randrange(1, 400)),
-            sensitivity=rng.choice(_LABELS),
-            source="form",
-        )
-        ids.append(written.id)
-    facts = len(ids)
-    for number in range(memories):
-        written = db.remember(**_memory(rng, ids, number))
-        ids.append(written.id)
-    for hour in rng.sample(range(500), memories // 6):  # samples of one time have no order
-        db.history.append(
-            "pulse",
-            data={"bpm": rng.randrange(50, 90)},
-            event_time=NOW - timedelta(hours=hour),
-            stream=rng.choice(("watch", "band")),
-            namespace=rng.choice(_NAMESPACES),
-            source="app:watch",
-        )
-    for id in rng.sample(ids[facts:], memories // 12):
-        if db.get(id) is not None:
-            db.update(id, tags=[rng.choice(_TAGS)], text=_said(rng), sensitivity=None)
-    db.forget(rng.sample(ids, memories // 15))
-    return ids
-
-
-def _said(rng: random.Random) -> str:
-    return " ".join(rng.choice(_WORDS) for _ in range(rng.randrange(2, 9)))
-
-
-def _memory(rng: random.Random, ids: list[str], number: int) -> dict[str, Any]:
-    kind = rng.choice(_KINDS)
-    happened = rng.random() < 0.6
-    fields: dict[str, Any] = {
-        "text": _said(rng),
-        "kind": kind,
-        "namespace": rng.choice(_NAMESPACES),
-        "tags": rng.sample(_TAGS, rng.randrange(3)),
-        "metadata": {"room": rng.choice(("kitchen", "hall")), "n": rng.randrange(20)},
-        "source": rng.choice(_SOURCES),
-        "stream": rng.choice(_STREAMS),
-        "about": rng.sample(("Ana", "Ben"), rng.randrange(3)),
-        "sensitivity": rng.choice(_LABELS),
-        "external_id": f"x-{number}" if rng.random() < 0.2 else None,
-        "dedup": rng.choice(("exact", "near")),
-    }
-    if happened:
-        at = NOW - timedelta(minutes=rng.randrange(60 * 24 * 90))
-        fields["event_time"] = at
-        if kind == "event" and rng.random() < 0.5:
-            fields["event_end"] = at + timedelta(hours=2)
-    if rng.random() < 0.1:
-        fields["expires_at"] = NOW + timedelta(days=rng.choice((-5, 5)))
-    if ids and rng.random() < 0.2:
-        fields["derived_from"] = rng.sample(ids, min(len(ids), 2))
-    return fields
-
-
-def condition(rng: random.Random, depth: int = 0, *, ties: bool = True) -> dict[str, Any]:
-    """A filter, of a grant or of a question. ``ties``: it may ask what a memory was derived from,
-    of which an export through a grant says less."""
-    inner = partial(condition, rng, depth + 1, ties=ties)
-    choices: list[Callable[[], dict[str, Any]]] = [
-        lambda: {"namespace": {"$prefix": rng.choice(("home", "work", "home/"))}},
-        lambda: {"namespace": {"$in": rng.sample(_NAMESPACES, rng.randrange(3))}},
-        lambda: {"kind": rng.choice(_KINDS)},
-        lambda: {"tags": {"$contains": rng.choice(_TAGS)}},
-        lambda: {"tags": {"$nin": rng.sample(_TAGS, 2)}},
-        lambda: {"source": {"$prefix": "app:"}},
-        lambda: {"metadata.room": rng.choice(("kitchen", "hall"))},
-        lambda: {"metadata.n": {"$gte": rng.randrange(20)}},
-        lambda: {"event_time": {"$gte": str((NOW - timedelta(days=rng.randrange(90))).date())}},
-        lambda: {"about": rng.choice(("Ana", "Ben"))},
-        lambda: {"stream": {"$exists": rng.random() < 0.5}},
-        lambda: {"namespace": {"$exists": True}},
-    ]
-    if ties:
-        choices.append(lambda: {"derived_from": {"$exists": rng.random() < 0.5}})
-    if depth < 2:
-        choices += [
-            lambda: {"$not": inner()},
-            lambda: {"$or": [inner(), inner()]},
-            lambda: {"$and": [inner(), inner()]},
-        ]
-    return rng.choice(choices)()
-
-
-def grant(rng: random.Random) -> memdb.Grant:
-    """What somebody may see; a tenth of them next to nothing."""
-    return memdb.Grant(
-        actions=("read", "export"),
-        where=None if rng.random() < 0.15 else condition(rng, ties=False),
-        deny=condition(rng, ties=False) if rng.random() < 0.4 else None,
-        namespace=rng.choice(_NAMESPACES),
-        sensitivity=rng.choice((None, "public", "personal", "private", "secret")),
-    )
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One question: a verb by its dotted name and its arguments. ``plain``: whether a plain handle
-    answers it alike."""
-
-    verb: str
-    arguments: dict[str, Any]
-    plain: bool = True
-
-
-def question(rng: random.Random, ids: list[str]) -> Ask:
-    """One of everything that can be asked."""
-    where = condition(rng) if rng.random() < 0.4 else None
-    words = " ".join(rng.choice(_WORDS) for _ in range(rng.randrange(1, 5)))
-    timed = f"{rng.choice(_TIME_WORDS)} {words}"
-    namespace = rng.choice((None, "", "home", "work/mail", "nowhere"))
-    id = rng.choice(ids)
-    choices: list[Callable[[], Ask]] = [
-        lambda: _recall(rng, words, where, namespace),
-        lambda: _recall(rng, timed, where, namespace),
-        lambda: Ask("recall_within", {"radius": rng.random(), "query": words, "where": where}),
-        lambda: Ask(
-            "context", {"query": rng.choice((words, timed)), "tokens": 400, "where": where}
-        ),
-        lambda: Ask("timeline", {"query": timed, "limit": 12, "where": where}),
-        lambda: Ask("timeline", {"limit": 7, "where": where, "namespace": namespace}, plain=False),
-        lambda: Ask("list", {"where": where, "limit": rng.randrange(1, 9)}, plain=False),
-        lambda: Ask("count", {"where": where}),
-        lambda: Ask("iter", {"where": where}),
-        lambda: Ask("values", {"field": rng.choice(_FIELDS), "where": where}),
-        lambda: Ask("namespaces", {}),
-        lambda: Ask("stats", {}, plain=False),
-        lambda: Ask("get", {"id": id}),
-        lambda: Ask("get_many", {"ids": rng.sample(ids, 3)}),
-        lambda: Ask("get", {"external_id": f"x-{rng.randrange(40)}", "namespace": "home"}),
-        lambda: Ask("profile.get", {"key": "city", "namespace": rng.choice(_NAMESPACES)}),
-        lambda: Ask("profile.versions", {"key": "diet", "namespace": rng.choice(_NAMESPACES)}),
-        lambda: Ask("profile.items", {"subject": rng.choice(("user", None)), "namespace": ""}),
-        lambda: Ask("history.range", {"where": where, "reverse": rng.random() < 0.5}),
-        lambda: Ask("history.range", {"kind": "pulse", "limit": 5, "namespace": namespace}),
-    ]
-    weighted = [*choices, *choices[:2], *choices[:2], *choices[:2]]
-    return rng.choice(weighted)()
-
-
-_FIELDS: Final = "tags kind source sensitivity metadata.room metadata.n derived_from about".split()
-
-
-def _recall(
-    rng: random.Random, words: str, where: dict[str, Any] | None, namespace: str | None
-) -> Ask:
-    return Ask(
-        "recall",
-        {
-            "query": words,
-            "k": rng.choice((1, 3, 10, 50)),
-            "where": where,
-            "namespace": namespace,
-            "mode": rng.choice(("hybrid", "hybrid", "lexical", "vector")),
-            "time": rng.choice(("boost", "boost", "filter", "off")),
-            "as_of": rng.choice((None, None, NOW - timedelta(days=50))),
-            "min_score": rng.choice((None, None, 0.2)),
-            "exact": True,
-            "explain": rng.random() < 0.3,
-        },
-    )
 
 
 # --- answers, as bytes ------------------------------------------------------------------------
@@ -419,8 +193,8 @@ _clock.moment = NOW
 
 
 def cost(root: Path, memories: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of processor time of a recall, plain, as the owner and through a grant that shows half of it, in
-    turns; microseconds of processor time that acting adds to a read."""
+    """Milliseconds of processor time of a recall, plain, as the owner and through a grant of half
+    of it, in turns; microseconds of it that acting adds to a read."""
     rng = np.random.default_rng(5)
     maker = random.Random(5)
     with memdb.open(root / "cost", embedder="none", namespace="", source="bench") as db:
@@ -430,7 +204,7 @@ def cost(root: Path, memories: int, rounds: int) -> dict[str, Any]:
             db.remember_many(
                 [
                     {
-                        "text": f"{_said(maker)} {_said(maker)} n{start + n}",
+                        "text": f"{said(maker)} {said(maker)} n{start + n}",
                         "vector": matrix[n],
                         "namespace": "home" if (start + n) % 2 else "work",
                     }
@@ -452,7 +226,7 @@ def cost(root: Path, memories: int, rounds: int) -> dict[str, Any]:
         times: dict[str, list[float]] = {name: [] for name in handles}
         for number in range(rounds + 10):
             vector = rng.standard_normal(_DIM).astype(np.float32)
-            words = _said(maker)
+            words = said(maker)
             for name, handle in handles.items():
                 started = time.process_time()
                 handle().recall(words, vector=vector, where=where.get(name))
@@ -499,9 +273,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--pairs", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--memories", type=int, default=20_000, help="of the store whose cost is measured"
-    )
+    parser.add_argument("--memories", type=int, default=20_000, help="of the measured store")
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--only", choices=("leaks", "cost"))
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")

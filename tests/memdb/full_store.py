@@ -103,6 +103,9 @@ def build(path: Path, folder: Path, clock: Clock) -> None:
             db.remember(f"{MARK}placed{number}", vector=vector(number, 8), space=OWN_SPACE)
         db.remember(long_text(), external_id=f"{MARK}blob", source=f"{MARK}src")
         db.files.sync(folder)
+        db.tokens.create(f"{MARK}agent")
+        told = db.acting(db.tokens.owner(), purpose=f"{MARK}purpose")
+        told.forget(where={"tags": f"{MARK}nothing"})  # a row of the audit, and no memory
         for number in range(4):
             clock.advance(hours=1)
             db.profile.set(f"{MARK}key", f"{MARK}home{number}", subject=f"{MARK}subject")

@@ -99,10 +99,14 @@ class Leak:
 
 
 def leaks(
-    root: Path, seed: int, pairs: int, sizes: Sequence[int] = _SIZES
+    root: Path,
+    seed: int,
+    pairs: int,
+    sizes: Sequence[int] = _SIZES,
+    each: int = _ASKED_A_GRANT,
 ) -> tuple[int, list[Leak]]:
-    """Ask that many pairs, of lives of so many memories in turn; how many were asked, and those
-    that leaked."""
+    """Ask that many pairs, ``each`` of a grant, of lives of so many memories in turn; how many were
+    asked, and those that leaked."""
     asked, found, life = 0, list[Leak](), 0
     while asked < pairs:
         life += 1
@@ -112,7 +116,7 @@ def leaks(
             for number in range(_GRANTS_A_LIFE):
                 if asked >= pairs:
                     break
-                count = min(_ASKED_A_GRANT, pairs - asked)
+                count = min(each, pairs - asked)
                 place = root / f"apart-{life}-{number}"
                 found += _one_grant(db, place, life, rng, ids, count)
                 asked += count

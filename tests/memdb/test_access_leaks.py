@@ -19,7 +19,7 @@ from memdb.engine import Engine
 
 
 def test_a_store_with_only_what_a_grant_shows_answers_to_the_byte_the_same(tmp_path: Path) -> None:
-    asked, leaks = grants.leaks(tmp_path, 11, 300, (45,))
+    asked, leaks = grants.leaks(tmp_path, 11, 300, (45,), each=25)
     assert asked == 300
     assert not leaks, leaks[0]
 
@@ -37,7 +37,7 @@ def test_the_comparison_notices_a_grant_that_is_not_kept(
     part: str, broken: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(View, part, broken)
-    _, leaks = grants.leaks(tmp_path, 3, 50, (45,))
+    _, leaks = grants.leaks(tmp_path, 3, 40, (45,), each=8)
     assert leaks
 
 

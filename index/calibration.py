@@ -28,8 +28,9 @@ from memdb.index.protocol import SpaceSpec
 
 _DIM: Final = 384
 _BLOCKS: Final = 2 * layout.GROUP_BLOCKS
+_HOP_ROWS: Final = 40  # measured walks: what a node costs beside its neighbours' codes
 _RECORDS: Final = 8192  # more bytes than the nearest caches hold
-_VERSION: Final = 2
+_VERSION: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Calibration:
     """One 2-bit record in order, estimated."""
     row_ns: float
     """One code out of order, estimated by itself."""
+    hop_ns: float = 0.0
+    """A node of a graph, beside its neighbours' codes: its page, their marks, the list's upkeep."""
 
     def cost_of_block(self, spec: SpaceSpec, *, from_records: bool) -> float:
         share = spec.dim / _DIM
@@ -56,14 +59,16 @@ class Calibration:
 
     def cost_of_hop(self, spec: SpaceSpec, degree: int) -> float:
         """One node of a graph looked at: about half of its neighbours were not seen before."""
-        return 0.6 * degree * self.cost_of_row(spec)
+        return self.hop_ns + 0.6 * degree * self.cost_of_row(spec)
 
     def cost_of_record(self, spec: SpaceSpec) -> float:
         size = layout.record_bytes(spec.dim, spec.precision)
         return self.record_ns * size / layout.record_bytes(_DIM, layout.INT8)
 
 
-BUILTIN: Final = Calibration(code_block_ns=60.0, record_ns=120.0, rough_ns=8.0, row_ns=15.0)
+BUILTIN: Final = Calibration(
+    code_block_ns=60.0, record_ns=120.0, rough_ns=8.0, row_ns=15.0, hop_ns=600.0
+)
 
 
 def measure(kernels: Kernels) -> Calibration:
@@ -110,8 +115,10 @@ def measure(kernels: Kernels) -> Calibration:
     def rows() -> object:
         return kernels.gather(space, query, listed, k=1, keep=1, threads=1)
 
+    row_ns = 1e9 * _best(rows) / len(listed)
     return Calibration(
-        row_ns=1e9 * _best(rows) / len(listed),
+        row_ns=row_ns,
+        hop_ns=_HOP_ROWS * row_ns,
         code_block_ns=1e9 * scan_s / _BLOCKS,
         record_ns=1e9 * rescore_s / len(chosen),
         rough_ns=1e9 * _best(rough) / _RECORDS,

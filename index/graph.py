@@ -438,8 +438,14 @@ class GraphIndex(OverFlat):
         self, queries: Floats, k: int, space: SpaceArrays, view: _View, plan: SearchPlan
     ) -> Walked:
         breadth = max(k, plan.rescored)
-        hop_us = planner.hop_us(self.spec, view.state.arrays.degree, self._flat.calibration)
-        scan_us = view.inside.count * self._flat.calibration.cost_of_row(self.spec) / 1e3
+        most_hops = planner.most_hops(
+            self.spec,
+            breadth,
+            inside=view.inside.count,
+            linked=view.state.linked.count,
+            degree=view.state.arrays.degree,
+            calibration=self._flat.calibration,
+        )
         reads = view.state.reads
         if reads is None and not len(space.records):  # not mapped any more: another mode since
             space = self._flat.space_arrays() or space
@@ -452,7 +458,7 @@ class GraphIndex(OverFlat):
             inside=view.filtered,
             k=min(k, view.inside.count),
             breadth=breadth,
-            most_hops=breadth + int(scan_us / hop_us),
+            most_hops=most_hops,
             threads=self._threads,
         )
         if walked.damaged >= 0:

@@ -32,7 +32,8 @@ _WHOLE: Final = 0.9
 _GRAPH_EFFORT: Final = 128
 _GRAPH_EFFORT_AT: Final = 20_000
 _DEGREE: Final = 32
-_WORTH: Final = 3
+_WORTH: Final = 1.5
+_PATIENCE: Final = 1.5
 _GROWTH: Final = 0.25  # ranks grow with the fourth root of the size: see README, "The shortlist"
 
 
@@ -114,8 +115,19 @@ def graph_effort(k: int, linked: int) -> int:
     return max(_EFFORT_PER_RESULT * k, min(MOST_EFFORT, int(effort)))
 
 
-def hop_us(spec: SpaceSpec, degree: int, calibration: Calibration) -> float:
-    return max(1e-3, calibration.cost_of_hop(spec, degree) / 1e3)
+def most_hops(
+    spec: SpaceSpec,
+    breadth: int,
+    *,
+    inside: int,
+    linked: int,
+    degree: int,
+    calibration: Calibration,
+) -> int:
+    """Nodes after which a walk inside an allowed set gives up: half as many again as it takes where
+    the set has nothing to do with the query, and never as much as would cost what the scan does."""
+    scan = inside * calibration.cost_of_row(spec) / max(1.0, calibration.cost_of_hop(spec, degree))
+    return breadth + int(min(scan, _PATIENCE * breadth * linked / max(1, inside)))
 
 
 def plan_graph(
@@ -156,7 +168,7 @@ def plan_graph(
 
 
 def wants_graph(spec: SpaceSpec, count: int, calibration: Calibration) -> bool:
-    """Whether ``count`` vectors are too many to be scanned: a walk would take a third as long."""
+    """Whether ``count`` vectors are too many to be scanned: a walk would take two thirds of it."""
     scan = count / layout.BLOCK_ROWS * calibration.cost_of_block(spec, from_records=False)
     effort = graph_effort(1, count)
     walk = effort * (calibration.cost_of_hop(spec, _DEGREE) + calibration.cost_of_record(spec))

@@ -2,7 +2,7 @@
 
     cold     every query meets an empty page cache: reads past it (O_DIRECT), or its files are
              put out of it before each query; reads, bytes and how long. The index's own cache of
-             pages is kept
+             pages is emptied too, or kept
     layout   what entry points that depend on the query, and pages in affinity order, are worth:
              DiskANN++'s two ideas, each taken away in turn; nodes, pages and reads a query
 

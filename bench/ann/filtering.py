@@ -230,10 +230,13 @@ def _row(
         "p99_ms": percentile(seconds, 99) * 1e3,
         "free_p50_ms": percentile(free, 50) * 1e3,
         "free_p99_ms": percentile(free, 99) * 1e3,
+        "p99_cpu_ms": percentile(found["cpu"], 99) * 1e3,
+        "free_p99_cpu_ms": percentile(found["free_cpu"], 99) * 1e3,
         "compile_ms": percentile(found["compiling"], 50) * 1e3,
         "load": load()["load"],
     }
     row["p99_ratio"] = row["p99_ms"] / row["free_p99_ms"]
+    row["p99_cpu_ratio"] = row["p99_cpu_ms"] / row["free_p99_cpu_ms"]
     limits = (LEAST_RECALL, MOST_P99_RATIO)
     if one.variant.build.get("kind") == "ssd":
         limits = (SSD_LEAST_RECALL, SSD_MOST_P99_RATIO)
@@ -261,6 +264,7 @@ def table(rows: list[Row]) -> list[Row]:
             "unfiltered p50": row["free_p50_ms"],
             "unfiltered p99": row["free_p99_ms"],
             "p99 ratio": row["p99_ratio"],
+            "p99 cpu ratio": row.get("p99_cpu_ratio"),
             "compile ms": row["compile_ms"],
             "limit": row["verdict"],
         }

@@ -257,7 +257,8 @@ def test_removed_slots_leave_pages_and_cache(tmp_path: Path) -> None:
     assert index.io == "read"
 
 
-def test_many_read_beside_one_writer(tmp_path: Path) -> None:
+def test_many_read_beside_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memdb.index.row_access.default_calibration", lambda: WALKS)
     vectors = clustered(7000, dim=48)
     ix = memdb.VectorIndex(tmp_path, dim=48, metric="l2", kind="ssd", params={"io": "read"})
     ix.add(np.arange(5000), vectors[:5000])
@@ -285,7 +286,9 @@ def test_many_read_beside_one_writer(tmp_path: Path) -> None:
         finally:
             ended.set()
         assert all(future.result() > 0 for future in asking)
+    ix.search(vectors[6000:6016], 3, effort=100)
     stats = ix.stats()
+    assert stats["walked"] > 0 and stats["pages_read"] > 0
     assert stats["waiting"] == 0 and stats["records_read"] > 0 and stats["cache_bytes"] > 0
     ix.close()
 

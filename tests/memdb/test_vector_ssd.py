@@ -279,6 +279,7 @@ def test_an_index_that_may_choose_gets_a_graph_when_scans_take_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vectors = points(6000)
+    monkeypatch.setattr(planner, "_WORTH", 5)
     with VectorIndex(tmp_path / "auto", dim=64, metric="l2") as index:
         index.add(np.arange(5000), vectors[:5000])
         index.wait()

@@ -214,11 +214,10 @@ def build(engine: Any, job: dict[str, Any], say: Any) -> None:
     say("built", **built, threads=job["threads"], disk_bytes=disk_bytes(Path(job["folder"])))
 
 
-def ask(search: Any, queries: Any, k: int) -> tuple[Any, Any]:
-    """Ids (q, k) padded with -1, and the seconds of each query."""
+def ask(search: Any, queries: Any, k: int, clock: Any = time.perf_counter) -> tuple[Any, Any]:
+    """Ids (q, k) padded with -1, and the seconds of each query by that clock."""
     ids = np.full((len(queries), k), -1, np.int64)
     seconds = np.empty(len(queries))
-    clock = time.perf_counter
     for number, query in enumerate(queries):
         started = clock()
         found = search(query)
@@ -309,6 +308,7 @@ def filtered(engine: Any, job: dict[str, Any], say: Any) -> None:
             searcher(queries[0])
         unfiltered = np.full(len(queries), np.inf)
         within_set = np.full(len(queries), np.inf)
+        busy = np.full((2, len(queries)), np.inf)  # this thread's processor time
         ids = np.empty((len(queries), k), np.int64)
         for _ in range(job["rounds"]):
             for number in range(len(queries)):
@@ -317,8 +317,19 @@ def filtered(engine: Any, job: dict[str, Any], say: Any) -> None:
                 unfiltered[number] = min(unfiltered[number], seconds[0])
                 ids[number : number + 1], seconds = ask(searchers[number % len(sets)], one, k)
                 within_set[number] = min(within_set[number], seconds[0])
+                for at, one_search in enumerate((free, searchers[number % len(sets)])):
+                    _, seconds = ask(one_search, one, k, time.thread_time)
+                    busy[at, number] = min(busy[at, number], seconds[0])
         results = f"{job['results']}/{job['name']}-{case['name']}.npz"
-        np.savez(results, ids=ids, seconds=within_set, unfiltered=unfiltered, compiling=compiling)
+        np.savez(
+            results,
+            ids=ids,
+            seconds=within_set,
+            unfiltered=unfiltered,
+            compiling=compiling,
+            free_cpu=busy[0],
+            cpu=busy[1],
+        )
         say("filtered", name=case["name"], results=results)
     engine.close()
 

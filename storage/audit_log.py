@@ -9,9 +9,10 @@ the next, whose chain goes on from it. Integers are little-endian::
 
 Rows are those of ``audit``. A row is written, with one call, before its request is answered: the
 process may be killed at any instruction. It is synced within a second: a power cut may take the
-last second of rows. Every minute, every 1,000 rows and at the end the chain's head goes to LMDB, so
-that a chain that was cut off before it is seen to be. A row that cannot be appended raises, and
-whoever asked gets nothing. A last row that is not whole was cut off by a crash and is left alone.
+last second of rows. With the first row, every minute, every 1,000 rows and at the end the chain's
+head goes to LMDB, so that a chain that was cut off before it is seen to be. A row that cannot be
+appended raises, and whoever asked gets nothing. A last row that is not whole was cut off by a crash
+and is left alone.
 """
 
 from __future__ import annotations
@@ -128,20 +129,29 @@ class AuditLog:
             self._size = 0
             self._put(content)
             fsync_directory(self._folder)
-        except PermissionError as error:
-            raise PermissionDenied("the audit cannot be written; nothing is answered") from error
-        except OSError as error:
+        except (OSError, StoreFull) as error:
+            self._give_up(path)
+            if isinstance(error, PermissionError):
+                refused = "the audit cannot be written; nothing is answered"
+                raise PermissionDenied(refused) from error
             raise StoreFull("the audit cannot be written; nothing is answered") from error
         self._number = number
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="memdb-audit", daemon=True)
             self._thread.start()
 
+    def _give_up(self, path: Path) -> None:
+        """Take back a file that could not be begun, so that the next row tries again."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+            path.unlink(missing_ok=True)
+
     # --- making it last -----------------------------------------------------------------
 
     def _run(self) -> None:
-        """Sync within a second of a row, anchor within a minute of one."""
-        anchored_at = time.monotonic()
+        """Sync within a second of a row, anchor within a minute of one; the first at once."""
+        anchored_at = time.monotonic() - ANCHOR_S
         while not self._stopping:
             waiting = self._seq > self._anchored
             left = ANCHOR_S - (time.monotonic() - anchored_at)

@@ -19,6 +19,7 @@ from pyroaring import BitMap
 
 from memdb.engine import Engine
 from memdb.query import filters
+from memdb.space_views import rows_bitmap
 from memdb.storage import lookups, series
 from memdb.storage.environment import ReadTxn
 from memdb.storage.ids import parse_id
@@ -108,7 +109,7 @@ class View(Engine):
         cached = self._documents
         if cached is not None and cached[0] == asked:
             return cached[1]
-        having = BitMap(PostingsReader(txn).every_row()["row"].tolist())
+        having = rows_bitmap(PostingsReader(txn).every_row()["row"])
         found = having.intersection_cardinality(rows)
         self._documents = (asked, found)
         return found

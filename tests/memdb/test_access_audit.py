@@ -196,6 +196,21 @@ def test_where_no_row_can_be_left_nothing_is_answered(
     assert db.audit.verify() == memdb.AuditVerdict(ok=True, rows=3)
 
 
+def test_a_file_that_cannot_be_begun_is_tried_again(
+    db: memdb.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(audit_log.os, "write", full)
+        with pytest.raises(StoreFull):
+            agent(db).count()
+    assert log_files(db) == []
+    assert agent(db).count() == 0
+    assert db.audit.verify() == memdb.AuditVerdict(ok=True, rows=1)
+
+
 def test_a_database_that_is_open_read_only_answers_nobody(tmp_path: Path) -> None:
     memdb.open(tmp_path / "life", embedder="none").close()
     with memdb.open(tmp_path / "life", readonly=True) as db:
@@ -328,12 +343,13 @@ def test_heads_are_anchored_every_thousand_rows(
 
     def told(writer: str, head: audit.Head) -> None:
         commit(writer, head)
-        anchored.set()
+        if head.seq >= 50:
+            anchored.set()
 
     monkeypatch.setattr(recorder, "_anchor", told)
     for _ in range(60):
         agent(db).namespaces()
-    assert anchored.wait(20)
+    assert anchored.wait(40)
     with db._engine.store.read() as txn:
         (head,) = [one for name, one in audit.heads(txn).items() if name != audit.STORE]
     assert head.seq >= 50

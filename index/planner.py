@@ -127,7 +127,7 @@ def most_hops(
     """Nodes after which a walk inside an allowed set gives up: half as many again as it takes where
     the set has nothing to do with the query, and never as much as would cost what the scan does."""
     scan = inside * calibration.cost_of_row(spec) / max(1.0, calibration.cost_of_hop(spec, degree))
-    return breadth + int(min(scan, _PATIENCE * breadth * linked / max(1, inside)))
+    return int(min(breadth + scan, _PATIENCE * breadth * linked / max(1, inside)))
 
 
 def plan_graph(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -291,6 +293,38 @@ def test_many_read_beside_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert stats["walked"] > 0 and stats["pages_read"] > 0
     assert stats["waiting"] == 0 and stats["records_read"] > 0 and stats["cache_bytes"] > 0
     ix.close()
+
+
+def test_a_reader_sees_the_pages_that_another_process_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memdb.index.row_access.default_calibration", lambda: WALKS)
+    vectors = clustered(6000, dim=48)
+    path = tmp_path / "index"
+    with memdb.VectorIndex(path, dim=48, metric="l2", kind="ssd") as ix:
+        ix.add(np.arange(5000), vectors[:5000])
+        ix.wait()
+    np.save(tmp_path / "more.npy", vectors[5000:])
+    reader = memdb.VectorIndex(path, params={"io": "read"}, readonly=True)
+    reader.search(vectors[:300], 5, effort=60)  # its cache has pages that will be changed
+    before = reader.stats()
+    writer = (
+        "import sys, numpy as np, memdb\n"
+        "with memdb.VectorIndex(sys.argv[1]) as ix:\n"
+        "    ix.add(np.arange(5000, 6000), np.load(sys.argv[2]))\n"
+        "    ix.remove(np.arange(1000))\n"
+        "    ix.wait()\n"
+    )
+    arguments = [sys.executable, "-c", writer, str(path), str(tmp_path / "more.npy")]
+    subprocess.run(arguments, check=True, timeout=100)
+    chosen = np.arange(4500, 6000, 5)
+    found, _ = reader.search(vectors[chosen], 5, effort=100)
+    stats = reader.stats()
+    assert (stats["io"], stats["waiting"]) == ("read", 0)
+    assert stats["walked"] >= before["walked"] + len(chosen)
+    assert (found[:, 0] == chosen).mean() >= 0.97
+    assert found.min() >= 1000
+    reader.close()
 
 
 def test_io_is_of_the_handle_and_not_stored(tmp_path: Path) -> None:

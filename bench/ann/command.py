@@ -27,8 +27,10 @@ from bench.ann import (
     engines,
     filtering,
     inserting,
+    mixed,
     peers,
     results,
+    sharing,
 )
 from bench.ann.measuring import Contestant, Run, measure
 
@@ -43,6 +45,8 @@ parts:
   cold      memdb ssd with nothing in the page cache: reads, bytes, how long
   layout    memdb ssd without entry points by the query, and in other orders of pages
   big       memdb ssd of millions of vectors within a budget of memory
+  mixed     searches while vectors are added, replaced, removed, linked and taken out
+  processes one writer, several readers, an oracle; with --kills a writer that is killed
 
 examples:
   python -m bench ann --quick
@@ -118,6 +122,10 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--no-cold", action="store_true", help="leave out the cold start")
     group.add_argument("--sizes", nargs="+", type=count_of, help="of scale, insert")
     group.add_argument("--quick", action="store_true", help="all of it in two minutes")
+    group.add_argument("--seconds", type=float, default=10.0, help="of a turn of mixed; processes")
+    group.add_argument("--pace", type=count_of, default=1000, help="vectors a second: mixed")
+    group.add_argument("--readers", type=int, default=2, help="of processes")
+    group.add_argument("--kills", type=int, default=0, help="of processes' writer")
     group = made.add_argument_group("output")
     group.add_argument("--json", type=Path, help="where to keep the results")
     group.add_argument("--plots", type=Path, help="folder for PNG plots (needs matplotlib)")
@@ -405,8 +413,9 @@ def insert(options: argparse.Namespace, cache: Path, arguments: list[str]) -> in
     return kept.status
 
 
-def churned(options: argparse.Namespace, cache: Path, arguments: list[str]) -> int:
-    """A graph that is kept up to date in place. memdb only."""
+def lived(options: argparse.Namespace, cache: Path, arguments: list[str]) -> int:
+    """A graph that is kept up to date in place: churn and mixed. memdb only."""
+    part = {"churn": churn, "mixed": mixed}[options.part]
     options.asked, options.count = options.asked or 200, options.count or 40_000
     with kept_results(options, arguments, {}) as kept:
         found = loaded(options, options.count)
@@ -414,7 +423,7 @@ def churned(options: argparse.Namespace, cache: Path, arguments: list[str]) -> i
         folder = Path(tempfile.mkdtemp(dir=cache, prefix="run-"))
         try:
             for profile in options.profiles or ("standard",):
-                churn.measure(found, profile, folder / profile, options.k, kept.hear)
+                part.measure(found, profile, folder / profile, options, kept.hear)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return kept.status
@@ -461,7 +470,7 @@ def tell(rows: Sequence[results.Row], context: results.Row, plots: Path | None) 
     if context.get("part") == "insert":
         shown = inserting.openings(compared)
     ratios = against.ratios(compared) if context.get("part") != "insert" else []
-    told = [part.table(measured) for part in (filtering, inserting, churn, disk, big)]
+    told = [part.table(measured) for part in (filtering, inserting, churn, mixed, disk, big)]
     for lines in (*told, shown, ratios):
         if lines:
             print()
@@ -487,8 +496,10 @@ PARTS = {
     "filter": filtered,
     "scale": scale,
     "insert": insert,
-    "churn": churned,
+    "churn": lived,
     "cold": cold,
     "layout": laid_out,
     "big": bigger,
+    "mixed": lived,
+    "processes": sharing.part,
 }

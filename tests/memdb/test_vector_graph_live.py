@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from memdb import VectorIndex
 from memdb.index import graph_file
 from tests.memdb.test_vector_ssd import (
+    ROOT,
     SMALL,
     filled,
     nearest,

@@ -124,8 +124,8 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--quick", action="store_true", help="all of it in two minutes")
     group.add_argument("--seconds", type=float, default=10.0, help="of a turn of mixed; processes")
     group.add_argument("--pace", type=count_of, default=1000, help="vectors a second: mixed")
-    group.add_argument("--readers", type=int, default=2, help="of processes")
-    group.add_argument("--kills", type=int, default=0, help="of processes' writer")
+    for name, default in (("--readers", 2), ("--kills", 0)):
+        group.add_argument(name, type=int, default=default, help=f"of processes ({default})")
     group = made.add_argument_group("output")
     group.add_argument("--json", type=Path, help="where to keep the results")
     group.add_argument("--plots", type=Path, help="folder for PNG plots (needs matplotlib)")
@@ -318,8 +318,7 @@ def _compared(
     chosen, left_out = contestants_of(options, cache, (engines.OURS, "hnswlib", "turbovec"))
     with kept_results(options, arguments, left_out) as kept:
         for size in sizes:
-            found = loaded(options, size)
-            kept.about(found, options)
+            found = kept.loaded(options, size)
             with run_of(options, cache, found) as run:
                 measure(run, chosen, kept.hear)
     return kept.status
@@ -335,8 +334,7 @@ def filtered(options: argparse.Namespace, cache: Path, arguments: list[str]) -> 
         )
     chosen, left_out = contestants_of(options, cache, (engines.OURS,))
     with kept_results(options, arguments, left_out) as kept:
-        found = loaded(options, options.count)
-        kept.about(found, options)
+        found = kept.loaded(options, options.count)
         with run_of(options, cache, found) as run:
             filtering.measure(run, chosen, options.seed, kept.hear)
     return kept.status
@@ -353,8 +351,7 @@ def _from_disk(
     options.profiles, options.asked = options.profiles or ["standard"], options.asked or 200
     chosen, left_out = contestants_of(options, cache, (engines.OURS,))
     with kept_results(options, arguments, left_out) as kept:
-        found = loaded(options, options.count)
-        kept.about(found, options)
+        found = kept.loaded(options, options.count)
         with run_of(options, cache, found) as run:
             measured(run, chosen, kept.hear)
     return kept.status
@@ -375,8 +372,7 @@ def bigger(options: argparse.Namespace, cache: Path, arguments: list[str]) -> in
     options.asked = options.asked or 200
     count = options.count or (20_000 if options.quick else 4_000_000)
     with kept_results(options, arguments, {}) as kept:
-        found = loaded(options, None)
-        kept.about(found, options)
+        found = kept.loaded(options, None)
         big.measure(
             found,
             count,
@@ -402,8 +398,7 @@ def insert(options: argparse.Namespace, cache: Path, arguments: list[str]) -> in
     sizes = options.sizes or ([QUICK["count"]] if options.quick else [10_000, 100_000, 1_000_000])
     with kept_results(options, arguments, left_out) as kept:
         for size in sizes:
-            found = loaded(options, size)
-            kept.about(found, options)
+            found = kept.loaded(options, size)
             with run_of(options, cache, found) as run:
                 if size == max(sizes):
                     variants = [variant for one in chosen for variant in one.variants]
@@ -418,14 +413,10 @@ def lived(options: argparse.Namespace, cache: Path, arguments: list[str]) -> int
     part = {"churn": churn, "mixed": mixed}[options.part]
     options.asked, options.count = options.asked or 200, options.count or 40_000
     with kept_results(options, arguments, {}) as kept:
-        found = loaded(options, options.count)
-        kept.about(found, options)
-        folder = Path(tempfile.mkdtemp(dir=cache, prefix="run-"))
-        try:
+        found = kept.loaded(options, options.count)
+        with tempfile.TemporaryDirectory(dir=cache, prefix="run-") as folder:
             for profile in options.profiles or ("standard",):
-                part.measure(found, profile, folder / profile, options, kept.hear)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+                part.measure(found, profile, Path(folder) / profile, options, kept.hear)
     return kept.status
 
 
@@ -434,10 +425,12 @@ class Kept(results.Results):
 
     status = 1
 
-    def about(self, found: data.DataSet, options: argparse.Namespace) -> None:
-        """Rows that follow are of this data set."""
+    def loaded(self, options: argparse.Namespace, count: int | None) -> data.DataSet:
+        """The data set that rows which follow are of."""
+        found = loaded(options, count)
         self.context.update(context_of(options, found))
         self.context.setdefault("sizes", []).append(self.context["data"])
+        return found
 
 
 @contextlib.contextmanager

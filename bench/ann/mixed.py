@@ -66,7 +66,7 @@ def measure(
 ) -> None:
     """One row. Half of the vectors are there at first; ``options.pace`` a second are written in
     busy turns."""
-    k, turn_s = options.k, options.seconds
+    k, turn_s, turns = options.k, options.seconds, options.rounds or _TURNS
     n = len(data.base) // 2
     made = {"dim": data.dim, "metric": data.metric, "memory_budget": "16GiB"}
     index = memdb.VectorIndex(folder / "mixed", kind="ssd", profile=profile, **made)
@@ -76,7 +76,7 @@ def measure(
             ids = np.arange(first, min(first + 65_536, n))
             index.add(ids, data.base[ids])
         index.wait()
-        control.add(np.arange(min(n, _CONTROL)), data.base[:_CONTROL])
+        control.add(np.arange(min(n, _CONTROL)), data.base[: min(n, _CONTROL)])
         control.wait()
         asking = Searching(index, data.queries, k, _EFFORT, 0.001)
         beside = Searching(control, data.queries, k, None, 0.001)
@@ -85,8 +85,8 @@ def measure(
             thread.start()
         writer = _Writer(index, data, n, options.pace)
         spans: dict[str, list[tuple[float, float]]] = {"quiet": [], "busy": []}
-        for turn in range(_TURNS):
-            report.progress(f"mixed: turn {turn + 1} of {_TURNS}")
+        for turn in range(turns):
+            report.progress(f"mixed: turn {turn + 1} of {turns}")
             began = time.perf_counter()
             time.sleep(turn_s)  # the turn is what is measured
             spans["quiet"].append((began, time.perf_counter()))
@@ -156,7 +156,7 @@ def _row(asking: Searching, beside: Searching, spans: dict[str, list[tuple[float
 
 def _linking(index: memdb.VectorIndex, data: DataSet, n: int) -> Row:
     """Slots linked a second of one core's time, with nothing else to do."""
-    count = min(n, 5000)
+    count = min(n, 2000)
     before = index.stats()["linked_in_place"]
     index.add(np.arange(4 * n, 4 * n + count), data.base[:count])
     began, spent = time.perf_counter(), time.process_time()

@@ -1,4 +1,4 @@
-"""``python -m bench ann processes``: one writer, several readers, an oracle; and, with ``--kills``, a
+"""``python -m bench ann processes``: one writer, several readers, an oracle; with ``--kills``, a
 writer that is killed again and again while it links, takes out, and reuses slots.
 
 A writer adds, replaces and removes vectors that anybody can compute from its log; it logs what it

@@ -27,8 +27,10 @@ from bench.ann import (
     engines,
     filtering,
     inserting,
+    mixed,
     peers,
     results,
+    sharing,
 )
 from bench.ann.measuring import Contestant, Run, measure
 
@@ -43,6 +45,8 @@ parts:
   cold      memdb ssd with nothing in the page cache: reads, bytes, how long
   layout    memdb ssd without entry points by the query, and in other orders of pages
   big       memdb ssd of millions of vectors within a budget of memory
+  mixed     searches while vectors are added, replaced, removed, linked and taken out
+  processes one writer, several readers, an oracle; with --kills a writer that is killed
 
 examples:
   python -m bench ann --quick
@@ -118,6 +122,10 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--no-cold", action="store_true", help="leave out the cold start")
     group.add_argument("--sizes", nargs="+", type=count_of, help="of scale, insert")
     group.add_argument("--quick", action="store_true", help="all of it in two minutes")
+    group.add_argument("--seconds", type=float, default=10.0, help="of a turn of mixed; processes")
+    group.add_argument("--pace", type=count_of, default=1000, help="vectors a second: mixed")
+    for name, default in (("--readers", 2), ("--kills", 0)):
+        group.add_argument(name, type=int, default=default, help=f"of processes ({default})")
     group = made.add_argument_group("output")
     group.add_argument("--json", type=Path, help="where to keep the results")
     group.add_argument("--plots", type=Path, help="folder for PNG plots (needs matplotlib)")
@@ -310,8 +318,7 @@ def _compared(
     chosen, left_out = contestants_of(options, cache, (engines.OURS, "hnswlib", "turbovec"))
     with kept_results(options, arguments, left_out) as kept:
         for size in sizes:
-            found = loaded(options, size)
-            kept.about(found, options)
+            found = kept.loaded(options, size)
             with run_of(options, cache, found) as run:
                 measure(run, chosen, kept.hear)
     return kept.status
@@ -327,8 +334,7 @@ def filtered(options: argparse.Namespace, cache: Path, arguments: list[str]) -> 
         )
     chosen, left_out = contestants_of(options, cache, (engines.OURS,))
     with kept_results(options, arguments, left_out) as kept:
-        found = loaded(options, options.count)
-        kept.about(found, options)
+        found = kept.loaded(options, options.count)
         with run_of(options, cache, found) as run:
             filtering.measure(run, chosen, options.seed, kept.hear)
     return kept.status
@@ -345,8 +351,7 @@ def _from_disk(
     options.profiles, options.asked = options.profiles or ["standard"], options.asked or 200
     chosen, left_out = contestants_of(options, cache, (engines.OURS,))
     with kept_results(options, arguments, left_out) as kept:
-        found = loaded(options, options.count)
-        kept.about(found, options)
+        found = kept.loaded(options, options.count)
         with run_of(options, cache, found) as run:
             measured(run, chosen, kept.hear)
     return kept.status
@@ -367,8 +372,7 @@ def bigger(options: argparse.Namespace, cache: Path, arguments: list[str]) -> in
     options.asked = options.asked or 200
     count = options.count or (20_000 if options.quick else 4_000_000)
     with kept_results(options, arguments, {}) as kept:
-        found = loaded(options, None)
-        kept.about(found, options)
+        found = kept.loaded(options, None)
         big.measure(
             found,
             count,
@@ -394,8 +398,7 @@ def insert(options: argparse.Namespace, cache: Path, arguments: list[str]) -> in
     sizes = options.sizes or ([QUICK["count"]] if options.quick else [10_000, 100_000, 1_000_000])
     with kept_results(options, arguments, left_out) as kept:
         for size in sizes:
-            found = loaded(options, size)
-            kept.about(found, options)
+            found = kept.loaded(options, size)
             with run_of(options, cache, found) as run:
                 if size == max(sizes):
                     variants = [variant for one in chosen for variant in one.variants]
@@ -405,18 +408,15 @@ def insert(options: argparse.Namespace, cache: Path, arguments: list[str]) -> in
     return kept.status
 
 
-def churned(options: argparse.Namespace, cache: Path, arguments: list[str]) -> int:
-    """A graph that is kept up to date in place. memdb only."""
+def lived(options: argparse.Namespace, cache: Path, arguments: list[str]) -> int:
+    """A graph that is kept up to date in place: churn and mixed. memdb only."""
+    part = {"churn": churn, "mixed": mixed}[options.part]
     options.asked, options.count = options.asked or 200, options.count or 40_000
     with kept_results(options, arguments, {}) as kept:
-        found = loaded(options, options.count)
-        kept.about(found, options)
-        folder = Path(tempfile.mkdtemp(dir=cache, prefix="run-"))
-        try:
+        found = kept.loaded(options, options.count)
+        with tempfile.TemporaryDirectory(dir=cache, prefix="run-") as folder:
             for profile in options.profiles or ("standard",):
-                churn.measure(found, profile, folder / profile, options.k, kept.hear)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+                part.measure(found, profile, Path(folder) / profile, options, kept.hear)
     return kept.status
 
 
@@ -425,10 +425,12 @@ class Kept(results.Results):
 
     status = 1
 
-    def about(self, found: data.DataSet, options: argparse.Namespace) -> None:
-        """Rows that follow are of this data set."""
+    def loaded(self, options: argparse.Namespace, count: int | None) -> data.DataSet:
+        """The data set that rows which follow are of."""
+        found = loaded(options, count)
         self.context.update(context_of(options, found))
         self.context.setdefault("sizes", []).append(self.context["data"])
+        return found
 
 
 @contextlib.contextmanager
@@ -461,7 +463,7 @@ def tell(rows: Sequence[results.Row], context: results.Row, plots: Path | None) 
     if context.get("part") == "insert":
         shown = inserting.openings(compared)
     ratios = against.ratios(compared) if context.get("part") != "insert" else []
-    told = [part.table(measured) for part in (filtering, inserting, churn, disk, big)]
+    told = [part.table(measured) for part in (filtering, inserting, churn, mixed, disk, big)]
     for lines in (*told, shown, ratios):
         if lines:
             print()
@@ -487,8 +489,10 @@ PARTS = {
     "filter": filtered,
     "scale": scale,
     "insert": insert,
-    "churn": churned,
+    "churn": lived,
     "cold": cold,
     "layout": laid_out,
     "big": bigger,
+    "mixed": lived,
+    "processes": sharing.part,
 }

@@ -1,8 +1,8 @@
 """The native kernels under sanitizers, and those of another architecture under its emulator.
 
 ``native/agreement.cpp`` compares every kernel table with the scalar one, searches on several
-threads, and walks a graph that several threads link. It is compiled here with the sources of the
-module, without Python.
+threads, walks a graph that several threads link, and one that is changed in place meanwhile. It is
+compiled here with the sources of the module, without Python.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from memdb import VectorIndex
 from memdb.index import graph_file
 from tests.memdb.test_vector_ssd import (
+    ROOT,
     SMALL,
     filled,
     nearest,
@@ -100,6 +103,16 @@ def test_bytes_of_what_was_removed_are_in_no_file(tmp_path: Path) -> None:
     heads = heads.reshape(len(body), -1, 3)[used].reshape(-1, 3)
     assert not (heads == np.frombuffer(named, np.uint8)).all(axis=1).any()
     index.close()
+
+
+def test_a_killed_writer_loses_nothing_and_readers_see_nothing_wrong() -> None:
+    """Some of what ``python -m bench ann processes --kills 500`` does."""
+    command = [sys.executable, "-m", "bench", "ann", "processes", "--kills", "6", "--readers", "1"]
+    done = subprocess.run(
+        command, check=False, cwd=ROOT, timeout=110, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 kills: 0 wrong, 0 failed to open" in done.stdout
 
 
 class AgainstADictionary(RuleBasedStateMachine):

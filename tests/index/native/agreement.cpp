@@ -8,9 +8,14 @@
 #include <thread>
 #include <vector>
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "codes.h"
 #include "graph.h"
 #include "graph_build.h"
+#include "graph_live.h"
 #include "graph_read.h"
 #include "kernels.h"
 #include "page_cache.h"
@@ -374,6 +379,101 @@ void walk_together(const Kernels& kernels, uint32_t dim) {
   }
 }
 
+// A graph in a file that two threads walk in a mapping while a third links rows into it, takes some
+// out again, and writes the pages. What is on pages is hints: walks may find either of two states.
+void change_while_walked(const Kernels& kernels, uint32_t dim) {
+  const uint32_t count = 400, degree = 8, k = 5, queries = 4, bytes = (dim + 63) / 64 * 8;
+  std::vector<uint8_t> rows = random_bytes(static_cast<size_t>(count) * (bytes + 4));
+  for (uint32_t slot = 0; slot < count; ++slot) {
+    const uint32_t word = 0xbf803f00u;  // offset .5, slope -1
+    std::memcpy(rows.data() + static_cast<size_t>(slot) * (bytes + 4) + bytes, &word, 4);
+  }
+  const RowCodes codes = {rows.data(), count, dim, bytes};
+  const std::vector<uint8_t> records = random_records(kernels, dim, Precision::kInt8, count);
+  const Records view = {records.data(), count,           records.size() / count,
+                        dim,            Metric::kCosine, Precision::kInt8};
+  std::vector<float> signs(static_cast<size_t>(kRotationRounds) * dim), centre(dim, 0.01f);
+  for (float& sign : signs) sign = next_number() & 1 ? 1.0f : -1.0f;
+  const uint32_t entry[1] = {0};
+  const Entries entries = {entry, codes.row(0), 1};
+  const uint32_t per_page = records_per_page(degree), page_count = count / per_page + 1;
+  std::vector<uint32_t> places(count);
+  for (uint32_t slot = 0; slot < count; ++slot)
+    places[slot] = slot / per_page << 8 | slot % per_page;
+
+  char name[] = "/tmp/agreement-XXXXXX";
+  const int file = mkstemp(name);
+  require(file >= 0 && unlink(name) == 0, "a file", kernels.name, dim);
+  const size_t size = static_cast<size_t>(page_count) * kPageBytes;
+  require(ftruncate(file, static_cast<off_t>(size)) == 0, "its length", kernels.name, dim);
+  void* mapped = mmap(nullptr, size, PROT_READ, MAP_SHARED, file, 0);
+  require(mapped != MAP_FAILED, "its mapping", kernels.name, dim);
+  const auto* first = static_cast<const uint8_t*>(mapped);
+
+  std::atomic<bool> done{false};
+  const std::vector<uint8_t> allowed(count / 8, 0xff);
+  const std::vector<float> asked = random_floats(static_cast<size_t>(queries) * dim);
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 2; ++thread)
+    threads.emplace_back([&, thread]() {
+      std::vector<uint32_t> slots(queries * k), counts(queries);
+      std::vector<float> distances(queries * k);
+      do {
+        std::vector<std::atomic<uint8_t>> checked(page_count);
+        const GraphPages graph = {first, page_count, degree, places.data(), count, checked.data()};
+        uint64_t counted[3];
+        const GraphRequest request = {&graph, &codes, &view, entries, asked.data(), signs.data(),
+                                      centre.data(), {allowed.data(), allowed.size()}, thread == 1,
+                                      queries, k, 20, 1000, 1, slots.data(), distances.data(),
+                                      counts.data(), counted};
+        require(search_graph(kernels, request) == kAllGood, "a walk", kernels.name, dim);
+        for (uint32_t i = 0; i < queries; ++i)
+          for (uint32_t j = 0; j < counts[i]; ++j)
+            require(slots[i * k + j] < count, "a slot", kernels.name, dim);
+      } while (!done);
+    });
+  std::vector<std::atomic<uint8_t>> checked(page_count);
+  const GraphPages graph = {first, page_count, degree, places.data(), count, checked.data()};
+  const uint32_t at_once = 50, room = at_once * static_cast<uint32_t>(most_changed(degree, 20));
+  std::vector<uint32_t> changed(room + at_once), at(room + at_once), numbers(room + at_once);
+  std::vector<uint32_t> lists(static_cast<size_t>(room + at_once) * (degree + 1));
+  std::vector<uint8_t> pages(static_cast<size_t>(page_count) * kPageBytes);
+  const auto put = [&](uint64_t lists_count) {
+    for (uint64_t i = 0; i < lists_count; ++i) at[i] = places[changed[i]];
+    const uint64_t made = pages_with(kernels, graph, changed.data(), at.data(), lists.data(),
+                                     lists_count, numbers.data(), pages.data());
+    for (uint64_t i = 0; i < made; ++i) {
+      const ssize_t written = pwrite(file, pages.data() + i * kPageBytes, kPageBytes,
+                                     static_cast<off_t>(numbers[i]) * kPageBytes);
+      require(written == static_cast<ssize_t>(kPageBytes), "a page", kernels.name, dim);
+      checked[numbers[i]] = kUnchecked;
+    }
+  };
+  std::vector<uint32_t> slots(at_once);
+  for (uint32_t begin = 0; begin < count; begin += at_once) {
+    for (uint32_t i = 0; i < at_once; ++i) slots[i] = begin + i;
+    LiveRequest request = {&graph, &codes, &view, entries, signs.data(), centre.data(), 0.0f,
+                           slots.data(), at_once, 20, 1.2f};
+    put(link_in_place(kernels, request, {changed.data(), lists.data(), room}));
+    request.slots = slots.data() + 1;  // the entry stays
+    request.slot_count = begin % (2 * at_once) == 0 ? at_once - 1 : 0;
+    const uint64_t others = unlink_in_place(kernels, request, {changed.data(), lists.data(), room});
+    for (uint64_t i = 0; i < request.slot_count; ++i) {
+      changed[others + i] = request.slots[i];
+      lists[(others + i) * (degree + 1)] = kErased;
+    }
+    put(others + request.slot_count);
+  }
+  std::vector<uint8_t> reached(count);
+  mark_led_to(kernels, graph, entries, reached.data());
+  require(reached[count - 1] == 1 && graph.record(kernels, at_once - 1) == nullptr, "who is left",
+          kernels.name, dim);
+  done = true;
+  for (std::thread& thread : threads) thread.join();
+  munmap(mapped, size);
+  close(file);
+}
+
 }  // namespace
 
 int main() {
@@ -387,6 +487,7 @@ int main() {
       for (bool with_codes : {true, false})
         search_together(*kernels, 100, static_cast<Precision>(precision), with_codes);
     for (uint32_t dim : {24u, 384u}) walk_together(*kernels, dim);
+    for (uint32_t dim : {64u, 384u}) change_while_walked(*kernels, dim);
     std::printf("%s agrees\n", kernels->name);
   }
   std::printf("%u tables\n", tables);

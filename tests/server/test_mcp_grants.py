@@ -88,6 +88,16 @@ def test_a_token_that_ends_is_refused_at_the_next_call(db: memdb.Database) -> No
             attempt()
 
 
+def test_a_token_keeps_to_its_rate(db: memdb.Database) -> None:
+    db.tokens.create("busy", memdb.Grant(rate_per_minute=12))
+    acts = acting_as(db, "busy", None)
+    for _ in range(2):  # a sixth of the minute's at once
+        acts(None, "memory_search").recall("anything")
+    with pytest.raises(memdb.PermissionDenied) as raised:
+        acts(None, "memory_search")
+    assert "seconds" in raised.value.hint
+
+
 def test_every_call_is_in_the_audit_with_its_tool_and_purpose(db: memdb.Database) -> None:
     db.tokens.create("planner", memdb.Grant(("read", "add"), purposes=["meals"]))
     acts = acting_as(db, "planner", "meals")

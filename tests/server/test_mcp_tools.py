@@ -200,6 +200,16 @@ def test_forgetting_is_a_preview_until_it_is_confirmed(db: memdb.Database, selec
     assert len(db.restore(batch=done["batch"])) == expected
 
 
+def test_an_agent_does_not_hide_a_life_at_once(db: memdb.Database) -> None:
+    ids = [one.id for one in db.remember_many([f"day {n}" for n in range(101)])]
+    for selector in ({"ids": ids}, {"where": {"kind": "note"}}):
+        with pytest.raises(memdb.InvalidArgument) as raised:
+            call(db, "memory_forget", **selector, confirmed=True)
+        assert raised.value.field == next(iter(selector)) and db.count() == 101
+    assert call(db, "memory_forget", where={"kind": "note"})["would_forget"] == 101
+    assert call(db, "memory_forget", ids=ids[:100], confirmed=True)["forgotten"] == 100
+
+
 def test_a_preview_narrows_by_where_and_about_together(db: memdb.Database) -> None:
     db.remember("Bo lost a hat", about=["Bo"], tags=["hat"])
     db.remember("Bo found a coat", about=["Bo"])

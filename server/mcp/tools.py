@@ -96,16 +96,19 @@ def profile_get(db: Acting, given: Arguments) -> str:
             raise InvalidArgument("as_of needs a key", field="as_of")
         return frame.shortened([(fact, {}) for fact in _facts(db, subject)])
     fact = db.profile.fact(key, subject=subject, as_of=given.get("as_of"))
-    if fact is None:
+    if fact is not None:
+        return frame.shortened([(fact, {})])
+    elsewhere = [] if "as_of" in given else _facts(db, subject, key)
+    if not elsewhere:
         raise NotFound("there is no such fact", hint="without a key, all that is known is listed")
-    return frame.shortened([(fact, {})])
+    return frame.shortened([(one, {"namespace": one.namespace}) for one in elsewhere])
 
 
-def _facts(db: Acting, subject: str) -> list[Memory]:
-    """What is true now of a subject, by key."""
+def _facts(db: Acting, subject: str, key: str | None = None) -> list[Memory]:
+    """What is true now of a subject, by key, in any namespace that may be read."""
     now = datetime.now(UTC)
     true = {
-        "key": {"$exists": True},
+        "key": {"$exists": True} if key is None else key,
         "subject": subject,
         "$and": [
             {"$or": [{"valid_from": {"$exists": False}}, {"valid_from": {"$lte": now}}]},

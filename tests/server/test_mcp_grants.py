@@ -57,6 +57,21 @@ def test_what_a_grant_hides_is_in_no_result(db: memdb.Database) -> None:
     assert db[hidden].text
 
 
+def test_facts_of_a_namespace_that_may_be_read_are_found(db: memdb.Database) -> None:
+    db.profile.set("city", "Porto")
+    db.profile.set("pin", "1234", sensitivity="secret")
+    everything = {"namespace": {"$exists": True}}
+    db.tokens.create("planner", memdb.Grant(("read", "add"), where=everything))
+    (fact,) = call(db, "planner", "memory_profile_get", key="city")["items"]
+    assert (fact["value"], fact["namespace"]) == ("Porto", "default")
+    assert [one["key"] for one in call(db, "planner", "memory_profile_get")["items"]] == ["city"]
+    with pytest.raises(memdb.NotFound):
+        call(db, "planner", "memory_profile_get", key="pin")
+    call(db, "planner", "memory_profile_set", key="city", value="Lisbon")
+    (fact,) = call(db, "planner", "memory_profile_get", key="city")["items"]
+    assert fact["value"] == "Lisbon" and db.profile["city"] == "Porto"
+
+
 def test_what_a_grant_does_not_allow_is_refused(db: memdb.Database) -> None:
     db.tokens.create("reader", memdb.Grant(("read",), where={"namespace": {"$exists": True}}))
     id = db.remember("Lunch with Ana").id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,22 @@ NODES = [
 VECTORS = [[1, 0, 0, 0], [0, 1, 0.2, 0], [0.3, 0.1, 1, 0]]
 
 
+NAMES = (f"index-{number}" for number in count())  # one database; a namespace, a space a test
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[memdb.Database]:
+    with memdb.open(tmp_path_factory.mktemp("index") / "life", embedder="none") as opened:
+        yield opened
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[MemdbVectorStore]:
-    with memdb.open(tmp_path / "life", embedder="none") as db:
-        made = MemdbVectorStore(db)
-        assert made.add(NODES) == ["a", "b", "c", "d"]
-        yield made
-        made.close()
+def store(db: memdb.Database) -> Iterator[MemdbVectorStore]:
+    name = next(NAMES)
+    made = MemdbVectorStore(db, namespace=name, space=name)
+    assert made.add(NODES) == ["a", "b", "c", "d"]
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,21 @@ while it serves, anything printed goes to standard error (the SDK sees to that).
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from mcp.server import Server
 from mcp.server.stdio import stdio_server
 
+from memdb import PermissionDenied
+from memdb.server.limits import Rates
 from memdb.server.mcp.service import Acts, service
 
 if TYPE_CHECKING:
     from mcp.server.context import ServerRequestContext
 
-    from memdb import Acting, Database
+    from memdb import Acting, Database, Principal
 
 
 def serve(
@@ -36,13 +39,24 @@ def serve(
 
 
 def acting_as(db: Database, name: str | None, purpose: str | None) -> Acts:
-    """The verbs of a token's principal, or of the owner."""
+    """The verbs of a token's principal, at the rate of its grant, or of the owner."""
+    rates = Rates()
+
+    def principal() -> Principal:
+        return db.tokens.owner() if name is None else db.tokens.named(name)
 
     def acts(ctx: ServerRequestContext[Any, Any] | None, tool: str) -> Acting:
-        principal = db.tokens.owner() if name is None else db.tokens.named(name)
-        return db.acting(principal, purpose=purpose, transport="mcp", tool=tool)
+        who = principal()
+        per_minute = who.grant.rate_per_minute
+        wait_s = rates.wait_s(who.name, per_minute) if per_minute and not who.owner else 0.0
+        if wait_s:
+            raise PermissionDenied(
+                "the token has had its calls of this minute",
+                hint=f"wait {math.ceil(wait_s)} seconds",
+            )
+        return db.acting(who, purpose=purpose, transport="mcp", tool=tool)
 
-    acts(None, "memory_search")  # what is wrong with the name is said at once
+    principal()  # what is wrong with the name is said at once
     return acts
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_ITEMS: Final = 50
 MAX_TOKENS: Final = frame.RESULT_TOKENS
+MAX_FORGOTTEN: Final = 100  # memories at once: an agent that is led astray hides no life
 _SHOWN: Final = 20  # memories a preview of forgetting shows
 _FACTS: Final = 100  # facts that are listed at once
 OWN: Final = {"memory_get": {"offset"}, "memory_forget": {"confirmed"}}
@@ -95,16 +96,19 @@ def profile_get(db: Acting, given: Arguments) -> str:
             raise InvalidArgument("as_of needs a key", field="as_of")
         return frame.shortened([(fact, {}) for fact in _facts(db, subject)])
     fact = db.profile.fact(key, subject=subject, as_of=given.get("as_of"))
-    if fact is None:
+    if fact is not None:
+        return frame.shortened([(fact, {})])
+    elsewhere = [] if "as_of" in given else _facts(db, subject, key)
+    if not elsewhere:
         raise NotFound("there is no such fact", hint="without a key, all that is known is listed")
-    return frame.shortened([(fact, {})])
+    return frame.shortened([(one, {"namespace": one.namespace}) for one in elsewhere])
 
 
-def _facts(db: Acting, subject: str) -> list[Memory]:
-    """What is true now of a subject, by key."""
+def _facts(db: Acting, subject: str, key: str | None = None) -> list[Memory]:
+    """What is true now of a subject, by key, in any namespace that may be read."""
     now = datetime.now(UTC)
     true = {
-        "key": {"$exists": True},
+        "key": {"$exists": True} if key is None else key,
         "subject": subject,
         "$and": [
             {"$or": [{"valid_from": {"$exists": False}}, {"valid_from": {"$lte": now}}]},
@@ -153,6 +157,7 @@ def forget(db: Acting, given: Arguments) -> str:
     if not selector or selector.get("where") == {}:
         raise InvalidArgument("say what to forget: ids, where or about", field="ids")
     if given.get("confirmed", False):
+        _few(db, selector)
         done = db.forget(**selector)
         told = {"forgotten": len(done.ids), "ids": done.ids[:_SHOWN], "batch": done.batch}
         return frame.encoded({**told, "restorable": "by the owner, for seven days"})
@@ -161,17 +166,33 @@ def forget(db: Acting, given: Arguments) -> str:
     return frame.shortened([(memory, {}) for memory in memories], told)
 
 
+def _few(db: Acting, selector: Arguments) -> None:
+    """Raises ``InvalidArgument`` where more would go than an agent hides at once."""
+    count = len(selector["ids"]) if "ids" in selector else db.count(_where(selector))
+    if count > MAX_FORGOTTEN:
+        raise InvalidArgument(
+            f"that is more than the {MAX_FORGOTTEN} memories that are forgotten at once",
+            field=next(iter(selector)),
+            hint="forget fewer at a time, or ask the owner to do it",
+        )
+
+
 def _named(db: Acting, selector: Arguments) -> tuple[int, list[Memory]]:
     """How many memories ``forget`` would hide, and the first of them."""
     if "ids" in selector:
         found = [memory for memory in db.get_many(selector["ids"]) if memory is not None]
         return len(found), found[:_SHOWN]
+    where = _where(selector)
+    return db.count(where), list(db.list(where, limit=_SHOWN))
+
+
+def _where(selector: Arguments) -> dict[str, Any]:
+    """What ``forget`` means by ``where`` and ``about`` together, as one filter."""
     conditions = [selector["where"]] if "where" in selector else []
     if "about" in selector:
         name = selector["about"]
         conditions.append({"$or": [{"about": name}, {"subject": name}]})
-    where = {"$and": conditions}
-    return db.count(where), list(db.list(where, limit=_SHOWN))
+    return {"$and": conditions}
 
 
 # --- the table ------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,19 @@ DOCUMENTS = [
 ]
 
 
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[memdb.Database]:
-    with memdb.open(tmp_path / "life", embedder="none") as opened:
+NAMES = (f"chain-{number}" for number in count())  # one database; a namespace, a space a test
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[memdb.Database]:
+    with memdb.open(tmp_path_factory.mktemp("chain") / "life", embedder="none") as opened:
         yield opened
 
 
 @pytest.fixture
 def store(db: memdb.Database) -> Iterator[MemdbVectorStore]:
-    made = MemdbVectorStore(db, CountingWords())
+    name = next(NAMES)
+    made = MemdbVectorStore(db, CountingWords(), namespace=name, space=name)
     yield made
     made.close()
 
@@ -120,7 +125,9 @@ def test_a_filter_that_is_no_mapping_or_no_operator_is_an_error(store: MemdbVect
 
 
 def test_without_an_embedding_the_database_searches(db: memdb.Database) -> None:
-    store = MemdbVectorStore.from_texts(["tea in the garden", "the boiler"], place=db)
+    store = MemdbVectorStore.from_texts(
+        ["tea in the garden", "the boiler"], place=db, namespace="words"
+    )
     ((found, score),) = store.similarity_search_with_relevance_scores("boiler", k=1)
     assert found.page_content == "the boiler" and 0 < score <= 1
     with pytest.raises(memdb.InvalidArgument):
@@ -147,8 +154,10 @@ def test_another_length_of_vectors_is_refused(store: MemdbVectorStore, db: memdb
             return super().embed_query(text)[:5]
 
     store.add_documents(DOCUMENTS)
+    short = MemdbVectorStore(db, Short(), namespace="short", space=store._space)
     with pytest.raises(memdb.DimensionMismatch):
-        MemdbVectorStore(db, Short()).add_texts(["tea"])
+        short.add_texts(["tea"])
+    short.close()
 
 
 def test_documents_stay_and_are_memories_like_others(tmp_path: Path) -> None:

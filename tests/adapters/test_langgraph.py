@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,12 @@ import memdb
 from memdb.adapters.langgraph import MemdbStore
 from tests.memdb.clock import Clock
 
+NAMESPACES = (f"graph-{number}" for number in count())  # one database, a namespace a test
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[memdb.Database]:
-    with memdb.open(tmp_path / "life", embedder="none") as db:
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[memdb.Database]:
+    with memdb.open(tmp_path_factory.mktemp("graph") / "life", embedder="none") as db:
         yield db
 
 
@@ -39,7 +42,7 @@ def store(request: pytest.FixtureRequest, place: memdb.Database) -> Iterator[Bas
     if request.param == "memory":
         yield InMemoryStore()
         return
-    with MemdbStore(place) as made:
+    with MemdbStore(place, namespace=next(NAMESPACES)) as made:
         yield made
 
 
@@ -265,7 +268,7 @@ OPS = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(ops=OPS)
 def test_any_history_ends_like_in_memory(
     ops: Any, tmp_path_factory: pytest.TempPathFactory
@@ -299,7 +302,7 @@ def held(store: BaseStore, labels: tuple[str, ...], filter: Any) -> list[Any]:
 
 
 def test_a_query_ranks_and_the_rest_follows_without_a_score(place: memdb.Database) -> None:
-    with MemdbStore(place) as store:
+    with MemdbStore(place, namespace=next(NAMESPACES)) as store:
         store.put(("docs",), "boiler", {"text": "The heating boiler was serviced in May"})
         store.put(("docs",), "tea", {"text": "Ana prefers green tea", "who": "Ana"})
         store.put(("docs",), "hidden", {"text": "The boiler manual"}, index=False)
@@ -323,7 +326,7 @@ def test_a_graph_remembers_with_it_from_one_run_to_the_next(place: memdb.Databas
         runtime.store.put(("people",), str(len(state["said"])), {"text": state["said"]})
         return {"said": known[0].value["text"] if known else "nothing yet"}
 
-    with MemdbStore(place) as store:
+    with MemdbStore(place, namespace=next(NAMESPACES)) as store:
         graph = StateGraph(dict).add_node("node", node)
         app = graph.add_edge(START, "node").add_edge("node", END).compile(store=store)
         assert app.invoke({"said": "Ana prefers green tea"}) == {"said": "nothing yet"}
@@ -333,14 +336,15 @@ def test_a_graph_remembers_with_it_from_one_run_to_the_next(place: memdb.Databas
 
 
 def test_fields_say_what_of_a_value_is_searched(place: memdb.Database) -> None:
-    with MemdbStore(place, fields=["title", "parts[*].text"]) as store:
+    fields = ["title", "parts[*].text"]
+    with MemdbStore(place, namespace=next(NAMESPACES), fields=fields) as store:
         store.put(("d",), "1", {"title": "garden", "note": "boiler", "parts": [{"text": "roses"}]})
         assert store.search(("d",), query="roses")[0].score is not None
         assert store.search(("d",), query="boiler")[0].score is None
 
 
 def test_a_query_with_a_filter_is_not_short(place: memdb.Database) -> None:
-    with MemdbStore(place) as store:
+    with MemdbStore(place, namespace=next(NAMESPACES)) as store:
         store.batch([
             PutOp(("d",), f"k{n}", {"text": f"report {n} of the year", "n": n}) for n in range(300)
         ])  # fmt: skip
@@ -350,7 +354,7 @@ def test_a_query_with_a_filter_is_not_short(place: memdb.Database) -> None:
 
 
 def test_first_put_and_last_put_are_told_apart(place: memdb.Database) -> None:
-    with MemdbStore(place) as store:
+    with MemdbStore(place, namespace=next(NAMESPACES)) as store:
         store.put(("n",), "k", {"a": 1})
         first = store.get(("n",), "k")
         store.put(("n",), "k", {"a": 2})
@@ -393,10 +397,14 @@ def test_a_time_to_live_ends_and_reading_renews_it(tmp_path: Path) -> None:
 
 
 def test_reading_does_not_write_every_time(place: memdb.Database) -> None:
-    with MemdbStore(place) as store:
+    namespace = next(NAMESPACES)
+    with (
+        MemdbStore(place, namespace=namespace) as store,
+        memdb.open(place.path, namespace=namespace) as beside,
+    ):
         store.put(("n",), "k", {"a": 1}, ttl=60)
-        (memory,) = memdb.open(place.path, namespace="langgraph").list().items
+        (memory,) = beside.list().items
         for _ in range(5):
-            store.get(("n",), "k")
-        (after,) = memdb.open(place.path, namespace="langgraph").list().items
+            assert store.get(("n",), "k") is not None
+        (after,) = beside.list().items
         assert after.version == memory.version

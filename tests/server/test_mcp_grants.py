@@ -57,6 +57,21 @@ def test_what_a_grant_hides_is_in_no_result(db: memdb.Database) -> None:
     assert db[hidden].text
 
 
+def test_facts_of_a_namespace_that_may_be_read_are_found(db: memdb.Database) -> None:
+    db.profile.set("city", "Porto")
+    db.profile.set("pin", "1234", sensitivity="secret")
+    everything = {"namespace": {"$exists": True}}
+    db.tokens.create("planner", memdb.Grant(("read", "add"), where=everything))
+    (fact,) = call(db, "planner", "memory_profile_get", key="city")["items"]
+    assert (fact["value"], fact["namespace"]) == ("Porto", "default")
+    assert [one["key"] for one in call(db, "planner", "memory_profile_get")["items"]] == ["city"]
+    with pytest.raises(memdb.NotFound):
+        call(db, "planner", "memory_profile_get", key="pin")
+    call(db, "planner", "memory_profile_set", key="city", value="Lisbon")
+    (fact,) = call(db, "planner", "memory_profile_get", key="city")["items"]
+    assert fact["value"] == "Lisbon" and db.profile["city"] == "Porto"
+
+
 def test_what_a_grant_does_not_allow_is_refused(db: memdb.Database) -> None:
     db.tokens.create("reader", memdb.Grant(("read",), where={"namespace": {"$exists": True}}))
     id = db.remember("Lunch with Ana").id
@@ -86,6 +101,16 @@ def test_a_token_that_ends_is_refused_at_the_next_call(db: memdb.Database) -> No
     for attempt in (lambda: acts(None, "x"), lambda: acting_as(db, "planner", None)):
         with pytest.raises(memdb.PermissionDenied):
             attempt()
+
+
+def test_a_token_keeps_to_its_rate(db: memdb.Database) -> None:
+    db.tokens.create("busy", memdb.Grant(rate_per_minute=12))
+    acts = acting_as(db, "busy", None)
+    for _ in range(2):  # a sixth of the minute's at once
+        acts(None, "memory_search").recall("anything")
+    with pytest.raises(memdb.PermissionDenied) as raised:
+        acts(None, "memory_search")
+    assert "seconds" in raised.value.hint
 
 
 def test_every_call_is_in_the_audit_with_its_tool_and_purpose(db: memdb.Database) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from mcp import Client, MCPError, StdioServerParameters
+from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 
 import memdb
@@ -101,20 +100,6 @@ def test_a_token_has_its_grant_until_it_is_revoked(served: Served) -> None:
         ("memory_forget", "mcp", "a test"),
     }
     assert any(id in row.ids for row in rows) and served.db.audit.verify().ok
-
-
-def test_a_process_on_standard_input_works_beside_the_server(served: Served) -> None:
-    words = ["-m", "memdb", "--db", str(served.db.path), "mcp", "--as", "beside"]
-    served.db.tokens.create("beside")
-
-    async def run() -> str:
-        async with Client(StdioServerParameters(command=sys.executable, args=words)) as found:
-            added = await asked(found, "memory_add", text="said beside the server")
-            return str(added["id"])
-
-    id = anyio.run(run)
-    answer = served.ask("GET", "/v1/audit?principal=beside")
-    assert answer.status == 200 and id in answer.body.decode()
 
 
 def test_many_agents_at_once_are_all_answered(served: Served) -> None:

@@ -151,6 +151,16 @@ def test_printing_changes_nothing(home: Path, capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out)["path"] == str(home / ".claude.json")
 
 
+def test_without_the_sdk_the_extra_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    for words in (["mcp"], ["mcp", "install", "cursor"]):
+        assert main(words) == 1
+        assert "personal-memdb[server]" in capsys.readouterr().err
+    assert list(home.iterdir()) == []
+
+
 def test_a_link_stays_a_link_and_its_target_is_changed(home: Path, tmp_path: Path) -> None:
     kept = tmp_path / "dotfiles" / "mcp.json"
     kept.parent.mkdir()

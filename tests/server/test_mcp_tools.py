@@ -36,6 +36,14 @@ def db(tmp_path: Path) -> Iterator[memdb.Database]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[memdb.Database]:
+    """One database for the tests that write nothing."""
+    with memdb.open(tmp_path_factory.mktemp("shared") / "life", embedder="none") as opened:
+        opened.remember("what is there stays")
+        yield opened
+
+
 def call(db: memdb.Database, tool: str, **arguments: Any) -> Any:
     """The result of a tool, decoded."""
     return json.loads(BY_NAME[tool](db, arguments)[-1])
@@ -200,6 +208,16 @@ def test_forgetting_is_a_preview_until_it_is_confirmed(db: memdb.Database, selec
     assert len(db.restore(batch=done["batch"])) == expected
 
 
+def test_an_agent_does_not_hide_a_life_at_once(db: memdb.Database) -> None:
+    ids = [one.id for one in db.remember_many([f"day {n}" for n in range(101)])]
+    for selector in ({"ids": ids}, {"where": {"kind": "note"}}):
+        with pytest.raises(memdb.InvalidArgument) as raised:
+            call(db, "memory_forget", **selector, confirmed=True)
+        assert raised.value.field == next(iter(selector)) and db.count() == 101
+    assert call(db, "memory_forget", where={"kind": "note"})["would_forget"] == 101
+    assert call(db, "memory_forget", ids=ids[:100], confirmed=True)["forgotten"] == 100
+
+
 def test_a_preview_narrows_by_where_and_about_together(db: memdb.Database) -> None:
     db.remember("Bo lost a hat", about=["Bo"], tags=["hat"])
     db.remember("Bo found a coat", about=["Bo"])
@@ -239,13 +257,12 @@ def test_a_preview_narrows_by_where_and_about_together(db: memdb.Database) -> No
     ],
 )
 def test_a_wrong_argument_is_an_error_that_names_it(
-    db: memdb.Database, tool: str, arguments: dict[str, Any], field: str
+    shared: memdb.Database, tool: str, arguments: dict[str, Any], field: str
 ) -> None:
-    db.remember("what is there stays")
     with pytest.raises(memdb.InvalidArgument) as raised:
-        BY_NAME[tool](db, arguments)
+        BY_NAME[tool](shared, arguments)
     assert raised.value.field == field
-    assert db.count() == 1
+    assert shared.count() == 1
 
 
 def test_an_absent_memory_is_not_found(db: memdb.Database) -> None:
@@ -370,7 +387,7 @@ ANYTHING = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_whatever_is_sent_is_answered_or_refused_with_a_reason(
     data: st.DataObject, db: memdb.Database

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 
-from flask import Blueprint, g, render_template, request
+from flask import Blueprint, g, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from memdb import MemdbError, Memory
@@ -147,7 +147,9 @@ def common() -> dict[str, Any]:
         "csrf_field": forms.CSRF_FIELD,
         "note": forms.waiting_note() if owner else None,
         "paused": owner and door.database().settings.remembering_paused,
-        "here": request.full_path.rstrip("?"),
+        "here": request.full_path.rstrip("?")
+        if request.method == "GET"
+        else url_for("page.search"),
         "when": when,
         "when_of": when_of,
         "shown": shown,

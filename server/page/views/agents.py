@@ -167,9 +167,5 @@ def switch_remembering() -> Response:
     """The one switch: whether anybody may remember anything."""
     paused = forms.text("paused") == "yes"
     door.acting().settings.remembering_paused = paused
-    words = (
-        "Remembering is paused: nothing new is stored by anybody."
-        if paused
-        else "Remembering goes on."
-    )
+    words = "Paused. Agents can read, and store nothing." if paused else "Remembering goes on."
     return forms.go("page.agents", Note(words))

@@ -17,7 +17,7 @@ from memdb.server.page.blueprint import page
 from memdb.server.page.forms import Kept, Note
 
 LISTED: Final = 200
-PLANS: Final = 8
+PLANS: Final = 4
 _plans = Kept(PLANS)
 
 ACTION_WORDS: Final = {

@@ -19,19 +19,22 @@ WIDTHS = (320, 400, 1280)
 SERIOUS = ("serious", "critical")
 RUN_AXE = """
 const [rules, done] = arguments;
-const options = {resultTypes: ["violations"]};
+const options = {resultTypes: ["violations"], preload: false};
 if (rules) options.runOnly = {type: "rule", values: rules};
 axe.run(document, options).then((found) => done(found.violations.map(
   (one) => [one.impact, one.id, one.nodes.map((node) => node.html.slice(0, 200))])));
 """
-OPEN_ALL = "for (const e of document.querySelectorAll('main details')) e.open = true"
+# Some of each page: what is repeated a hundred times is made by the same template.
+OPEN_SOME = """
+for (const e of [...document.querySelectorAll("main details")].slice(0, 6)) e.open = true
+"""
 
 VIEWS = {
     "the first page": "/",
-    "a search": "/?q=What+can't+Ana+eat%3F",
+    "a search": "/?q=What+can't+Ana+eat%3F&since=2024-06-01",
     "a search for nothing": "/?q=dentist&about=Nobody",
     "what is narrowed": "/?about=Ana&kind=event",
-    "the timeline": "/timeline",
+    "the timeline": "/timeline?since=2024-11-20",
     "an empty timeline": "/timeline?until=1900-01-01",
     "the profile": "/profile",
     "the profile of somebody": "/profile?subject=Ana",
@@ -44,15 +47,15 @@ VIEWS = {
     "a memory that is not there": "/memory/01ARZ3NDEKTSV4RRFFQ69G5FAV",
     "the trash": "/trash",
     "the agents": "/agents",
-    "the audit": "/audit",
+    "the audit": "/audit?principal=planner",
     "an empty audit": "/audit?until=1900-01-01",
     "storage": "/storage",
     "forgetting": "/forgetting",
-    "a plan": "/forgetting/plan?try=1&keep_days=300&below=40",
+    "a plan": "/forgetting/plan?try=1&keep_days=300",
     "a plan that does nothing": "/forgetting/plan",
     "export": "/export",
     "erase": "/erase",
-    "a report": "/erase?about=Ana",
+    "a report": "/erase?about=Biscuit",
     "a receipt": "/erase/receipt/{receipt}",
 }
 views = pytest.mark.parametrize("view", VIEWS)
@@ -98,7 +101,7 @@ def test_a_view_is_accessible_fits_the_screen_and_asks_nobody_else(
     screen(driver, 1280)
     prefer(driver, "light")
     driver.get(host.url + VIEWS[view].format(**ids))
-    driver.execute_script(OPEN_ALL)
+    driver.execute_script(OPEN_SOME)
     assert not axe(driver)
     # Nothing but colours differs between the themes.
     prefer(driver, "dark")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from pyroaring import BitMap
 
@@ -35,18 +35,27 @@ _LOOKED_AT: Final = 512  # latest events among which those visible are taken
 ESTIMATE: Final = "estimate"
 
 
-def counter_of(given: Counter | None, embedder: Embedder | None) -> tuple[Counter, str]:
-    """How tokens are counted, and what that is called: by what the caller gave, else by the
-    embedder's tokenizer if it is loaded, else by an estimate that errs high."""
+class CountedBy(NamedTuple):
+    """How tokens are counted, what that is called, and whether the counts of lines add up."""
+
+    count: Counter
+    name: str
+    adds_up: bool = False
+
+
+def counter_of(given: Counter | None, embedder: Embedder | None) -> CountedBy:
+    """By what the caller gave, else by the embedder's tokenizer if it is loaded, else by an
+    estimate that errs high."""
     if given is not None:
         if not callable(given):
             raise InvalidArgument(
                 "counter must be a callable from a text to its tokens", field="counter"
             )
-        return given, getattr(given, "__qualname__", type(given).__qualname__)
+        return CountedBy(given, getattr(given, "__qualname__", type(given).__qualname__))
     if embedder is None:
-        return estimated_tokens, ESTIMATE
-    return embedder.count_tokens, embedder.name
+        return CountedBy(estimated_tokens, ESTIMATE)
+    adds_up = bool(getattr(embedder, "counts_add_up", False))
+    return CountedBy(embedder.count_tokens, embedder.name, adds_up)
 
 
 class ContextMaker:
@@ -60,7 +69,7 @@ class ContextMaker:
         self,
         hits: Hits,
         budget: int,
-        counted_by: tuple[Counter, str],
+        by: CountedBy,
         *,
         condition: filters.Filter | None,
         namespace: str,
@@ -78,7 +87,7 @@ class ContextMaker:
                 *self._recent(txn, as_of or now, visible, now),
             ]
             zone = engine.zone_in(txn)
-        made = pack(pieces, budget, *counted_by, zone)
+        made = pack(pieces, budget, by.count, by.name, zone, adds_up=by.adds_up)
         return Context(
             made.text, made.items, made.dropped, made.tokens, made.counter, hits.search_id
         )

@@ -85,6 +85,11 @@ class Meaning:
         """Of up to 256 allowed rows, evenly spaced among those that have a vector."""
         return self.of(self._space.sample(self._txn, self._allowed, _SAMPLE))
 
+    def plan(self, limit: int) -> dict[str, Any]:
+        """Which way ``nearest`` goes, why, and what it touches."""
+        most = max(limit, self._look.top)
+        return self._space.plan(self._txn, most, self._allowed, exact_search=self._exact)
+
     def matches(self) -> int:
         return self._space.rows_with_vectors(self._txn).intersection_cardinality(self._allowed)
 

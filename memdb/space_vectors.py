@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -120,6 +120,23 @@ class SpaceVectors:
             kept = np.isfinite(distances[0])
             found.append(Neighbours(layout.allocation.rows(places[0][kept]), distances[0][kept]))
         return merge(found, k)
+
+    def plan(
+        self, txn: Reader, k: int, allowed: BitMap, *, exact_search: bool = False
+    ) -> dict[str, Any]:
+        """Which way ``search`` of the same arguments goes, why, and what it touches."""
+        layout = self.layout_view(txn)
+        fresh = self._fresh_view(txn).bitmap.intersection_cardinality(allowed)
+        encoded = layout.encoded & allowed
+        if not encoded or layout.files is None:
+            return {"way": "fresh", "fresh": fresh}
+        plan = layout.files.plan(self._compile(layout, encoded), k, exact=exact_search)
+        return {
+            "way": plan.name,
+            "reason": plan.reason,
+            "bytes_touched": plan.bytes_touched,
+            "fresh": fresh,
+        }
 
     def within(
         self, txn: Reader, query: NDArray[np.float32], radius: float, allowed: BitMap

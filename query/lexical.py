@@ -131,6 +131,16 @@ class LexicalQuery:
         known = {one.term: one.df for one in self._terms}
         return known | {term: 0 for term, _ in self._unmatched}
 
+    def way(self, allowed: BitMap) -> str:
+        """How ``search`` chooses among the rows: from those allowed, or from the terms' postings,
+        whichever are fewer."""
+        return "allowed rows" if len(allowed) <= self.postings else "postings"
+
+    @property
+    def postings(self) -> int:
+        """Entries of all terms together; each is added up once."""
+        return sum(one.df for one in self._terms)
+
     # --- ranking ------------------------------------------------------------------------
 
     def search(self, allowed: BitMap, limit: int) -> tuple[Rows, Scores]:
@@ -216,8 +226,8 @@ class LexicalQuery:
 
     def _candidates(self, scores: Scores, allowed: BitMap, limit: int) -> NDArray[np.int64]:
         """Distinct allowed rows with a score, among them the best ``limit``."""
-        touched = sum(one.df for one in self._terms)
-        if len(allowed) <= touched:
+        touched = self.postings
+        if self.way(allowed) == "allowed rows":
             rows = _rows_of(allowed)
             rows = rows[: np.searchsorted(rows, len(scores))]
             return rows[scores[rows] > 0]

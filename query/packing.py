@@ -136,13 +136,20 @@ class _Line(NamedTuple):
 
 
 def pack(
-    pieces: Sequence[Piece], budget: int, count: Counter, counter: str, zone: tzinfo
+    pieces: Sequence[Piece],
+    budget: int,
+    count: Counter,
+    counter: str,
+    zone: tzinfo,
+    *,
+    adds_up: bool = False,
 ) -> Context:
     """At most ``budget`` tokens by ``count``; a budget too small for one line gives no text.
 
     ``pieces``: best first; a memory that occurs twice counts where it is first. Lines are counted
     one by one, and the whole once: where a tokenizer makes more of the whole than of its parts,
-    the last taken are taken out again until it fits.
+    the last taken are taken out again until it fits. ``adds_up``: the whole of several lines always
+    has as many tokens as the lines have, so that it need not be counted.
     """
     chosen: list[_Line] = []
     dropped: list[ContextItem] = []
@@ -170,7 +177,7 @@ def pack(
     while chosen:
         in_time = sorted(chosen, key=lambda line: line.moment)
         text = "\n".join([OPENING, *(line.text for line in in_time), CLOSING])
-        used = count(text)
+        used = budget - left if adds_up else count(text)
         if used <= budget:
             items = tuple(
                 ContextItem(line.piece.memory, line.piece.role, line.piece.score)

@@ -44,8 +44,13 @@ _TEXTS_IN_PARALLEL = 32
 class StaticEmbedder:
     """A table of token vectors: ``rows`` (v, dim) int8, ``scales`` (v,) float32, v tokens.
 
+    ``counts_add_up``: no token reaches over white space, so texts that are joined by it have as
+    many tokens as they have one by one.
+
     Raises ``EmbedderUnavailable`` when the model's files are absent or damaged.
     """
+
+    counts_add_up = True
 
     def __init__(self, folder: Path = MODEL) -> None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,10 @@ class Meaning(Protocol):
 
     def matches(self) -> int:
         """Allowed rows that have a vector."""
+        ...
+
+    def plan(self, limit: int) -> dict[str, Any]:
+        """Which way ``nearest`` goes, why, and what it touches."""
         ...
 
 

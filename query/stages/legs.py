@@ -58,7 +58,12 @@ class Lexical(Stage):
     def report(self) -> dict[str, Any]:
         if self._words is None:
             return {}
-        return {"matched_mass": round(self._words.matched_mass, 3), "counted": self._words.docs}
+        return {
+            "matched_mass": round(self._words.matched_mass, 3),
+            "counted": self._words.docs,
+            "postings": self._words.postings,
+            "way": self._words.way(self._asked.allowed),
+        }
 
 
 class Vector(Stage):
@@ -73,12 +78,14 @@ class Vector(Stage):
         self._meaning = asked.meaning
         self.found: tuple[Rows, NDArray[np.float32]] = (NO_ROWS, _NO_SCORES)
         self._among = fusion.Background(0.0, 0.0, 0)
+        self._limit = 0
 
     def expects(self) -> int | None:
         return None if self._meaning is None else self._meaning.matches()
 
     def find(self, limit: int) -> Rows:
         if self._meaning is not None:
+            self._limit = limit
             self.found = self._meaning.nearest(limit)
             self._among = fusion.background(self._meaning.sample())
         return self.found[0]
@@ -102,9 +109,10 @@ class Vector(Stage):
 
     def report(self) -> dict[str, Any]:
         mean, spread, count = self._among
-        if not count:
+        if not count or self._meaning is None:
             return {}
-        return {"usual": round(mean, 3), "spread": round(spread, 3), "sample": count}
+        about = {"usual": round(mean, 3), "spread": round(spread, 3), "sample": count}
+        return {**about, **self._meaning.plan(self._limit)}
 
 
 def _among(rows: Rows, found: Rows, values: NDArray[np.float32]) -> NDArray[np.float32]:

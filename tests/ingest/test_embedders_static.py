@@ -130,6 +130,19 @@ def test_counts_agree_one_by_one_and_many_at_once(embedder: StaticEmbedder) -> N
     assert embedder.count_tokens("") == 0
 
 
+@given(st.lists(st.text(max_size=40), min_size=1, max_size=5))
+@settings(max_examples=150)
+def test_lines_have_as_many_tokens_together_as_one_by_one(texts: list[str]) -> None:
+    embedder = _shared()
+    assert embedder.counts_add_up
+    assert embedder.count_tokens("\n".join(texts)) == sum(map(embedder.count_tokens, texts))
+
+
+@functools.cache
+def _shared() -> StaticEmbedder:
+    return StaticEmbedder()
+
+
 def test_threads_share_one_embedder(embedder: StaticEmbedder) -> None:
     expected = embedder.embed(MEMORIES)
     with ThreadPoolExecutor(4) as pool:

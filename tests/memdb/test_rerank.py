@@ -94,6 +94,36 @@ def test_the_extra_that_is_missing_is_named(
     assert refused.value.extra == "text"
 
 
+def test_the_plan_says_which_way_each_leg_goes_and_how_many_it_found(
+    db: memdb.Database,
+) -> None:
+    """``estimated`` is said before, and bounds what is found."""
+    rng = np.random.default_rng(1)
+    db.remember_many(
+        [
+            {"text": f"tea {'ana' if n % 4 else 'theo'} number{n}", "tags": [str(n % 50)],
+             "vector": rng.standard_normal(8)}
+            for n in range(400)
+        ]
+    )  # fmt: skip
+    vector = rng.standard_normal(8)
+    for query, where, way, held in (
+        ("theo", None, "postings", 100),
+        ("tea theo", None, "allowed rows", 400),
+        ("theo", {"tags": "4"}, "allowed rows", 4),
+        ("number7", {"tags": "7"}, "postings", 1),
+        ("nothing", None, "postings", 0),
+    ):
+        hits = db.recall(query, k=500, where=where, vector=vector, explain=True)
+        words, meaning = hits.plan["stages"]["lexical"], hits.plan["stages"]["vector"]
+        assert words["way"] == way
+        assert words["found"] == held <= words["estimated"]
+        assert words["postings"] >= held
+        allowed = 400 if where is None else 8
+        assert meaning["found"] == meaning["estimated"] == allowed == len(hits)
+        assert (meaning["way"], meaning["fresh"]) == ("fresh", allowed)
+
+
 # --- the prior -----------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""``memdb mcp`` as a host application runs it: a real process, with a server beside it and without."""
+"""``memdb mcp`` as a host application runs it: a process, with a server beside it and without."""
 
 from __future__ import annotations
 

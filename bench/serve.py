@@ -56,6 +56,7 @@ class Run:
     minutes: float
     rounds: int
     words: bool
+    kills: int
 
     @property
     def database(self) -> Path:
@@ -105,9 +106,14 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     results: dict[str, Rows] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(options.folder or temporary)
         run = Run(
-            folder, options.records, options.seconds, options.minutes, options.rounds, options.words
+            folder=Path(options.folder or temporary),
+            records=options.records,
+            seconds=options.seconds,
+            minutes=options.minutes,
+            rounds=options.rounds,
+            words=options.words,
+            kills=options.kills,
         )
         _prepare(run)
         for name in [options.only] if options.only else ["offered", "saturated", "soak", "kill"]:
@@ -129,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=30.0, help="of a round")
     parser.add_argument("--rounds", type=int, default=2, help="with and without the audit each")
     parser.add_argument("--minutes", type=float, default=2.0, help="of soak and fuzz")
+    parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--words", action="store_true", help="questions have words as well")
     parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--folder", help="keep the database here, and use it again")
@@ -289,7 +296,7 @@ def kill(run: Run) -> Rows:
     """SIGKILL while clients write; restart; look."""
     rows: Rows = []
     plans = [{"adds_share": 0.7, "until_dead": True} for _ in range(CLIENTS)]
-    for number in range(3):
+    for number in range(run.kills):
         with served(run.database) as server:
             killer = threading.Timer(4.0 + number, server.process.kill)
             killer.start()

@@ -16,8 +16,10 @@ to be had alone with --only:
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -298,7 +300,7 @@ def kill(run: Run) -> Rows:
     plans = [{"adds_share": 0.7, "until_dead": True} for _ in range(CLIENTS)]
     for number in range(run.kills):
         with served(run.database) as server:
-            killer = threading.Timer(4.0 + number, server.process.kill)
+            killer = threading.Thread(target=_kill_after, args=(server, 100 * (number + 1)))
             killer.start()
             seen = _clients(run, server, 60.0, plans)
             killer.join()
@@ -307,6 +309,21 @@ def kill(run: Run) -> Rows:
         rows.append({"kill": number, "acknowledged": len(seen.acknowledged),
                      "restart s": ready, **_checked(run, seen)})  # fmt: skip
     return rows
+
+
+def _kill_after(server: Server, writes: int) -> None:
+    """SIGKILL once that many writes were acknowledged, whenever that is."""
+    counted = re.compile(r'route="add_memories",status="200"} (\d+)')
+    headers = {"Authorization": f"Bearer {server.token}"}
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    while True:
+        connection.request("GET", "/metrics", headers=headers)
+        found = counted.search(connection.getresponse().read().decode())
+        if found is not None and int(found[1]) >= writes:
+            break
+        time.sleep(0.05)
+    connection.close()
+    server.process.kill()
 
 
 def _checked(run: Run, seen: Outcome) -> dict[str, Any]:

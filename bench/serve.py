@@ -16,8 +16,10 @@ to be had alone with --only:
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -56,6 +58,7 @@ class Run:
     minutes: float
     rounds: int
     words: bool
+    kills: int
 
     @property
     def database(self) -> Path:
@@ -105,9 +108,14 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     results: dict[str, Rows] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(options.folder or temporary)
         run = Run(
-            folder, options.records, options.seconds, options.minutes, options.rounds, options.words
+            folder=Path(options.folder or temporary),
+            records=options.records,
+            seconds=options.seconds,
+            minutes=options.minutes,
+            rounds=options.rounds,
+            words=options.words,
+            kills=options.kills,
         )
         _prepare(run)
         for name in [options.only] if options.only else ["offered", "saturated", "soak", "kill"]:
@@ -129,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=30.0, help="of a round")
     parser.add_argument("--rounds", type=int, default=2, help="with and without the audit each")
     parser.add_argument("--minutes", type=float, default=2.0, help="of soak and fuzz")
+    parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--words", action="store_true", help="questions have words as well")
     parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--folder", help="keep the database here, and use it again")
@@ -289,9 +298,9 @@ def kill(run: Run) -> Rows:
     """SIGKILL while clients write; restart; look."""
     rows: Rows = []
     plans = [{"adds_share": 0.7, "until_dead": True} for _ in range(CLIENTS)]
-    for number in range(3):
+    for number in range(run.kills):
         with served(run.database) as server:
-            killer = threading.Timer(4.0 + number, server.process.kill)
+            killer = threading.Thread(target=_kill_after, args=(server, 100 * (number + 1)))
             killer.start()
             seen = _clients(run, server, 60.0, plans)
             killer.join()
@@ -300,6 +309,21 @@ def kill(run: Run) -> Rows:
         rows.append({"kill": number, "acknowledged": len(seen.acknowledged),
                      "restart s": ready, **_checked(run, seen)})  # fmt: skip
     return rows
+
+
+def _kill_after(server: Server, writes: int) -> None:
+    """SIGKILL once that many writes were acknowledged, whenever that is."""
+    counted = re.compile(r'route="add_memories",status="200"} (\d+)')
+    headers = {"Authorization": f"Bearer {server.token}"}
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    while True:
+        connection.request("GET", "/metrics", headers=headers)
+        found = counted.search(connection.getresponse().read().decode())
+        if found is not None and int(found[1]) >= writes:
+            break
+        time.sleep(0.05)
+    connection.close()
+    server.process.kill()
 
 
 def _checked(run: Run, seen: Outcome) -> dict[str, Any]:

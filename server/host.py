@@ -39,6 +39,7 @@ from memdb.server.direct import Direct
 from memdb.server.gate import App, Gate, GateOptions, Receive, Scope, Send, names_of
 from memdb.server.idempotency import Replays
 from memdb.server.identity import Identities, write_private
+from memdb.server.later import Later
 from memdb.server.limits import Limits
 from memdb.server.metrics import Metrics
 from memdb.server.problems import Refused
@@ -176,8 +177,8 @@ class Host:
         flask_side = cast("App", WSGIMiddleware(cast(Any, flask_app), workers=8))
         direct = Direct(ROUTES, self.services, self._executor)
         mcp_side: App | None = None
-        if importlib.util.find_spec("memdb.server.mcp") and importlib.util.find_spec(MCP):
-            mcp_side = import_module(MCP).asgi_app()
+        if importlib.util.find_spec("mcp") is not None:
+            mcp_side = Later(lambda: cast("App", import_module(MCP).asgi_app()))
 
         async def inner(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "lifespan":

@@ -99,6 +99,17 @@ def test_it_listens_to_this_device_alone_unless_exposed_with_tls(options: dict[s
         ServeOptions(**options).checked()
 
 
+def test_a_server_starts_without_what_only_mcp_needs() -> None:
+    program = (
+        "import sys, tempfile, memdb; from memdb.server.host import Host, ServeOptions;"
+        "db = memdb.open(tempfile.mkdtemp(), embedder='none'); Host(db, ServeOptions(port=0));"
+        "print(*[name for name in ('mcp', 'starlette', 'pydantic') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
+                          check=True)  # fmt: skip
+    assert done.stdout.strip() == ""
+
+
 def command(path: Path, *words: str) -> Any:
     done = subprocess.run(
         [sys.executable, "-m", "memdb.cli", "--db", str(path), "--json", *words],

@@ -30,14 +30,15 @@ struct Row {
   float factor, square, extra;
 };
 
-// Rows by slot, decoded when first asked for.
+// Rows by slot; those whose records are not numbers of 8 bits are decoded when first asked for.
 class RowCache {
  public:
   RowCache(const Kernels& kernels, const LiveRequest& request)
       : kernels_(kernels), request_(request), records_(*request.records) {}
 
   // Of a slot within the records.
-  const Row& row(uint32_t slot) {
+  Row row(uint32_t slot) {
+    if (records_.precision == Precision::kInt8) return decoded(slot);
     const auto found = rows_.find(slot);
     if (found != rows_.end()) return found->second;
     return rows_.emplace(slot, decoded(slot)).first->second;
@@ -208,8 +209,7 @@ class Change {
   }
 
   float distance(uint32_t a, uint32_t b) {
-    const Row left = rows_.row(a);  // by value: the next look-up may move it
-    const Row& right = rows_.row(b);
+    const Row left = rows_.row(a), right = rows_.row(b);
     const float product =
         static_cast<float>(kernels_.dot88(left.numbers, right.numbers, request_.records->dim));
     const float square = (left.square + right.square) -

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from memdb import vector_book
+from memdb import settings, vector_book
 from memdb.errors import StoreCorrupt
 from memdb.index import engines, planner
 from memdb.index.flat import FlatIndex
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 LOCK: Final = "graph.lock"
 _LINKED_AT_ONCE: Final = 1024
-_LEAST_WAITING: Final = 1024
 _POLL_S: Final = 0.05
 
 
@@ -70,7 +69,7 @@ class Builder:
         waiting = files.linkable(book.encoded)
         if self._want_all and not files.placed_count:
             return waiting > 0
-        return waiting >= max(_LEAST_WAITING, files.placed_count, 2 * self._failed_with)
+        return waiting >= max(settings.GRAPH_BUILD_AT, files.placed_count, 2 * self._failed_with)
 
     def _live_due(self, book: Book, files: engines.AnyEngine) -> bool:
         return isinstance(files, Drafting) and self.live.is_due(
@@ -228,7 +227,7 @@ class Builder:
         """Keep what was linked so far; the thread that calls ``step`` has ended."""
         build = self._build
         try:
-            if build is not None and build.linked_now >= _LEAST_WAITING:
+            if build is not None and build.linked_now >= settings.GRAPH_BUILD_AT:
                 self._commit(build)
             self.live.close()
         finally:

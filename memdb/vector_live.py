@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from memdb import vector_book
+from memdb import settings, vector_book
 from memdb.index import engines
 from memdb.index.protocol import Drafting, Live
 from memdb.storage.environment import WriteTxn
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
     from memdb.vector_shared import SharedIndex
 
 AT_ONCE: Final = 64
-_COMMITTED_AT: Final = 512  # slots that share a sync and a commit
 _QUEUED: Final = 8192
-REAP_AT: Final = 256  # retired slots worth two syncs
-_LEAST_RETIRED: Final = 4096
 _SHARE_RETIRED: Final = 16  # one in so many of all slots: more, and who writes helps
 _NO_PAGES: Final = np.empty(0, np.uint32)
 
@@ -40,7 +37,7 @@ def retired(book: Book) -> int:
 
 def too_many_retired(book: Book) -> bool:
     """Whether files would grow by what was removed, were it not taken out soon."""
-    return retired(book) > max(_LEAST_RETIRED, len(book.states) // _SHARE_RETIRED)
+    return retired(book) > max(settings.GRAPH_RETIRED_MOST, len(book.states) // _SHARE_RETIRED)
 
 
 class LiveWork:
@@ -61,13 +58,13 @@ class LiveWork:
             return True
         waiting = files.linkable(book.encoded)
         return waiting >= (1 if all_of_it else AT_ONCE) or retired(book) >= (
-            1 if all_of_it else REAP_AT
+            1 if all_of_it else settings.GRAPH_REAP_AT
         )
 
     def step(self, *, all_of_it: bool) -> bool:
         """Some tens of milliseconds of work; whether there was any."""
         live = self._begun()
-        if self._reap(live, REAP_AT):
+        if self._reap(live, settings.GRAPH_REAP_AT):
             return True
         if live is not None and (self._link(live) or self._queued(live)):
             return True
@@ -119,7 +116,7 @@ class LiveWork:
             self._linked.append(part)
         if not self._linked:
             return False
-        if not len(self._queue) or sum(map(len, self._linked)) >= _COMMITTED_AT:
+        if not len(self._queue) or sum(map(len, self._linked)) >= settings.GRAPH_COMMIT_AT:
             self._commit(live)
         return True
 
@@ -140,11 +137,11 @@ class LiveWork:
 
     def relieve(self) -> bool:
         """Take out and zero some of what was removed; whether there was enough of it."""
-        return self._reap(self._begun(), REAP_AT)
+        return self._reap(self._begun(), settings.GRAPH_REAP_AT)
 
     def _reap(self, live: Live | None, least: int) -> bool:
         """Take out of the graph, zero and free what no snapshot can see; whether there was any."""
-        slots, keys = self._shared.due(REAP_AT)
+        slots, keys = self._shared.due(settings.GRAPH_REAP_AT)
         if len(slots) < least:
             return False
         if live is not None:

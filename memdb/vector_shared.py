@@ -32,10 +32,8 @@ from memdb.index.protocol import Drafting, Encoded, Graphed, Linking, Profile, S
 from memdb.storage.environment import Environment, ReadTxn, WriteTxn
 from memdb.vector_book import Book, Draft, Floats, Ids, Slots, State
 from memdb.vector_convert import check_profile, engine_of
-from memdb.vector_live import REAP_AT
 from memdb.vector_wanted import BOOK_BYTES, Wanted, make_directory
 
-_DIRECT_ROWS: Final = 512  # batches of at least this many are encoded without being fresh first
 _LINKED_AT_ONCE: Final = 64  # searches that come meanwhile scan
 _SAVED_AT: Final = 4096  # linked slots; fewer are saved when the index is closed
 _UNSAVED_SHARE: Final = 0.2
@@ -289,7 +287,7 @@ class SharedIndex:
 
     def add(self, ids: Ids, vectors: Floats, budget_bytes: int) -> None:
         with self._write_guard:
-            direct = len(ids) >= _DIRECT_ROWS and self.files.trained
+            direct = len(ids) >= settings.INDEX_ENCODE_DIRECTLY_AT and self.files.trained
             encoder = self.files
             encoded = encoder.encode(vectors) if direct else None
 
@@ -321,7 +319,7 @@ class SharedIndex:
             raise BudgetExceeded(
                 f"the index would keep {needed} bytes in memory; memory_budget is {budget_bytes}"
             )
-        if encoded is None and len(ids) >= _DIRECT_ROWS and self.files.trained:
+        if encoded is None and len(ids) >= settings.INDEX_ENCODE_DIRECTLY_AT and self.files.trained:
             encoded = self.files.encode(vectors)
         if encoded is not None:
             self._put(draft, slots, encoded)
@@ -377,7 +375,7 @@ class SharedIndex:
     def _reap_when_worth_it(self) -> None:
         if isinstance(self.files, Drafting):
             self.builder.relieve()
-        elif len(self.due(REAP_AT)[0]) == REAP_AT:
+        elif len(self.due(settings.GRAPH_REAP_AT)[0]) == settings.GRAPH_REAP_AT:
             self.reap()
 
     def reap(self) -> None:

@@ -32,7 +32,7 @@ import numpy as np
 
 import memdb
 from bench import report
-from memdb import settings, vector_graph, vector_live, vector_shared
+from memdb import settings
 
 DIM, IDS, K = 32, 1500, 5
 _PARAMS = {"R": 12, "L_build": 32}
@@ -51,11 +51,11 @@ def vectors_of(operation: int, count: int) -> Floats:
 def work_in_small_steps() -> None:
     """A few dozen vectors are worth encoding, linking and taking out."""
     settings.FRESH_VECTORS_MAX = 64
-    vector_shared._DIRECT_ROWS = 32
-    vector_live.REAP_AT = 32
-    vector_live._LEAST_RETIRED = 256
-    vector_live._COMMITTED_AT = 96
-    vector_graph._LEAST_WAITING = 256
+    settings.INDEX_ENCODE_DIRECTLY_AT = 32
+    settings.GRAPH_REAP_AT = 32
+    settings.GRAPH_RETIRED_MOST = 256
+    settings.GRAPH_COMMIT_AT = 96
+    settings.GRAPH_BUILD_AT = 256
 
 
 def opened(path: Path, **more: Any) -> memdb.VectorIndex:

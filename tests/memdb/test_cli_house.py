@@ -35,6 +35,8 @@ def test_settings_are_stored_in_the_database(cli: Runner) -> None:
         "disk_budget": 200_000_000,
         "policies": {},
         "reembed_top": 0,
+        "remembering_paused": False,
+        "audit_query_text": False,
     }
     assert cli.ask("config", "disk_budget", "none") == {"disk_budget": None}
     assert cli.ask("remember", "x", "--at", "2024-01-01T09:00")["memory"]["event_time"] == (

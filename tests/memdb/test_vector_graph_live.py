@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -17,11 +19,20 @@ from memdb.index import graph_file
 from tests.memdb.test_vector_ssd import (
     ROOT,
     SMALL,
+    WALKS,
     filled,
     nearest,
     points,
     share,
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def walking() -> Iterator[None]:
+    """A few thousand vectors are walked: a scan would not meet the graph."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("memdb.index.row_access.default_calibration", lambda: WALKS)
+        yield
 
 
 def inode(path: Path) -> int:
@@ -168,7 +179,7 @@ class AgainstADictionary(RuleBasedStateMachine):
         vectors = np.array([self.model[int(number)] for number in ids]).reshape(-1, 16)
         query = np.random.default_rng(10_000 + self.turn).standard_normal(16).astype(np.float32)
         right = ((vectors - query) ** 2).sum(axis=1)
-        found, distances = self.index.search(query, 10, effort=80)
+        found, distances = self.index.search(query, 10, effort=320)
         count = min(10, len(ids))
         assert len(set(found[0, :count].tolist()) & self.model.keys()) == count
         near = right[np.searchsorted(ids, found[0, :count])]

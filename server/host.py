@@ -132,7 +132,7 @@ class Host:
         ``ready`` is called when it can be found: a request that comes then is answered.
         """
         try:
-            with self._sole(), _calm_signals():
+            with self._sole(), _calm_signals(self.stop):
                 self._announce()
                 ready()
                 self._server.run(sockets=[self._socket])
@@ -323,10 +323,15 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _calm_signals() -> Iterator[None]:
-    """uvicorn stops at a signal and then raises it again, which would end the process at once."""
+def _calm_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """uvicorn stops at a signal and then raises it again, which would end the process at once; one
+    that comes before uvicorn listens to any stops it too."""
+
+    def told(*_: object) -> None:
+        stop()
+
     try:
-        before = {s: signal.signal(s, lambda *_: None) for s in (signal.SIGTERM, signal.SIGINT)}
+        before = {s: signal.signal(s, told) for s in (signal.SIGTERM, signal.SIGINT)}
     except ValueError:  # not the main thread: there are no signals here
         yield
         return

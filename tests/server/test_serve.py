@@ -9,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 import memdb
-from memdb.server.host import ServeOptions
+from memdb.server.host import Host, ServeOptions
 from tests.server.running import serving
 from tests.source_tree import ROOT
 
@@ -52,6 +53,16 @@ def ask(said: dict[str, Any], path: str, *, body: Any = None) -> tuple[int, Any]
     answer = got.status, json.loads(got.read())
     connection.close()
     return answer
+
+
+def test_it_stops_when_told_so_the_moment_it_says_that_it_is_ready(tmp_path: Path) -> None:
+    """Before anything listens to signals but the host itself."""
+    assert threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    host = Host(memdb.open(tmp_path / "db", embedder="none"), ServeOptions(port=0))
+    host.run(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not (tmp_path / "db" / "server.json").exists()
 
 
 def test_serve_answers_is_found_and_stops_when_told(tmp_path: Path) -> None:

@@ -131,14 +131,14 @@ def _pages_of(slots: Slots, lists: Slots, degree: int) -> Bytes:
     kept = chosen[:, 1 : 1 + degree]
     body[: len(slots), 4 : 4 + 3 * kept.shape[1]] = _low_bytes(kept)
     pages = np.zeros((len(body) // records, _PAGE), np.uint8)
-    pages[:, _HEAD : _HEAD + records * size] = body.reshape(len(pages), -1)
+    pages[:, _HEAD : _HEAD + records * size] = body.reshape(len(pages), records * size)
     return pages
 
 
 def _low_bytes(numbers: Slots) -> Bytes:
     """(n, 3 m): three bytes of each of (n, m)."""
     raw = np.ascontiguousarray(numbers, "<u4").view(np.uint8)
-    return raw.reshape(*numbers.shape, 4)[:, :, :3].reshape(len(numbers), -1)
+    return raw.reshape(*numbers.shape, 4)[:, :, :3].reshape(len(numbers), 3 * numbers.shape[1])
 
 
 def numbers_of(low_bytes: Bytes) -> Slots:

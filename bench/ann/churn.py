@@ -7,6 +7,7 @@ ids. Of memdb's kind "ssd" only; nothing is built anew, or the row says so.
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +28,15 @@ _BATCH = 1000
 Row = dict[str, Any]
 
 
-def measure(data: DataSet, profile: str, folder: Path, k: int, hear: Callable[[Row], None]) -> None:
+def measure(
+    data: DataSet,
+    profile: str,
+    folder: Path,
+    options: argparse.Namespace,
+    hear: Callable[[Row], None],
+) -> None:
     """A row for each round and effort. Half of the vectors are there at first."""
-    n = len(data.base) // 2
+    n, k = len(data.base) // 2, options.k
     held = data.base[:n].copy()
     with _opened(folder / "lived", data, profile) as lived:
         _add(lived, np.arange(n), held)
@@ -85,6 +92,7 @@ def _tell(
             {
                 "part": "churn",
                 "label": f"memdb ssd {profile}",
+                "case": f"{name}, round {number}, effort {effort}",
                 "name": name,
                 "round": number,
                 "effort": effort,

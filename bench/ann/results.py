@@ -66,7 +66,7 @@ def one_line(row: Row) -> str:
     """A row as it comes, before the table."""
     if "error" in row:
         return f"  {row['label']}: {row['error']}"
-    if "recall" not in row:
+    if "recall" not in row or "p50_ms" not in row:
         shown = " ".join(f"{k} {report.number(v)}" for k, v in row.items() if isinstance(v, float))
         return f"  {row['label']} {row.get('case', '')}: {shown}"
     where = row.get("case") or row["parameter"]

@@ -102,3 +102,16 @@ def test_speed_at_a_recall_lies_between_the_points_around_it() -> None:
     (line,) = against.ratios([*theirs, *mine])
     assert line["engine"] == "ours" and line["memory"] == "1/12.0"
     assert line["QPS at 0.95"] == "2.000 x" and line["build s"] == "4.000 x"
+
+
+def test_churn_and_mixed_tell_what_they_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = run(tmp_path, "churn", "--count", "9000", "--asked", "5")
+    lived = [row for row in rows if row["name"] == "lived"]
+    assert {row["round"] for row in lived} == set(range(11))
+    assert {row["waiting"] for row in rows} == {0}
+    assert min(row["recall"] for row in rows) > 0.8  # type: ignore[type-var, operator]
+    (mixed,) = run(tmp_path, "mixed", *("--count", "9000", "--seconds", "0.2", "--rounds", "1"))
+    assert mixed["vectors"] == 4500 and mixed["busy_p99_ms"] > 0  # type: ignore[operator]
+    assert "lived" in capsys.readouterr().out

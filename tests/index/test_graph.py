@@ -118,29 +118,6 @@ def test_recall_grows_with_effort(tmp_path: Path) -> None:
     assert found[2] >= 0.95
 
 
-def test_a_graph_is_written_alike_however_many_extents_are_written_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pages are filled from the first on: the last extents may have places and no records."""
-    spec = SpaceSpec(dim=DIM, metric="l2", profile="standard")
-    slots, degree = 2 * graph_file.PLACES + 1, 32
-    assert 2 * graph_file.pages_of_extent(degree) * layout.graph_records(degree) >= slots
-    rng = np.random.default_rng(0)
-    lists = np.full((slots, 1 + degree), degree, np.uint32)
-    lists[:, 1:] = rng.integers(0, slots, (slots, degree))
-    written = []
-    for together in (32, 1, 2):
-        monkeypatch.setattr(graph_file, "_EXTENTS_AT_ONCE", together)
-        order = np.arange(slots, dtype=np.uint32)
-        graph_file.write_draft(tmp_path, spec, degree, lists, order, order[:3])
-        written.append((tmp_path / graph_file.DRAFT).read_bytes())
-    assert written[0] == written[1] == written[2]
-    graph_file.install(tmp_path)
-    file = GraphFile(tmp_path, spec, writable=False)
-    assert not (file.places[:slots] == NOWHERE).any()
-    file.file.close()
-
-
 def test_one_thread_builds_the_same_graph_of_the_same_vectors(tmp_path: Path) -> None:
     files = []
     for name in ("one", "other"):

@@ -22,7 +22,7 @@ from memdb.cli.spec import COMMON, Command, Option
 BY_NAME = {command.name: command for command in COMMANDS}
 names = pytest.mark.parametrize("name", BY_NAME)
 
-# What comes with the server is not here yet.
+# The commands that the page of the public interface promises.
 PROMISED = {
     *("demo", "remember", "recall", "context", "list", "get", "forget", "restore", "report"),
     *("erase", "receipts", "scan-erased", "serve", "ui", "mcp", "mcp install"),

@@ -204,7 +204,12 @@ class Environment:
         return {name: value for name, value in found.items() if isinstance(value, int)}
 
     def oldest_reader(self) -> int | None:
-        """Transaction id of the oldest snapshot that any process reads now; None if none does."""
+        """Transaction id of the oldest snapshot that any process reads now; None if none does.
+
+        A process that was killed while it read is none: LMDB keeps its entry until it is told to
+        look who is alive.
+        """
+        self._env.reader_check()
         lines = [line.split() for line in self._env.readers().splitlines()]
         return min((int(line[2]) for line in lines if line[2:] and line[2].isdigit()), default=None)
 

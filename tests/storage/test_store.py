@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.synchronize
 import os
 import threading
 from pathlib import Path
@@ -342,3 +343,24 @@ def test_rising_keys_are_appended_where_they_come_last_and_entered_elsewhere(
         assert list(txn.scan(tables.RECORDS)) == pairs
     assert filled < 1.2 * sum(len(key) + len(payload) for key, payload in pairs[500:1500])
     env.close()
+
+
+def _read_for_ever(path: Path, told: multiprocessing.synchronize.Event) -> None:
+    reading = Store.open(path)
+    with reading.read():
+        told.set()
+        threading.Event().wait(60)
+
+
+def test_a_reader_that_was_killed_holds_nothing_up(store: Store) -> None:
+    """LMDB keeps the entry of its snapshot."""
+    processes = multiprocessing.get_context("spawn")
+    told = processes.Event()
+    reader = processes.Process(target=_read_for_ever, args=(store.path, told), daemon=True)
+    reader.start()
+    assert told.wait(60)
+    put(store, 1)
+    assert not store.wait_for_readers(0.05), "it reads an older snapshot"
+    reader.kill()
+    reader.join()
+    assert store.wait_for_readers(5.0)

@@ -3,42 +3,53 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memdb.cli.calls import Call
 from memdb.cli.spec import Command, Option
 
 if TYPE_CHECKING:
     from memdb import Database
+    from memdb.server.host import Host
 
 
 def serve(call: Call) -> None:
     """Serve until interrupted."""
-    import memdb
-
-    try:
-        from memdb.server.host import DEFAULT_HOST, DEFAULT_PORT, Host, ServeOptions
-    except ImportError as error:
-        raise memdb.MissingDependency(
-            f"memdb serve needs {error.name or 'its server'}", extra="server"
-        ) from error
     args = call.args
-    options = ServeOptions(
-        host=args.host or DEFAULT_HOST,
-        port=DEFAULT_PORT if args.port is None else args.port,
+    given = {"host": args.host or None, "port": args.port}
+    host = hosted(
+        call,
+        "serve",
+        **{name: value for name, value in given.items() if value is not None},
         tls_cert=args.tls_cert,
         tls_key=args.tls_key,
         expose=args.expose,
         names=tuple(args.allow_host or ()),
         roots=tuple(args.root or ()),
-    ).checked()
+    )
+    host.run(lambda: _say(call, host.url, str(host.token_file)))
+
+
+def hosted(call: Call, command: str, **options: Any) -> Host:
+    """A server over the command's database, which it closes when it stops.
+
+    Raises ``MissingDependency`` without the extra, and what options and opening raise.
+    """
+    import memdb
+
+    try:
+        from memdb.server.host import Host, ServeOptions
+    except ImportError as error:
+        raise memdb.MissingDependency(
+            f"memdb {command} needs {error.name or 'its server'}", extra="server"
+        ) from error
+    checked = ServeOptions(**options).checked()
     db: Database = call.open()
     try:
-        host = Host(db, options)
+        return Host(db, checked)
     except BaseException:
         db.close()
         raise
-    host.run(lambda: _say(call, host.url, str(host.token_file)))
 
 
 def _say(call: Call, url: str, token_file: str) -> None:

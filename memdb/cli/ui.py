@@ -11,14 +11,12 @@ import ssl
 import urllib.error
 import urllib.request
 import webbrowser
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from memdb.cli import running
 from memdb.cli.calls import Call
+from memdb.cli.serving import hosted
 from memdb.cli.spec import Command, Option
-
-if TYPE_CHECKING:
-    from memdb import Database
 
 _WAIT_S = 10.0
 
@@ -54,23 +52,10 @@ def _code_of(said: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _serve(call: Call) -> None:
-    import memdb
-
-    try:
-        from memdb.server.host import Host, ServeOptions
-        from memdb.server.sessions import CODE_S
-    except ImportError as error:
-        raise memdb.MissingDependency(
-            f"memdb ui needs {error.name or 'its server'}", extra="server"
-        ) from error
-
     options = {} if call.args.port is None else {"port": call.args.port}
-    db: Database = call.open()
-    try:
-        host = Host(db, ServeOptions(**options).checked())
-    except BaseException:
-        db.close()
-        raise
+    host = hosted(call, "ui", **options)
+    from memdb.server.sessions import CODE_S  # of the server's extra, which is there
+
     host.run(lambda: _show(call, f"{host.url}/open?code={host.sessions.codes.issue()}", CODE_S,
                            serving=True))  # fmt: skip
 

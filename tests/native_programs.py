@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COMMON = ["-std=c++17", "-ffp-contract=off", "-g"]
+COMMON = ["-std=c++17", "-ffp-contract=off", "-g1"]
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
@@ -51,6 +51,10 @@ def links(compiler: str, flags: list[str], folder: Path) -> bool:
 
 
 def sanitized(sanitizer: str, folder: Path, compiler: str | None) -> list[str] | None:
-    """The flags of a sanitizer; None where the compiler or its runtime is missing."""
-    flags = ["-O1", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
+    """The flags of a sanitizer; None where the compiler or its runtime is missing.
+
+    The checks of addresses take longer to optimise than they then save; races take long to run.
+    """
+    level = "-O1" if sanitizer == "thread" else "-O0"
+    flags = [level, f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"]
     return flags if compiler is not None and links(compiler, flags, folder) else None

@@ -284,12 +284,19 @@ class Client:
         return wire.report(self._wire.ask("POST", "/v1/report", _selector(ids, where, about)))
 
     def erase(
-        self, ids: Ids = None, *, where: Where = None, about: str | None = None
+        self,
+        ids: Ids = None,
+        *,
+        where: Where = None,
+        about: str | None = None,
+        confirm_count: int | None = None,
     ) -> ClientReceipt:
-        """``Database.erase``: for good. What a report counts a moment before is what is erased."""
+        """``Database.erase``: for good. Without ``confirm_count``, what a report counts a moment
+        before."""
         selector = _selector(ids, where, about)
-        total = self._wire.ask("POST", "/v1/report", selector)["total"]
-        body = {"selector": selector, "confirm_count": total}
+        if confirm_count is None:
+            confirm_count = self._wire.ask("POST", "/v1/report", selector)["total"]
+        body = {"selector": selector, "confirm_count": confirm_count}
         return ClientReceipt(self._wire, self._wire.ask("POST", "/v1/erase", body, writes=True))
 
     def receipts(self) -> builtins.list[ClientReceipt]:

@@ -18,6 +18,7 @@ from pyroaring import BitMap
 
 from memdb import file_ledger, removal, snapshots
 from memdb.engine import Engine
+from memdb.errors import Conflict
 from memdb.query.lexical import LexicalQuery
 from memdb.reader import MemoryReader
 from memdb.selection import Select, selector
@@ -43,6 +44,11 @@ class Reached(NamedTuple):
     @property
     def current(self) -> list[tuple[int, Memory]]:
         return [*self.items, *self.derived]
+
+    @property
+    def total(self) -> int:
+        """How many memories, which is what a report shows and a person confirms."""
+        return len(self.items) + len(self.derived) + len(self.samples)
 
     @property
     def rows(self) -> BitMap:
@@ -136,14 +142,23 @@ class Eraser:
 
     # --- erasing --------------------------------------------------------------------------
 
-    def erase(self, namespace: str, select: Select) -> int:
-        """Hide for good, and commit the job in the same transaction; the number of its receipt."""
+    def erase(self, namespace: str, select: Select, confirmed: int | None = None) -> int:
+        """Hide for good, and commit the job in the same transaction; the number of its receipt.
+
+        ``Conflict`` where that reaches another number of memories than was ``confirmed``.
+        """
         engine = self._engine
         now = engine.now()
         receipt = engine.new_id(now)
 
         def run(txn: Writer) -> int:
-            return begin(txn, engine, self.reach(txn, select, namespace), receipt, now)
+            reached = self.reach(txn, select, namespace)
+            if confirmed is not None and reached.total != confirmed:
+                raise Conflict(
+                    "confirm_count is not how many would be erased",
+                    hint="make a report with the same selector, look at it, and confirm its total",
+                )
+            return begin(txn, engine, reached, receipt, now)
 
         return engine.store.write(run)
 

@@ -9,7 +9,7 @@ import builtins
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from memdb import receipt, trash
+from memdb import receipt, settings, trash, validate
 from memdb.engine import Engine
 from memdb.erasure import Eraser
 from memdb.maintenance import Maintenance
@@ -72,15 +72,28 @@ class Forgetting:
         select = self._eraser.select(self._acts, ids, where, about)
         return self._eraser.report(self._acts, select, about)
 
-    def erase(self, ids: Ids = None, *, where: Where = None, about: Name = None) -> Receipt:
+    def erase(
+        self,
+        ids: Ids = None,
+        *,
+        where: Where = None,
+        about: Name = None,
+        confirm_count: int | None = None,
+    ) -> Receipt:
         """Remove memories for good, with all that was derived from them; nothing brings them back.
 
         They are invisible, in every process, when this returns; ``receipt.wait()`` returns when no
         file that memdb can reach holds a byte of them. Their ids and your ``external_id``s stay
         taken: writing, importing or syncing the same again does nothing.
+
+        ``confirm_count``: the ``total`` of a report that was looked at. It is compared in the
+        transaction that erases: ``Conflict``, and nothing is erased, where by now it would be
+        another number.
         """
+        if confirm_count is not None:
+            validate.integer(confirm_count, "confirm_count", 0, settings.MAX_SAFE_INTEGER)
         select = self._eraser.select(self._acts, ids, where, about)
-        number = self._eraser.erase(self._acts, select)
+        number = self._eraser.erase(self._acts, select, confirm_count)
         return receipt.at(self._engine.whole, self._maintenance, number)
 
     def receipts(self) -> builtins.list[Receipt]:

@@ -366,6 +366,11 @@ class Report:
     counts: Mapping[str, int] = field(default_factory=dict)
     snapshots: tuple[str, ...] = ()
 
+    @property
+    def total(self) -> int:
+        """How many memories would go: what ``erase`` takes as ``confirm_count``."""
+        return len(self.items) + len(self.hidden) + len(self.derived)
+
 
 @dataclass(frozen=True, slots=True)
 class Space:

@@ -83,7 +83,7 @@ PARAMETERS = {
     "Database.restore": "ids batch",
     "Database.trash": "",
     "Database.report": "ids where about",
-    "Database.erase": "ids where about",
+    "Database.erase": "ids where about confirm_count",
     "Database.receipts": "",
     "Receipt.wait": "timeout",
     "scan_erased": "path canaries fragments",

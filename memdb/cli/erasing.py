@@ -54,9 +54,12 @@ def erase(call: Call, db: Database) -> int:
     from memdb import LockHeld
 
     fields = call.arguments()
-    if not call.args.yes and not _agreed(call, db):
-        call.out.note("nothing was erased")
-        return 1
+    if not call.args.yes:
+        agreed = _agreed(call, db)
+        if agreed is None:
+            call.out.note("nothing was erased")
+            return 1
+        fields["confirm_count"] = agreed
     receipt = db.erase(**fields)
     with working("erasing"):
         try:
@@ -70,8 +73,8 @@ def erase(call: Call, db: Database) -> int:
     return 0
 
 
-def _agreed(call: Call, db: Database) -> bool:
-    """Whether a person at a terminal says yes to what will go."""
+def _agreed(call: Call, db: Database) -> int | None:
+    """How many memories a person at a terminal says yes to; None for no."""
     from memdb import InvalidArgument
 
     if not sys.stdin.isatty():
@@ -81,7 +84,7 @@ def _agreed(call: Call, db: Database) -> bool:
     found = db.report(**call.arguments())
     print(f"This removes {_amounts(found.counts)} for good.", file=sys.stderr)
     print("Type yes to erase: ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() == "yes"
+    return found.total if sys.stdin.readline().strip().lower() == "yes" else None
 
 
 def _print(call: Call, receipt: Receipt) -> None:

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from memdb.opening import open
     from memdb.receipt import Receipt
     from memdb.scanning import Canary, Residue, ScanReport, scan_erased
+    from memdb.space_sample import SpaceSample
     from memdb.vector_filter import VectorFilter
     from memdb.vector_index import VectorIndex
 
@@ -110,6 +111,7 @@ __all__ = [
     "SearchPlan",
     "ServerUnavailable",
     "Space",
+    "SpaceSample",
     "StoreCorrupt",
     "StoreFull",
     "SyncReport",
@@ -141,6 +143,7 @@ _LOADED_ON_USE = {
     "Residue": "memdb.scanning",
     "ScanReport": "memdb.scanning",
     "SearchPlan": "memdb.index.protocol",
+    "SpaceSample": "memdb.space_sample",
     "VectorFilter": "memdb.vector_filter",
     "VectorIndex": "memdb.vector_index",
     "connect": "memdb.client",

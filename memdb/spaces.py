@@ -9,16 +9,17 @@ removed (a reader that takes long, a system that keeps open files) go with the n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Final, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
 
-from memdb import reembedding, settings, space_convert, validate
+from memdb import reembedding, settings, space_convert, space_sample, validate
 from memdb.embedding import DEFAULT_SPACE
 from memdb.engine import Engine
 from memdb.errors import Conflict, InvalidArgument, LockHeld
 from memdb.maintenance import Maintenance
 from memdb.progress import Progress, reporting
 from memdb.removal import remove_dropped_files
+from memdb.space_sample import SpaceSample
 from memdb.storage import spaces
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Writer
@@ -76,6 +77,22 @@ class Spaces:
             )
             for record, rows in having
         ]
+
+    def sample(
+        self,
+        name: str = DEFAULT_SPACE,
+        *,
+        where: Mapping[str, Any] | None = None,
+        limit: int = 1_000,
+    ) -> SpaceSample:
+        """Up to ``limit`` memories of a space with their vectors, in any namespace: for a picture.
+
+        The same ones as long as nothing changes, and nearly the same afterwards. Raises
+        ``NotFound``, ``FilterError``, ``InvalidArgument``.
+        """
+        validate.string(name, "name")
+        validate.integer(limit, "limit", 1, space_sample.MOST)
+        return space_sample.sample(self._engine, name, where, limit)
 
     def drop(self, name: str) -> Space:
         """Delete a space with its vectors; returns what it was.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from memdb.access.auditing import Audit
+from memdb.access.auditing import Audit, Told
 from memdb.access.calls import ASKED, Verb, verb
 from memdb.access.tokens import Tokens
 from memdb.errors import InvalidArgument, NotFound
@@ -17,6 +17,7 @@ from memdb.files import Files
 from memdb.history import History, arrow_table
 from memdb.profile import DEFAULT_SUBJECT, Profile, value_of
 from memdb.retention.face import Retention
+from memdb.space_sample import SpaceSample
 from memdb.spaces import Spaces
 from memdb.types import Memory
 from memdb.validate import TimeLike
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from memdb.access.acting import Acting
 
 _NOTHING: frozenset[str] = frozenset()
+
+
+def _of_sample(sample: SpaceSample) -> Told:
+    return Told([one.id for one in sample.memories])
 
 
 class _Face:
@@ -161,6 +166,7 @@ class ActingSpaces(_Face):
 
     of = "spaces"
     list = verb("read", Spaces.list)
+    sample = verb("read", Spaces.sample, tell=_of_sample)
     create = verb("admin", Spaces.create, whole=True)
     drop = verb("admin", Spaces.drop, whole=True)
     convert = verb("admin", Spaces.convert, whole=True)

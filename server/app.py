@@ -45,6 +45,7 @@ def make_app(
     app = flask.Flask("memdb.server", static_folder=None)
     app.extensions["memdb"] = services
     app.extensions["memdb_exchange"] = _exchange(services, secure)
+    app.extensions["memdb_sign_out"] = lambda response: _sign_out(services, response, secure)
     app.url_map.strict_slashes = False
     for route in ROUTES:
         app.add_url_rule(
@@ -117,6 +118,13 @@ def _exchange(services: Services, secure: bool) -> Callable[[str], Any]:
         return sign_in
 
     return exchange
+
+
+def _sign_out(services: Services, response: flask.Response, secure: bool) -> None:
+    """End the session of the request, and take its cookie away."""
+    if flask.g.session is not None:
+        services.sessions.end(flask.g.session)
+    response.headers.add("Set-Cookie", sessions.cookie("", secure=secure))
 
 
 def _flask_path(route: Route) -> str:

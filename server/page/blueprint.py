@@ -24,7 +24,7 @@ SECURITY_HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
-OPEN_TO_ALL: Final = frozenset({"page.static", "page.open_with_code"})
+OPEN_TO_ALL: Final = frozenset({"page.static", "page.open_with_code", "page.signed_out"})
 THEMES: Final = ("auto", "light", "dark")
 
 # What the navigation lists: (group, ((endpoint, name), ...)).
@@ -34,6 +34,7 @@ NAVIGATION: Final = (
         (
             ("page.search", "Search"),
             ("page.timeline", "Timeline"),
+            ("page.map", "Map"),
             ("page.profile", "Profile"),
             ("page.trash", "Trash"),
         ),

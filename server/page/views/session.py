@@ -1,13 +1,13 @@
-"""Coming in with a one-time code, and light or dark."""
+"""Coming in with a one-time code, going out, and light or dark."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from flask import render_template, request
+from flask import current_app, render_template, request
 from werkzeug.wrappers import Response
 
-from memdb.server.page import forms
+from memdb.server.page import door, forms
 from memdb.server.page.blueprint import THEMES, page
 
 
@@ -26,8 +26,6 @@ def choose_theme() -> Response:
 @page.get("/open")
 def open_with_code() -> Response | tuple[str, int]:
     """Exchange the code that ``memdb ui`` printed for a session, once."""
-    from flask import current_app
-
     exchange = current_app.extensions["memdb_exchange"]
     signed_in = exchange(request.args.get("code", ""))
     if signed_in is None:
@@ -35,6 +33,22 @@ def open_with_code() -> Response | tuple[str, int]:
     answer = forms.go("page.search")
     signed_in(answer)
     return answer
+
+
+@page.post("/sign-out")
+def sign_out() -> Response:
+    """End this session: its cookie is worth nothing from here on."""
+    answer = forms.go("page.signed_out")
+    current_app.extensions["memdb_sign_out"](answer)
+    return answer
+
+
+@page.get("/signed-out")
+def signed_out() -> str | Response:
+    """What is seen afterwards."""
+    if door.is_owner():
+        return forms.go("page.search")
+    return render_template("locked.html", signed_out=True)
 
 
 def own_address(back: str | None) -> str:

@@ -61,14 +61,14 @@ _STOPS = (
     _FIND.rsplit("return", 1)[0]
     + """
 const stops = [...document.querySelectorAll(
-  "a[href], button, summary, input:not([type=hidden]), select, textarea")].filter(
-    (e) => seen(e) && (e.type !== "radio" || e.checked));
+  "a[href], button, summary, input:not([type=hidden]), select, textarea, [tabindex]")].filter(
+    (e) => e.tabIndex >= 0 && seen(e) && (e.type !== "radio" || e.checked));
 const there = stops.findIndex((e) => e.matches(arguments[0]) && begins(nameOf(e)));
 const here = stops.findIndex((e) => e === document.activeElement);
 return there > here ? there - here : 1;
 """
 )
-_CONTROLS = "a[href], button, summary"
+_CONTROLS = "a[href]:not([tabindex='-1']), button, summary"
 _FIELDS = "input:not([type=hidden]), select, textarea"
 
 

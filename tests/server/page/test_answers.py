@@ -16,7 +16,7 @@ from tests.server.page.conftest import ODD_SOURCE, OVERRIDE, SCRIPT
 from tests.server.page.hosting import Hosted, Visitor
 
 PAGES = (
-    *("/", "/?q=dentist", "/timeline", "/profile", "/trash", "/storage", "/forgetting"),
+    *("/", "/?q=dentist", "/timeline", "/map", "/profile", "/trash", "/storage", "/forgetting"),
     *("/forgetting/plan", "/export", "/erase", "/erase?about=Ana", "/agents", "/audit"),
 )
 POLICY = (
@@ -89,6 +89,23 @@ def test_a_code_opens_the_page_once(host: Hosted) -> None:
     second = Visitor(host)
     assert second.get(path).status == 401
     assert second.get("/").status == 401
+
+
+def test_a_session_that_was_ended_opens_nothing_and_no_other_ends_with_it(
+    host: Hosted, owner: Visitor
+) -> None:
+    leaving = Visitor(host).signed_in()
+    kept = dict(leaving._cookies)
+    answer = leaving.post("/sign-out", {})
+    assert answer.headers["location"] == "/signed-out"
+    assert "Max-Age=0" in answer.headers["set-cookie"]
+    assert leaving.get("/signed-out").status == 200
+    leaving._cookies = kept  # the cookie, kept by somebody, is worth nothing
+    assert leaving.get("/").status == 401
+    assert owner.get("/").status == 200
+    assert owner.get("/signed-out").status == 303
+    assert owner.post("/sign-out", {}, token="wrong").status == 403
+    assert owner.get("/").status == 200
 
 
 @pytest.mark.parametrize("given", ["", "wrong", "\u00e9"])

@@ -36,6 +36,8 @@ VIEWS = {
     "what is narrowed": "/?about=Ana&kind=event",
     "the timeline": "/timeline?since=2024-11-20",
     "an empty timeline": "/timeline?until=1900-01-01",
+    "the map": "/map",
+    "a map of nothing": "/map?about=Nobody",
     "the profile": "/profile",
     "the profile of somebody": "/profile?subject=Ana",
     "the profile of nobody": "/profile?subject=Nobody",

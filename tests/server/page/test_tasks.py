@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from memdb import PermissionDenied
@@ -39,6 +41,49 @@ def test_a_found_memory_is_opened_and_shows_what_was_said_around_it(hand: Hand) 
     said = hand.sees("Said around it")
     assert "blue teapot" in said
     assert "Europe/London" in said
+
+
+def test_a_memory_is_found_on_the_map_and_opened_from_its_list(hand: Hand, host: Hosted) -> None:
+    hand.open("/map?kind=event")
+    said = hand.sees("The same as a list")
+    listed = said.split("The same as a list")[1].splitlines()
+    region = next(line for line in listed if line[-1:].isdigit())
+    hand.press(region.rsplit(" ", 1)[0])
+    texts = {one.text for one in host.db.iter({"kind": "event"}) if one.text}
+    text = next(line for line in hand.text().splitlines() if line in texts)
+    hand.press(text)
+    assert text in hand.sees("Europe/London")
+
+
+def test_arrow_keys_walk_the_map_and_say_what_is_there(driver: Chrome, host: Hosted) -> None:
+    hand = Keyboard(driver, host.url)
+    hand.open("/map?kind=event")
+    for _ in range(40):
+        driver.switch_to.active_element.send_keys(Keys.TAB)
+        if driver.execute_script("return document.activeElement.id") == "map":
+            break
+    pointed = "return document.getElementById('pointed').innerText.split('\\n')[0]"
+    heard = []
+    for key in (Keys.RIGHT, Keys.RIGHT, Keys.LEFT, Keys.DOWN, Keys.UP):
+        driver.switch_to.active_element.send_keys(key)
+        heard.append(driver.execute_script(pointed))
+    assert len(set(heard)) > 1
+    assert set(heard) <= {one.text for one in host.db.iter({"kind": "event"})}
+    driver.switch_to.active_element.send_keys(Keys.ENTER)
+    assert heard[-1] in hand.sees("Europe/London")
+
+
+def test_pointing_at_a_mark_says_what_it_is_and_a_click_opens_it(
+    driver: Chrome, host: Hosted
+) -> None:
+    hand = Mouse(driver, host.url)
+    hand.open("/map?kind=event")
+    mark = driver.find_element("css selector", ".map a[data-n='7']")
+    ActionChains(driver).move_to_element(mark).perform()
+    text = driver.execute_script("return document.querySelector('#pointed .said').textContent")
+    assert text in {one.text for one in host.db.iter({"kind": "event"})}
+    mark.click()
+    assert text in hand.sees("Europe/London")
 
 
 def test_a_fact_is_changed_and_its_history_keeps_the_value_before(hand: Hand, host: Hosted) -> None:
@@ -173,6 +218,18 @@ def test_the_audit_is_narrowed_and_verified(hand: Hand) -> None:
     assert "owner" not in said.replace("owner's page", "")
     hand.press("Verify the record")
     hand.sees("The record is whole")
+
+
+def test_who_signs_out_sees_nothing_more(hand: Hand, host: Hosted, driver: Chrome) -> None:
+    hand.open("/trash")
+    hand.press("Sign out")
+    said = hand.sees("You are signed out")
+    assert "memdb ui" in said and driver.get_cookie("memdb_session") is None
+    hand.open("/timeline")
+    hand.sees("You are not signed in.")
+    driver.get(host.link())
+    hand.open("/trash")
+    hand.sees("Trash")
 
 
 def test_the_page_is_dark_when_it_is_asked_to_be(hand: Hand, driver: Chrome) -> None:

@@ -28,13 +28,11 @@ from typing import IO, Any, Final, cast
 
 import h11
 import uvicorn
-from a2wsgi import WSGIMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 import memdb
 from memdb import Database, InvalidArgument, LockHeld
 from memdb.server import problems
-from memdb.server.app import make_app
 from memdb.server.direct import Direct
 from memdb.server.gate import App, Gate, GateOptions, Receive, Scope, Send, names_of
 from memdb.server.idempotency import Replays
@@ -52,6 +50,9 @@ DEFAULT_PORT: Final = 8377
 FILE: Final = "server.json"
 LOCK: Final = "server.lock"
 MCP: Final = "memdb.server.mcp.app"
+FLASK: Final = "memdb.server.app"
+NEEDED_LATER: Final = ("flask", "a2wsgi", "prometheus_client")
+UNASKED_S: Final = 3.0  # after the start: by then those who waited for the server have asked
 NO_HTTP: Final = Refused(
     400, "bad_request", "the request is no HTTP/1.1, or its head is too long", "shorten it"
 )
@@ -102,6 +103,9 @@ class Host:
 
     def __init__(self, db: Database, options: ServeOptions | None = None) -> None:
         self._options = (options or ServeOptions()).checked()
+        for name in NEEDED_LATER:
+            if importlib.util.find_spec(name) is None:
+                raise ImportError(f"the server needs {name}", name=name)
         self._db = db
         self.identities = Identities(db)
         self.sessions = Sessions(self.identities)
@@ -172,17 +176,15 @@ class Host:
 
     def _asgi(self) -> Gate:
         options = self._options
-        flask_app = make_app(self.services, self.metrics, secure=options.tls_cert is not None)
-        # mypy: a2wsgi and uvicorn each have ASGI types of their own.
-        flask_side = cast("App", WSGIMiddleware(cast(Any, flask_app), workers=8))
+        flask_side = Later(self._flask_app, unasked_s=UNASKED_S)
         direct = Direct(ROUTES, self.services, self._executor)
-        mcp_side: App | None = None
+        mcp_side: Later | None = None
         if importlib.util.find_spec("mcp") is not None:
             mcp_side = Later(lambda: cast("App", import_module(MCP).asgi_app()))
 
         async def inner(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "lifespan":
-                await (mcp_side or _no_lifespan)(scope, receive, send)
+                await _live(receive, send, [one for one in (flask_side, mcp_side) if one])
                 return
             scope["state"]["services"] = self.services
             path = scope["path"]
@@ -207,6 +209,15 @@ class Host:
         }
         gate = GateOptions(hosts, origins, options.limits, special)
         return Gate(inner, gate, self.identities, self.sessions, self.metrics)
+
+    def _flask_app(self) -> App:
+        """Flask behind ASGI, imported now."""
+        from a2wsgi import WSGIMiddleware
+
+        secure = self._options.tls_cert is not None
+        app = import_module(FLASK).make_app(self.services, self.metrics, secure=secure)
+        # mypy: a2wsgi and uvicorn each have ASGI types of their own.
+        return cast("App", WSGIMiddleware(cast(Any, app), workers=8))
 
     # --- being found ------------------------------------------------------------------------
 
@@ -294,11 +305,15 @@ class _Protocol(H11Protocol):
             self.transport.close()
 
 
-async def _no_lifespan(scope: Scope, receive: Receive, send: Send) -> None:
-    """What a server without MCP does at start and stop: nothing."""
+async def _live(receive: Receive, send: Send, parts: list[Later]) -> None:
+    """The server's lifespan, which is that of its parts."""
     await receive()
+    for part in parts:
+        part.begin()
     await send({"type": "lifespan.startup.complete"})
     await receive()
+    for part in parts:
+        await part.end()
     await send({"type": "lifespan.shutdown.complete"})
 
 

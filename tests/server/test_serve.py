@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def ask(said: dict[str, Any], path: str, *, body: Any = None) -> tuple[int, Any]
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     connection.request("POST" if body else "GET", path, body and json.dumps(body), headers)
     got = connection.getresponse()
-    answer = got.status, json.loads(got.read())
+    read = got.read()
+    answer = got.status, read if path == "/metrics" else json.loads(read)
     connection.close()
     return answer
 
@@ -110,11 +112,19 @@ def test_it_listens_to_this_device_alone_unless_exposed_with_tls(options: dict[s
         ServeOptions(**options).checked()
 
 
-def test_a_server_starts_without_what_only_mcp_needs() -> None:
+def test_whoever_asks_first_for_what_is_imported_later_is_answered(tmp_path: Path) -> None:
+    with process(tmp_path / "db") as (_, said):
+        paths = ["/v1/stats", "/v1/namespaces", "/openapi.json", "/metrics"] * 3
+        with ThreadPoolExecutor(len(paths)) as clients:
+            assert {status for status, _ in clients.map(lambda p: ask(said, p), paths)} == {200}
+
+
+def test_a_server_starts_without_what_hot_routes_do_not_need() -> None:
     program = (
         "import sys, tempfile, memdb; from memdb.server.host import Host, ServeOptions;"
         "db = memdb.open(tempfile.mkdtemp(), embedder='none'); Host(db, ServeOptions(port=0));"
-        "print(*[name for name in ('mcp', 'starlette', 'pydantic') if name in sys.modules])"
+        "print(*[name for name in ('mcp', 'starlette', 'pydantic', 'flask', 'jinja2',"
+        " 'prometheus_client') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
                           check=True)  # fmt: skip

@@ -1,7 +1,8 @@
 """A question's words as the grammar of times reads them, and which of them it need look at.
 
-Most words of most questions begin no time, no order and no event: the grammar (``time_expressions``)
-is tried only where one may. Words and sets of words; what they mean together is the grammar's.
+Most words of most questions begin no time, no order and no event: the grammar
+(``time_expressions``) is tried only where one may. Words and sets of words; what they mean together
+is the grammar's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Both HTTP protocols refuse what is no request, in time and within size, and answer what is one."""
+"""Both HTTP protocols refuse what is no request, in time and size, and answer what is one."""
 
 from __future__ import annotations
 

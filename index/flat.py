@@ -331,19 +331,16 @@ class FlatIndex(RowAccess):
         """
         given = as_vectors(queries, self._spec.dim, field="queries")
         _check_search(k, effort)
-        slots = np.full((len(given), k), NO_SLOT, np.uint32)
-        distances = np.full((len(given), k), np.inf, np.float32)
         found = min(k, allowed.count)
         if not found or not len(given):
-            return slots, distances
+            return _padded(len(given), k)
         records, codes = self._files_for(allowed)
         plan = self._plan(allowed, k, effort, exact, codes)
         scanned = codes if plan.name in ("scan", "gather") else None
         one_by_one = self.one_by_one(given, allowed, found, plan, scanned)
         if one_by_one is not None:
-            slots[:, :found], distances[:, :found] = one_by_one
-            return slots, distances
-        slots[:, :found], distances[:, :found], bad = self.kernels.search(
+            return _padded(len(given), k, one_by_one)
+        slots, distances, bad = self.kernels.search(
             groups=scanned.groups if scanned is not None else None,
             records=records.records,
             metric=layout.METRICS[self._spec.metric],
@@ -359,7 +356,7 @@ class FlatIndex(RowAccess):
         )
         if bad >= 0:
             raise records.damaged(bad)
-        return slots, distances
+        return _padded(len(given), k, (slots, distances))
 
     def plan(
         self, allowed: SlotSet, k: int, *, effort: int | None = None, exact: bool = False
@@ -476,6 +473,22 @@ def _check_search(k: int, effort: int | None) -> None:
         raise InvalidArgument(f"k must be in 1 ... {settings.MAX_K}", field="k")
     if effort is not None and effort < 1:
         raise InvalidArgument("effort must be at least 1", field="effort")
+
+
+def _padded(
+    queries: int,
+    k: int,
+    found: tuple[NDArray[np.uint32], NDArray[np.float32]] | None = None,
+) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+    """What was found, filled up to ``k`` columns."""
+    if found is not None and found[0].shape[1] == k:
+        return found
+    slots = np.full((queries, k), NO_SLOT, np.uint32)
+    distances = np.full((queries, k), np.inf, np.float32)
+    if found is not None:
+        some = found[0].shape[1]
+        slots[:, :some], distances[:, :some] = found
+    return slots, distances
 
 
 _NOTHING = np.zeros(0, np.float32)

@@ -19,7 +19,7 @@ from memdb.index.codes_file import CodesFile
 from memdb.index.files import MappedFile
 from memdb.index.graph_kernels import SpaceArrays
 from memdb.index.kernels import Kernels
-from memdb.index.protocol import SearchPlan, SpaceSpec
+from memdb.index.protocol import SearchPlan, SpaceSpec, as_vectors
 from memdb.index.quantise import Quantiser
 from memdb.index.reads import RecordReads
 from memdb.index.records_file import RecordsFile
@@ -156,6 +156,19 @@ class RowAccess:
             near = near[np.lexsort((listed[near], found[near]))[:k]]
             slots[at], distances[at] = listed[near], found[near]
         return slots, distances
+
+    def measure(self, query: NDArray[np.float32], slots: NDArray[np.uint32]) -> NDArray[np.float32]:
+        """(n,) distances of one query (dim,) to the records at ``slots``, in their order, as an
+        exact search finds them. Raises ``StoreCorrupt`` for a slot that holds no sound record."""
+        given = as_vectors(query, self._spec.dim, field="query")
+        if not len(slots):
+            return np.empty(0, np.float32)
+        last = int(slots.max())
+        if self._need_records().capacity <= last:
+            self.refresh()
+            if self._need_records().capacity <= last:
+                raise self.records_file.corrupt(f"ends before slot {last}")
+        return self.score(given, slots)
 
     def score(self, query: NDArray[np.float32], slots: NDArray[np.uint32]) -> NDArray[np.float32]:
         """(n,) distances of a (1, dim) query to the records at ``slots``, which the file has."""

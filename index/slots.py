@@ -18,11 +18,13 @@ MAX_SLOTS = 2**32 - 1
 class SlotSet:
     """An immutable set of slots in 0 ... 2**32 - 2."""
 
-    __slots__ = ("_array", "_blocks", "bitset", "count")
+    __slots__ = ("_array", "_blocks", "bitset", "count", "limit")
 
     bitset: NDArray[np.uint8]
     """Bit ``slot & 7`` of byte ``slot >> 3``; the last byte is not zero."""
     count: int
+    limit: int
+    """One past the greatest slot; 0 of the empty set."""
 
     def __init__(self, bitset: NDArray[np.uint8]) -> None:
         """Takes (bytes,) uint8 and keeps it: the caller changes it no more."""
@@ -35,6 +37,7 @@ class SlotSet:
         self.bitset = np.ascontiguousarray(bitset[:used])
         self.bitset.setflags(write=False)
         self.count = _popcount(self.bitset)
+        self.limit = (used - 1) * 8 + int(self.bitset[-1]).bit_length() if used else 0
         self._array: NDArray[np.uint32] | None = None
         self._blocks: int | None = None
 
@@ -71,13 +74,6 @@ class SlotSet:
     def from_bitset(cls, bitset: bytes | bytearray | memoryview | NDArray[np.uint8]) -> SlotSet:
         """Of little-endian bits in bytes; they are copied."""
         return cls(np.array(np.frombuffer(bitset, np.uint8)))
-
-    @property
-    def limit(self) -> int:
-        """One past the greatest slot; 0 of the empty set."""
-        if not len(self.bitset):
-            return 0
-        return (len(self.bitset) - 1) * 8 + int(self.bitset[-1]).bit_length()
 
     @property
     def array(self) -> NDArray[np.uint32]:

@@ -95,6 +95,7 @@ class Engine:
             self._zone: tuple[int, tzinfo] | None = None
             self.admission: Admission = Unlimited()
             self._extents: dict[str, tuple[int, tuple[int, int] | None]] = {}
+            self._named: dict[str, tuple[int, SpaceRecord | None]] = {}
         except BaseException:
             self.store.close()
             raise
@@ -117,10 +118,20 @@ class Engine:
     # --- spaces -------------------------------------------------------------------------
 
     def space_named(self, txn: Reader | Writer, name: str | None) -> SpaceRecord | None:
-        return spaces.find_space(txn, name or DEFAULT_SPACE)
+        return self._find_space(txn, name or DEFAULT_SPACE)
+
+    def _find_space(self, txn: Reader | Writer, name: str) -> SpaceRecord | None:
+        if isinstance(txn, Writer):  # what is not committed must not be remembered
+            return spaces.find_space(txn, name)
+        cached = self._named.get(name)
+        if cached is None or cached[0] != txn.state.layout_seq:
+            if len(self._named) > 64:
+                self._named.clear()
+            cached = self._named[name] = (txn.state.layout_seq, spaces.find_space(txn, name))
+        return cached[1]
 
     def require_space(self, txn: Reader | Writer, name: str) -> SpaceRecord:
-        space = spaces.find_space(txn, name)
+        space = self._find_space(txn, name)
         if space is None:
             raise NotFound(
                 "there is no space of that name", hint="create it with db.spaces.create(...)"

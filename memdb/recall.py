@@ -44,6 +44,9 @@ _NEARLY_ALL = 0.9  # of the rows that have words: with fewer, words count by wha
 _FEW = 256  # matches: they say little of how rare a word is, and all that may be seen is counted
 
 
+_NO_MEMORIES: tuple[Memory, ...] = ()
+
+
 class Question(NamedTuple):
     """A checked call of ``recall``."""
 
@@ -101,13 +104,12 @@ class Recaller:
             validate.string(query, "query", settings.MAX_QUERY_BYTES)
         if mode == "lexical" and query is None:
             raise InvalidArgument("mode='lexical' needs a query", field="query")
-        zone = self._engine.zone
         return Question(
             query,
             validate.integer(k, "k", 1, settings.MAX_K),
             self._reader.compile(where),
             mode,
-            None if as_of is None else validate.instant_of(as_of, "as_of", zone),
+            None if as_of is None else validate.instant_of(as_of, "as_of", self._engine.zone),
             namespace,
             validate.optional_string(space, "space"),
             None if vector is None else validate.one_vector(vector, None),
@@ -131,7 +133,9 @@ class Recaller:
     def _recall(self, question: Question) -> Hits:
         started = clock()
         engine = self._engine
-        plan: dict[str, Any] = {"mode": question.mode, "times_ms": {}}
+        plan: dict[str, Any] = {"mode": question.mode}
+        if question.explain:
+            plan["times_ms"] = {}
         now = engine.now()
         vector, degraded = self._query_vector(question, now)
         _lap(plan, "embed", started)
@@ -144,7 +148,7 @@ class Recaller:
                 question.condition,
                 now=now,
                 valid_at=_valid_at(question, reading, now),
-                plan=plan,
+                plan=plan if question.explain else None,
             )
             if question.span != (None, None):
                 allowed = rows_at(txn, engine.filters, allowed, *question.span)
@@ -324,20 +328,22 @@ class Recaller:
         best = ranked.taken(np.arange(count))
         memories = asked.memories(best.rows)
         rows = best.rows.tolist()
-        terms = [{} for _ in rows] if asked.words is None else asked.words.explain(rows)
+        terms: list[tuple[str, ...]] = [()] * count
+        if asked.words is not None:
+            terms = [tuple(held) for held in asked.words.explain(rows)]
+        cosines = _numbers(best.measures.get("similarity"), count)
+        bm25 = _numbers(best.measures.get("bm25"), count)
+        counted = best.counted()
+        parts = zip(*(part.tolist() for part in counted.values()), strict=True)
+        found = zip(rows, scores.tolist(), cosines, bm25, terms, parts, strict=False)
         hits = []
-        for place, row in enumerate(rows):
-            why = Why(
-                cosine=_number(best.measures.get("similarity"), place),
-                bm25=_number(best.measures.get("bm25"), place),
-                terms=tuple(terms[place]),
-                stages={name: float(part[place]) for name, part in best.counted().items()},
-                words=pipeline.said(best, place) if question.explain else {},
-            )
-            earlier: tuple[Memory, ...] = ()
-            if ProfileStage.name in why.stages and why.stages[ProfileStage.name] > 0:
-                earlier = self._earlier(txn, question, memories[row], asked.now)
-            hits.append(Hit(memories[row], float(scores[place]), why, earlier))
+        for place, (row, score, cosine, words, held, added) in enumerate(found):
+            stages_of = dict(zip(counted, added, strict=True))
+            said = pipeline.said(best, place) if question.explain else {}
+            memory, earlier = memories[row], _NO_MEMORIES
+            if stages_of.get(ProfileStage.name, 0.0) > 0:
+                earlier = self._earlier(txn, question, memory, asked.now)
+            hits.append(Hit(memory, score, Why(cosine, words, held, stages_of, said), earlier))
         return hits
 
     def _earlier(
@@ -430,11 +436,18 @@ def _switches(given: Mapping[str, bool] | None) -> Mapping[str, bool]:
     return dict(given or {})
 
 
-def _number(measure: NDArray[np.float32] | None, place: int) -> float | None:
-    return None if measure is None or np.isnan(measure[place]) else float(measure[place])
+def _numbers(measure: NDArray[np.float32] | None, count: int) -> list[float | None]:
+    """The first ``count`` of a measure; None where it is unknown."""
+    if measure is None:
+        return [None] * count
+    return [None if math.isnan(one) else one for one in measure[:count].tolist()]
 
 
 def _lap(plan: dict[str, Any], stage: str, since: float) -> float:
+    """Note what a stage took, where somebody will read it; the time now."""
+    times = plan.get("times_ms")
+    if times is None:
+        return since
     now = clock()
-    plan["times_ms"][stage] = round((now - since) * 1e3, 3)
+    times[stage] = round((now - since) * 1e3, 3)
     return now

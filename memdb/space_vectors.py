@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,7 +26,20 @@ from memdb.index import exact
 from memdb.index.flat import FlatIndex
 from memdb.index.protocol import Encoded, Metric, SpaceSpec
 from memdb.index.slots import SlotSet
-from memdb.space_views import Fresh, Layout, Neighbours, merge, rows_array, rows_bitmap, unit
+from memdb.space_views import (
+    NO_NEIGHBOURS,
+    Compiled,
+    Fresh,
+    Layout,
+    Neighbours,
+    Sample,
+    merge,
+    rows_array,
+    rows_bitmap,
+    same_vectors,
+    unit,
+    unit_of,
+)
 from memdb.storage import spaces, vectors
 from memdb.storage.changes import changes_since
 from memdb.storage.filters import FilterIndex
@@ -36,14 +49,6 @@ from memdb.storage.store import Reader, Store, Writer
 _ENCODE_BATCH = 1_024
 _COMPILED_KEPT = 8
 _FAITHFUL = ("exact", "standard")  # profiles whose stored vectors measure as their records do
-
-
-class _Sample(NamedTuple):
-    """Rows drawn from allowed ones, and their vectors once somebody measured them."""
-
-    of: tuple[int, int, BitMap, int]
-    rows: NDArray[np.uint32]
-    matrix: NDArray[np.float32] | None = None
 
 
 class SpaceVectors:
@@ -61,8 +66,8 @@ class SpaceVectors:
         self._index: FlatIndex | None = None
         self._fresh: Fresh | None = None
         self._layout: Layout | None = None
-        self._compiled: list[tuple[Layout, BitMap, SlotSet]] = []
-        self._sampled: _Sample | None = None
+        self._compiled: list[Compiled] = []
+        self._sampled: Sample | None = None
         with store.read() as txn:  # the snapshot keeps the files from being removed
             self._follow(spaces.get_space(txn, record.number))
 
@@ -103,23 +108,28 @@ class SpaceVectors:
 
         ``passing``: nobody is likely to ask for these rows again.
         """
-        found: list[Neighbours] = []
         fresh = self._fresh_view(txn)
         layout = self.layout_view(txn)
-        if self.record.metric == "cosine":
-            query = unit(query[None, :])[0]
-        fresh_allowed = fresh.bitmap & allowed if len(fresh.rows) else BitMap()
+        query = self._measured_as(query)
+        encoded = NO_NEIGHBOURS
+        if layout.files is not None:
+            slots = self._compile(layout, allowed, keep=not passing)
+            if slots:
+                places, distances = layout.files.search(
+                    query[None, :], k, allowed=slots, effort=effort, exact=exact_search
+                )
+                found = min(k, slots.count)
+                rows = layout.allocation.rows(places[0, :found])
+                encoded = Neighbours(rows, distances[0, :found])
+        fresh_allowed = fresh.bitmap & allowed if len(fresh.rows) else None
         if fresh_allowed:
-            found.append(self._scan_fresh(fresh, fresh_allowed, query, k))
-        encoded_allowed = layout.encoded & allowed
-        if encoded_allowed and layout.files is not None:
-            slots = self._compile(layout, encoded_allowed, keep=not passing)
-            places, distances = layout.files.search(
-                query[None, :], k, allowed=slots, effort=effort, exact=exact_search
-            )
-            kept = np.isfinite(distances[0])
-            found.append(Neighbours(layout.allocation.rows(places[0][kept]), distances[0][kept]))
-        return merge(found, k)
+            return merge([self._scan_fresh(fresh, fresh_allowed, query, k), encoded], k)
+        # Slots that are equally far come in their own order, which is that of rows, most often.
+        return encoded if layout.allocation.rising else merge([encoded], k)
+
+    def _measured_as(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A query (dim,) as its distances are taken: of unit length for cosine."""
+        return unit_of(query) if self.record.metric == "cosine" else query
 
     def plan(
         self, txn: Reader, k: int, allowed: BitMap, *, exact_search: bool = False
@@ -127,10 +137,9 @@ class SpaceVectors:
         """Which way ``search`` of the same arguments goes, why, and what it touches."""
         layout = self.layout_view(txn)
         fresh = self._fresh_view(txn).bitmap.intersection_cardinality(allowed)
-        encoded = layout.encoded & allowed
-        if not encoded or layout.files is None:
+        if layout.files is None or not layout.encoded.intersect(allowed):
             return {"way": "fresh", "fresh": fresh}
-        plan = layout.files.plan(self._compile(layout, encoded), k, exact=exact_search)
+        plan = layout.files.plan(self._compile(layout, allowed), k, exact=exact_search)
         return {
             "way": plan.name,
             "reason": plan.reason,
@@ -144,16 +153,14 @@ class SpaceVectors:
         """Every row of ``allowed`` at distance <= ``radius``, closest first."""
         fresh, layout = self._fresh_view(txn), self.layout_view(txn)
         found: list[Neighbours] = []
-        if self.record.metric == "cosine":
-            query = unit(query[None, :])[0]
+        query = self._measured_as(query)
         fresh_allowed = fresh.bitmap & allowed if len(fresh.rows) else BitMap()
         if fresh_allowed:
             near = self._scan_fresh(fresh, fresh_allowed, query, len(fresh_allowed))
             kept = near.distances <= radius
             found.append(Neighbours(near.rows[kept], near.distances[kept]))
-        encoded_allowed = layout.encoded & allowed
-        if encoded_allowed and layout.files is not None:
-            slots = self._compile(layout, encoded_allowed)
+        if layout.files is not None:
+            slots = self._compile(layout, allowed)
             places, distances = layout.files.within(query, radius, allowed=slots)
             found.append(Neighbours(layout.allocation.rows(places), distances))
         return merge(found, None)
@@ -189,9 +196,16 @@ class SpaceVectors:
         sample = self._sampled
         if sample is not None and rows is sample.rows and self.record.profile in _FAITHFUL:
             return self._measured(txn, query, sample)
-        near = self.search(
-            txn, query, len(rows), rows_bitmap(rows), exact_search=True, passing=True
-        )
+        layout, wanted = self.layout_view(txn), rows_bitmap(rows)
+        if (
+            layout.files is not None
+            and len(wanted) == len(rows)
+            and wanted.issubset(layout.encoded)
+            and not wanted.intersect(self._fresh_view(txn).bitmap)
+        ):
+            slots = layout.allocation.slots(rows)
+            return layout.files.measure(self._measured_as(query), slots)
+        near = self.search(txn, query, len(rows), wanted, exact_search=True, passing=True)
         found = np.full(len(rows), np.nan, np.float32)
         if len(near.rows):
             order = np.argsort(near.rows)
@@ -213,11 +227,11 @@ class SpaceVectors:
         step = -(-len(rows) // size)
         if step > 1:
             rows = rows[step // 2 :: step].copy()
-        self._sampled = _Sample(asked, rows, _same_vectors(cached, asked, rows))
+        self._sampled = Sample(asked, rows, same_vectors(cached, asked, rows))
         return rows
 
     def _measured(
-        self, txn: Reader, query: NDArray[np.float32], sample: _Sample
+        self, txn: Reader, query: NDArray[np.float32], sample: Sample
     ) -> NDArray[np.float32]:
         """(n,) distances of ``query`` to a sample, whose vectors are kept for the next question."""
         matrix = sample.matrix
@@ -302,19 +316,25 @@ class SpaceVectors:
             return loaded
 
     def _compile(self, layout: Layout, allowed: BitMap, *, keep: bool = True) -> SlotSet:
-        """The slots of rows; the last few are kept, since most searches repeat their filter."""
+        """The slots of those of ``allowed`` that are encoded; the last few sets are kept, since
+        most searches repeat their filter."""
+        last = self._compiled[-1] if self._compiled else None
+        if last is not None and last.layout is layout and last.allowed is allowed:
+            return last.slots
+        encoded = layout.encoded & allowed
         if not keep:
-            return SlotSet.from_slots(layout.allocation.slots(rows_array(allowed)))
+            return SlotSet.from_slots(layout.allocation.slots(rows_array(encoded)))
+        with self._guard:  # what was written since is fresh, most often: the set is what it was
+            known = [one for one in self._compiled if one.layout is layout]
+            same = next((one for one in known if one.encoded == encoded), None)
+        slots = None if same is None else same.slots
+        if slots is None:
+            slots = SlotSet.from_slots(layout.allocation.slots(rows_array(encoded)))
         with self._guard:
-            for place, (of, rows, slots) in enumerate(self._compiled):
-                if of is layout and rows == allowed:
-                    self._compiled.append(self._compiled.pop(place))
-                    return slots
-        compiled = SlotSet.from_slots(layout.allocation.slots(rows_array(allowed)))
-        with self._guard:
-            self._compiled.append((layout, allowed, compiled))
-            del self._compiled[:-_COMPILED_KEPT]
-        return compiled
+            others = [one for one in self._compiled if one is not same]
+            compiled = Compiled(layout, allowed, encoded, slots)
+            self._compiled = [*others[1 - _COMPILED_KEPT :], compiled]
+        return slots
 
     # --- writing ------------------------------------------------------------------------
 
@@ -462,14 +482,3 @@ class SpaceVectors:
     def close(self) -> None:
         if self._index is not None:
             self._index.close()
-
-
-def _same_vectors(
-    before: _Sample | None, of: tuple[int, int, BitMap, int], rows: NDArray[np.uint32]
-) -> NDArray[np.float32] | None:
-    """What is already known of a new sample: the vector of a row never changes in its layout."""
-    if before is None or before.matrix is None or before.of[1] != of[1]:
-        return None
-    common = min(len(before.rows), len(rows), len(before.matrix))
-    same = np.flatnonzero(before.rows[:common] != rows[:common])
-    return before.matrix[: int(same[0]) if len(same) else common]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import array
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb.index.flat import FlatIndex
+from memdb.index.slots import SlotSet
 from memdb.storage import spaces
 
 
@@ -35,6 +36,9 @@ class Neighbours(NamedTuple):
     distances: NDArray[np.float32]
 
 
+NO_NEIGHBOURS: Final = Neighbours(np.empty(0, np.uint32), np.empty(0, np.float32))
+
+
 def unit(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n, dim) rows scaled to length one; zero rows stay zero."""
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
@@ -42,6 +46,12 @@ def unit(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
         matrix, lengths, out=np.zeros_like(matrix), where=lengths > 0
     )
     return scaled
+
+
+def unit_of(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``unit`` of one vector (dim,), to the bit, in fewer steps: each search takes it."""
+    length = np.sqrt(np.add.reduce(vector * vector))
+    return vector / length if length > 0 else np.zeros_like(vector)
 
 
 class Fresh(NamedTuple):
@@ -80,11 +90,39 @@ class Layout(NamedTuple):
     files: FlatIndex | None
 
 
+class Compiled(NamedTuple):
+    """The slots of those of ``allowed`` that are encoded in a layout."""
+
+    layout: Layout
+    allowed: BitMap
+    encoded: BitMap
+    slots: SlotSet
+
+
+class Sample(NamedTuple):
+    """Rows drawn from allowed ones, and their vectors once somebody measured them."""
+
+    of: tuple[int, int, BitMap, int]
+    rows: NDArray[np.uint32]
+    matrix: NDArray[np.float32] | None = None
+
+
 def merge(parts: list[Neighbours], k: int | None) -> Neighbours:
     """The closest ``k`` of several answers; equal distances by row. None: all of them."""
     if not parts:
-        return Neighbours(np.empty(0, np.uint32), np.empty(0, np.float32))
+        return NO_NEIGHBOURS
     rows = np.concatenate([part.rows for part in parts])
     distances = np.concatenate([part.distances for part in parts])
     order = np.lexsort((rows, distances))[:k]
     return Neighbours(rows[order], distances[order])
+
+
+def same_vectors(
+    before: Sample | None, of: tuple[int, int, BitMap, int], rows: NDArray[np.uint32]
+) -> NDArray[np.float32] | None:
+    """What is already known of a new sample: the vector of a row never changes in its layout."""
+    if before is None or before.matrix is None or before.of[1] != of[1]:
+        return None
+    common = min(len(before.rows), len(rows), len(before.matrix))
+    same = np.flatnonzero(before.rows[:common] != rows[:common])
+    return before.matrix[: int(same[0]) if len(same) else common]

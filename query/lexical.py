@@ -172,11 +172,11 @@ class LexicalQuery:
     def scores_of(self, rows: Rows | Sequence[int]) -> Scores:
         """The scores of given rows, (n,); 0 where no term is in it."""
         wanted = np.asarray(rows, dtype=np.int64)
-        if not self._terms:
+        if not self._terms or not len(wanted):
             return np.zeros(len(wanted), np.float32)
-        scores = self._accumulate()
+        scores = self._accumulate(int(wanted.max()) + 1)
         try:
-            return _at(scores, wanted)
+            return scores[wanted]
         finally:
             self._clear(scores)
 
@@ -186,11 +186,11 @@ class LexicalQuery:
         found = np.zeros(len(wanted), np.float32)
         if not self._terms or not len(wanted):
             return found
-        held = _scratch.at_least(max(one.end for one in self._terms))
+        held = _scratch.at_least(max(self._end, int(wanted.max()) + 1))
         try:
             for one in self._terms:
                 held[one.rows] += np.float32(one.idf)
-            found = _at(held, wanted) / np.float32(self.total_mass)
+            found = held[wanted] / np.float32(self.total_mass)
         finally:
             self._clear(held)
         return found
@@ -198,20 +198,27 @@ class LexicalQuery:
     def explain(self, rows: Rows | Sequence[int]) -> list[dict[str, float]]:
         """For each row, what each term it holds adds to its score, largest first."""
         wanted = np.asarray(rows, dtype=np.int64)
-        parts: list[dict[str, float]] = [{} for _ in wanted]
+        parts: list[dict[str, float]] = [{} for _ in range(len(wanted))]
+        if not self._terms or not parts:
+            return parts
+        scores = _scratch.at_least(max(self._end, int(wanted.max()) + 1))
         for one in self._terms:
-            scores = _scratch.at_least(one.end)
             KERNELS.add_scores(one.postings, self._norm, one.weight, scores)
             try:
-                found = _at(scores, wanted)
+                found = scores[wanted].tolist()
             finally:
                 KERNELS.clear_scores(one.postings, scores)
-            for place in np.flatnonzero(found).tolist():
-                parts[place][one.term] = float(found[place])
-        return [dict(sorted(one.items(), key=lambda item: (-item[1], item[0]))) for one in parts]
+            for held, score in zip(parts, found, strict=True):
+                if score:
+                    held[one.term] = score
+        return [
+            dict(sorted(one.items(), key=lambda item: (-item[1], item[0]))) if len(one) > 1 else one
+            for one in parts
+        ]
 
-    def _accumulate(self) -> Scores:
-        scores = _scratch.at_least(self._end)
+    def _accumulate(self, size: int = 0) -> Scores:
+        """The sums of all terms' parts by row, with room for ``size`` rows at least."""
+        scores = _scratch.at_least(max(self._end, size))
         for one in self._terms:
             KERNELS.add_scores(one.postings, self._norm, one.weight, scores)
         return scores
@@ -267,14 +274,6 @@ def search(
 ) -> tuple[Rows, Scores]:
     """One look-up and its ranking; ``terms`` as ``Analyser.query`` gives them."""
     return LexicalQuery(txn, terms, population=population).search(allowed, limit)
-
-
-def _at(scores: Scores, rows: NDArray[np.int64]) -> Scores:
-    """The scores of rows; 0 past the end."""
-    found = np.zeros(len(rows), np.float32)
-    inside = rows < len(scores)
-    found[inside] = scores[rows[inside]]
-    return found
 
 
 def _bitmap(rows: NDArray[np.integer]) -> BitMap:

@@ -37,10 +37,13 @@ class Candidates:
     ``why``, by name, NaN where unknown.
     """
 
-    def __init__(self, rows: Rows, base: float, silent: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, rows: Rows, base: float | None, silent: frozenset[str] = frozenset()
+    ) -> None:
+        """``base`` None: the caller brings all parts, ``BASE`` among them."""
         self.rows = rows
         self.silent = silent
-        self.parts: dict[str, Parts] = {BASE: np.full(len(rows), base)}
+        self.parts: dict[str, Parts] = {} if base is None else {BASE: np.full(len(rows), base)}
         self.measures: dict[str, NDArray[np.float32]] = {}
 
     def __len__(self) -> int:
@@ -53,8 +56,9 @@ class Candidates:
     def total(self) -> Parts:
         """(n,) the sum of the parts that count, added up in their order."""
         total = np.zeros(len(self.rows))
-        for part in self.counted().values():
-            total += part
+        for name, part in self.parts.items():
+            if name not in self.silent:
+                total += part
         return total
 
     def order(self) -> NDArray[np.int64]:
@@ -63,7 +67,7 @@ class Candidates:
 
     def taken(self, places: NDArray[Any]) -> Candidates:
         """Those at ``places``, in that order."""
-        chosen = Candidates(self.rows[places], 0.0, self.silent)
+        chosen = Candidates(self.rows[places], None, self.silent)
         chosen.parts = {name: part[places] for name, part in self.parts.items()}
         chosen.measures = {name: one[places] for name, one in self.measures.items()}
         return chosen
@@ -71,7 +75,7 @@ class Candidates:
     def joined(self, more: Candidates) -> Candidates:
         """These and others, ascending by row; a part or measure that one side lacks is 0 or NaN."""
         places = np.argsort(np.concatenate([self.rows, more.rows]), kind="stable")
-        both = Candidates(np.concatenate([self.rows, more.rows])[places], 0.0, self.silent)
+        both = Candidates(np.concatenate([self.rows, more.rows])[places], None, self.silent)
         for name in dict.fromkeys([*self.parts, *more.parts]):
             sides = [one.parts.get(name, np.zeros(len(one))) for one in (self, more)]
             both.parts[name] = np.concatenate(sides)[places]
@@ -140,24 +144,23 @@ class Pipeline:
         self._explain = explain
         self._stages = [(stage, switched.get(stage.name, stage.default)) for stage in stages]
         self._silent = frozenset(stage.name for stage, on in self._stages if not on)
-        self._log: dict[str, dict[str, Any]] = {
-            stage.name: {"on": on, "ms": 0.0} for stage, on in self._stages
-        }
+        self._working = [stage for stage, on in self._stages if on or stage.needed]
+        self._seconds = dict.fromkeys((stage.name for stage in stages), 0.0)
+        self._found: dict[str, dict[str, int]] = {}
 
     def find(self, limit: int) -> Rows:
         """The union, ascending, of what the stages propose."""
-        found = [NO_ROWS]
-        for stage, on in self._stages:
-            if not (on or stage.needed):
-                continue
+        found = []
+        for stage in self._working:
             started = time.perf_counter()
             expected = stage.expects() if self._explain else None
             rows = stage.find(limit)
             self._took(stage, started)
             if expected is not None:
-                self._log[stage.name].update(estimated=expected, found=len(rows))
-            found.append(rows)
-        return np.unique(np.concatenate(found))
+                self._found[stage.name] = {"estimated": expected, "found": len(rows)}
+            if len(rows):
+                found.append(rows)
+        return union(found)
 
     def rank(self, rows: Rows, base: float, shortlist: int) -> Candidates:
         """Weigh ``rows``; the best ``shortlist`` of them and what these brought, best first."""
@@ -165,7 +168,9 @@ class Pipeline:
         self._weigh(candidates, wide=True)
         if len(candidates) > shortlist:
             candidates = candidates.taken(np.sort(candidates.order()[:shortlist]))
-        brought = np.setdiff1d(self._bring(candidates), candidates.rows)
+        brought = self._bring(candidates)
+        if len(brought):
+            brought = brought[~np.isin(brought, candidates.rows)]
         if len(brought):
             more = Candidates(brought, base, self._silent)
             self._weigh(more, wide=True, compares=False)
@@ -186,21 +191,29 @@ class Pipeline:
     def log(self) -> dict[str, dict[str, Any]]:
         """By stage: whether it was on, what it took in milliseconds, what it reports of itself."""
         return {
-            stage.name: {**self._log[stage.name], **stage.report()} for stage, _ in self._stages
+            stage.name: {
+                "on": on,
+                "ms": round(self._seconds[stage.name] * 1e3, 3),
+                **self._found.get(stage.name, {}),
+                **stage.report(),
+            }
+            for stage, on in self._stages
         }
 
     def _bring(self, shortlist: Candidates) -> Rows:
-        brought = [NO_ROWS]
+        brought = []
         for stage, on in self._stages:
             if on:
                 started = time.perf_counter()
-                brought.append(stage.bring(shortlist))
+                rows = stage.bring(shortlist)
                 self._took(stage, started)
-        return np.unique(np.concatenate(brought))
+                if len(rows):
+                    brought.append(rows)
+        return union(brought)
 
     def _weigh(self, candidates: Candidates, *, wide: bool, compares: bool | None = None) -> None:
-        for stage, on in self._stages:
-            if stage.wide != wide or not (on or stage.needed):
+        for stage in self._working:
+            if stage.wide != wide:
                 continue
             if compares is not None and stage.compares != compares:
                 continue
@@ -211,8 +224,20 @@ class Pipeline:
                 candidates.parts[stage.name] = np.asarray(part, np.float64)
 
     def _took(self, stage: Stage, since: float) -> None:
-        log = self._log[stage.name]
-        log["ms"] = round(log["ms"] + (time.perf_counter() - since) * 1e3, 3)
+        self._seconds[stage.name] += time.perf_counter() - since
+
+
+def union(parts: Sequence[Rows]) -> Rows:
+    """All rows of several, ascending, each once."""
+    if not parts:
+        return NO_ROWS
+    rows = np.sort(parts[0] if len(parts) == 1 else np.concatenate(parts))
+    if len(rows) < 2:
+        return rows
+    first = np.empty(len(rows), np.bool_)
+    first[0] = True
+    np.not_equal(rows[1:], rows[:-1], out=first[1:])
+    return rows[first]
 
 
 def score_of(total: Parts) -> Parts:

@@ -21,12 +21,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from memdb.query import calendar_days as days_of
 from memdb.query.calendar_days import Days, Recurring
 from memdb.query.date_terms import MONTHS, needs_company
 from memdb.query.han_times import han_days
+from memdb.query.time_tokens import ANCHORING, ORDERING, may_begin, tokens_of
 from memdb.query.time_words import (
     FIRST,
     FUTURE,
@@ -43,8 +44,6 @@ from memdb.types import Precision, to_micros
 Order = Literal["first", "last", "next"]
 Relation = Literal["before", "after", "during"]
 
-_TOKEN: Final = re.compile(r"[\w]+(?:['’\-./:][\w]+)*", re.UNICODE)  # noqa: RUF001
-_ELIDED: Final = re.compile(r"(?:l|d|dell|nell|all|dall)'(?=\w)")
 _ISO: Final = re.compile(r"((?:1[89]|20)\d\d)-(\d\d)(?:-(\d\d))?\Z")
 _DOTTED: Final = re.compile(r"(\d{1,2})\.(\d{1,2})\.((?:1[89]|20)\d\d)\Z")
 _YEAR: Final = re.compile(r"(?:1[89]|20)\d\d\Z")
@@ -91,19 +90,9 @@ class TimeReading:
         return self.start_us is not None or self.end_us is not None
 
 
-class _Token(NamedTuple):
-    word: str
-    start: int
-    end: int
-
-
 def read(question: str, *, now: datetime, zone: tzinfo) -> TimeReading | None:
     """What ``question`` says of time at the aware ``now``, in ``zone``; None if nothing."""
     return _Reader(question, now, zone).read()
-
-
-def _plain(word: str) -> str:
-    return _ELIDED.sub("", word.casefold().removesuffix("'s"), count=1)
 
 
 class _Reader:
@@ -114,11 +103,7 @@ class _Reader:
         self._zone = zone
         self._now = now
         self._today = now.astimezone(zone).date()
-        folded = question.replace("’", "'")  # noqa: RUF001
-        self._tokens = [
-            _Token(_plain(found[0]), found.start(), found.end())
-            for found in _TOKEN.finditer(folded)
-        ]
+        self._tokens = tokens_of(question)
         self._ahead = any(token.word in FUTURE for token in self._tokens)
         self._used: set[int] = set()
         self._after = 0
@@ -167,6 +152,9 @@ class _Reader:
         found: list[tuple[str, Days]] = []
         at = 0
         while at < len(self._tokens):
+            if not may_begin(self._tokens[at].word):
+                at += 1
+                continue
             named = self._between(at) or self._rolling(at) or self._related(at)
             if named is None:
                 at += 1
@@ -453,6 +441,8 @@ class _Reader:
     def _order(self) -> Order | None:
         """Whether the first, the last or the coming one of something is asked for."""
         for at, token in enumerate(self._tokens):
+            if token.word not in ORDERING:
+                continue
             if at in self._used or self._word(at + 1) in NAMES_AFTER_ORDER:
                 continue
             if token.word in FIRST:
@@ -474,7 +464,9 @@ class _Reader:
         relations: tuple[tuple[Relation, str], ...] = (
             ("before", "BEFORE"), ("after", "AFTER"), ("after", "SINCE"), ("during", "DURING"),
         )  # fmt: skip
-        for at in range(len(self._tokens)):
+        for at, token in enumerate(self._tokens):
+            if token.word not in ANCHORING:
+                continue
             for relation, role in relations:
                 if not self._is(at, role) or self._word(at - 1) in _LOOK_AFTER:
                     continue

@@ -10,7 +10,6 @@ who reads it checks that somebody answers there.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
 import ipaddress
@@ -26,13 +25,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 import memdb
 from memdb import Database, InvalidArgument, LockHeld
-from memdb.server import problems
 from memdb.server.direct import Direct
 from memdb.server.gate import App, Gate, GateOptions, Receive, Scope, Send, names_of
 from memdb.server.idempotency import Replays
@@ -40,7 +36,7 @@ from memdb.server.identity import Identities, write_private
 from memdb.server.later import Later
 from memdb.server.limits import Limits
 from memdb.server.metrics import Metrics
-from memdb.server.problems import Refused
+from memdb.server.protocols import protocol
 from memdb.server.routes import ROUTES
 from memdb.server.routing import Services
 from memdb.server.sessions import Sessions
@@ -53,9 +49,6 @@ MCP: Final = "memdb.server.mcp.app"
 FLASK: Final = "memdb.server.app"
 NEEDED_LATER: Final = ("flask", "a2wsgi", "prometheus_client")
 UNASKED_S: Final = 3.0  # after the start: by then those who waited for the server have asked
-NO_HTTP: Final = Refused(
-    400, "bad_request", "the request is no HTTP/1.1, or its head is too long", "shorten it"
-)
 # What a browser on this device calls it; "memdb.localhost" has cookies of its own.
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]", "memdb.localhost")
 
@@ -153,11 +146,10 @@ class Host:
 
     def _config(self, limits: Limits) -> uvicorn.Config:
         options = self._options
-        _Protocol.head_s = limits.head_s
         return uvicorn.Config(
             self._asgi(),
-            http=_Protocol,
-            loop="asyncio",
+            http=protocol(limits),
+            loop="auto",  # uvloop where it is installed
             ws="none",
             lifespan="on",
             log_config=None,
@@ -168,7 +160,7 @@ class Host:
             limit_concurrency=limits.connections,
             timeout_keep_alive=limits.idle_s,
             timeout_graceful_shutdown=limits.stop_s,
-            h11_max_incomplete_event_size=limits.header_bytes + limits.target_bytes,
+            h11_max_incomplete_event_size=limits.head_bytes,
             ssl_certfile=options.tls_cert,
             ssl_keyfile=options.tls_key,
             ssl_version=ssl.PROTOCOL_TLS_SERVER,
@@ -255,54 +247,6 @@ class Host:
             finally:
                 (self._db.path / FILE).unlink(missing_ok=True)
                 self.identities.withdraw_file()
-
-
-class _Protocol(H11Protocol):
-    """HTTP/1.1 whose heads must come in time: a slow one must not hold a connection for ever."""
-
-    head_s: float = 10.0
-    _late: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._wait()
-
-    def data_received(self, data: bytes) -> None:
-        waiting = self.conn.their_state is h11.IDLE
-        super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
-            self._stop_waiting()
-        elif waiting and self._late is None:
-            self._wait()
-
-    def send_400_response(self, msg: str) -> None:
-        """What is no HTTP/1.1, or too long a head, is refused with a problem like all else."""
-        body = problems.encode(problems.of_refusal(NO_HTTP))
-        headers = [
-            (b"content-type", problems.CONTENT_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        answer = h11.Response(status_code=NO_HTTP.status, headers=headers, reason=b"Bad Request")
-        for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def _wait(self) -> None:
-        self._late = self.loop.call_later(self.head_s, self._drop)
-
-    def _stop_waiting(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-
-    def _drop(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.close()
 
 
 async def _live(receive: Receive, send: Send, parts: list[Later]) -> None:

@@ -33,6 +33,11 @@ class Limits:
     header_bytes: int = 32 << 10
     target_bytes: int = 8 << 10
 
+    @property
+    def head_bytes(self) -> int:
+        """Of a whole head, before it is read."""
+        return self.header_bytes + self.target_bytes
+
 
 class Rates:
     """Token buckets: each principal has a number of requests a minute, a sixth of it at once."""

@@ -188,7 +188,8 @@ def beside(txn: ReadTxn, places: Sequence[tuple[bytes, int]]) -> list[tuple[int,
         for prefix, position in places
     ]
     found = txn.get_many(tables.STREAMS, sorted({key for pair in keys for key in pair}))
-    return [tuple(int(_ROW.unpack(found[key])[0]) for key in pair if key in found) for pair in keys]
+    rows = {key: int(_ROW.unpack(payload)[0]) for key, payload in found.items()}
+    return [tuple(rows[key] for key in pair if key in rows) for pair in keys]
 
 
 def neighbours(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, Literal
 
 import msgspec
@@ -62,9 +63,14 @@ class Allocation(msgspec.Struct, frozen=True, array_like=True):
         """One past the greatest slot handed out."""
         return max(0, len(self.runs) - 1) * settings.RUN_ROWS + self.used
 
+    @property
+    def rising(self) -> bool:
+        """Whether slots are in the order of their rows."""
+        return all(one < other for one, other in pairwise(self.runs))
+
     def slots(self, rows: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """The slots of rows of this space; order is kept."""
-        ranks = np.zeros(1 << _RUN_BITS, dtype=np.uint32)
+        ranks = np.zeros(max(self.runs, default=0) + 1, dtype=np.uint32)
         ranks[list(self.runs)] = np.arange(len(self.runs), dtype=np.uint32)
         slots: NDArray[np.uint32] = (ranks[rows >> _RUN_BITS] << _RUN_BITS) | (rows & 0xFFFF)
         return slots
@@ -155,7 +161,11 @@ def get_space(txn: ReadTxn, number: int) -> SpaceRecord | None:
 
 
 def put_space(txn: Writer, space: SpaceRecord) -> None:
-    """Rewrite the record of a space; one that was dropped meanwhile stays dropped."""
+    """Rewrite the record of a space; one that was dropped meanwhile stays dropped.
+
+    Whatever becomes of a space moves the layout: what is known of spaces is kept by that.
+    """
+    txn.layout_moved()
     key = _space_key(space.number)
     if txn.get(tables.SPACES, key) is not None:
         txn.put(tables.SPACES, key, msgspec.msgpack.encode(space))
@@ -172,6 +182,7 @@ def create_space(txn: Writer, space: SpaceRecord) -> SpaceRecord:
     given = [
         _RUN.unpack(key[len(_ROWS) :])[0] for key in txn.scan_keys(tables.META, _ROWS, _ROWS_END)
     ]
+    txn.layout_moved()
     made = msgspec.structs.replace(space, number=1 + max(given, default=NO_VECTOR))
     _put_allocation(txn, made.number, Allocation())
     txn.put(tables.SPACES, _space_key(made.number), msgspec.msgpack.encode(made))
@@ -180,6 +191,7 @@ def create_space(txn: Writer, space: SpaceRecord) -> SpaceRecord:
 
 def drop_space(txn: Writer, number: int) -> None:
     """Forget the space; neither its number nor its runs are handed out again."""
+    txn.layout_moved()
     txn.delete(tables.SPACES, _space_key(number))
 
 

@@ -91,7 +91,8 @@ class Asked:
 
     def memories(self, rows: Rows) -> dict[int, Memory]:
         """The memories of those rows that exist; each row is read once a question."""
-        wanted = [row for row in rows.tolist() if row not in self._known]
+        listed, known = rows.tolist(), self._known
+        wanted = [row for row in listed if row not in known]
         if wanted:
-            self._known.update(self.read(sorted(wanted)))
-        return {row: self._known[row] for row in rows.tolist() if row in self._known}
+            known.update(self.read(sorted(wanted)))
+        return {row: known[row] for row in listed if row in known}

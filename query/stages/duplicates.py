@@ -31,8 +31,9 @@ class Duplicates(Stage):
         memories = self._asked.memories(candidates.rows)
         first: dict[tuple[Any, ...], int] = {}
         part = np.zeros(len(candidates))
+        rows = candidates.rows.tolist()
         for place in candidates.order().tolist():
-            row = int(candidates.rows[place])
+            row = rows[place]
             memory = memories.get(row)
             said = None if memory is None else _said(memory)
             if said is not None and first.setdefault(said, row) != row:

@@ -30,6 +30,7 @@ class Neighbours(Stage):
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._beside: dict[int, tuple[int, ...]] = {}
+        self._prefixes: dict[tuple[str, str], bytes] = {}
 
     def bring(self, shortlist: Candidates) -> Rows:
         if self._asked.mode != "hybrid":
@@ -55,17 +56,20 @@ class Neighbours(Stage):
     def weigh(self, candidates: Candidates) -> Parts | None:
         if not self._beside:
             return None
-        own = np.zeros(len(candidates))
+        legs = np.zeros(len(candidates))
         for leg in _LEGS:
-            own += candidates.parts.get(leg, 0.0)
+            legs += candidates.parts.get(leg, 0.0)
+        own = legs.tolist()  # by plain numbers: they are few, and looked up one by one
         places = {row: place for place, row in enumerate(candidates.rows.tolist())}
-        part = np.zeros(len(candidates))
+        part = [0.0] * len(own)
         for row, pair in self._beside.items():
+            here = places[row]
             for one in pair:
-                part[places[row]] += SHARE * own[places[one]]
+                there = places[one]
+                part[here] += SHARE * own[there]
                 if one not in self._beside:  # it was brought: its other side is not looked up
-                    part[places[one]] += SHARE * own[places[row]]
-        return part
+                    part[there] += SHARE * own[here]
+        return np.array(part)
 
     def say(self, candidates: Candidates, place: int) -> str:
         return (
@@ -78,8 +82,11 @@ class Neighbours(Stage):
         return {"neighbours": sum(map(len, self._beside.values()))}
 
     def _place(self, memory: Memory) -> tuple[bytes, int]:
-        stream, position = memory.stream or "", memory.position or 0
-        return lookups.stream_prefix(self._asked.txn, memory.namespace, stream), position
+        named = memory.namespace, memory.stream or ""
+        prefix = self._prefixes.get(named)
+        if prefix is None:
+            prefix = self._prefixes[named] = lookups.stream_prefix(self._asked.txn, *named)
+        return prefix, memory.position or 0
 
 
 def _close(one: Memory, other: Memory) -> bool:

@@ -11,6 +11,7 @@ from pyroaring import BitMap
 import memdb
 from memdb.index import exact
 from memdb.index.protocol import Metric
+from memdb.space_views import unit, unit_of
 from tests.memdb.space_conversion import DIM, fill, make_small
 
 
@@ -106,3 +107,60 @@ def test_a_sample_measures_as_a_search_does_whatever_is_written_between(
                     np.testing.assert_allclose(found, right, rtol=2e-3, atol=2e-3)
                     sizes.append(len(sample))
         assert len(set(sizes)) > 6, "what is allowed changed all the time"
+
+
+def test_one_vector_is_brought_to_unit_length_as_many_are() -> None:
+    rng = np.random.default_rng(1)
+    for dim in (1, 7, 16, 384, 768):
+        matrix = rng.standard_normal((20, dim)).astype(np.float32) * np.float32(
+            1e3
+        ) ** rng.integers(-3, 4, (20, 1))
+        matrix = np.vstack((matrix.astype(np.float32), np.zeros((1, dim), np.float32)))
+        for one, whole in zip(matrix, unit(matrix), strict=True):
+            np.testing.assert_array_equal(unit_of(one), whole)
+
+
+def test_a_filter_is_compiled_again_only_when_its_encoded_rows_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write is fresh at first, and most questions ask all there is."""
+    make_small(monkeypatch)
+    with memdb.open(tmp_path / "db", embedder="none") as db:
+        db.spaces.create("photos", dim=DIM)
+        fill(db, 60, 1)
+        engine = db._engine
+        db._maintenance.stop()
+        with engine.store.read() as txn:
+            space = engine.vectors(engine.require_space(txn, "photos"))
+        while space.encode_step():
+            pass
+        query = np.ones(DIM, np.float32)
+
+        def compiled() -> object:
+            db.recall(vector=query, space="photos", mode="vector", k=100)
+            return space._compiled[-1].slots
+
+        first = compiled()
+        assert compiled() is first
+        (written,) = fill(db, 1, 2)
+        assert compiled() is first
+        hits = db.recall(vector=query, space="photos", mode="vector", k=100)
+        assert written in {hit.id for hit in hits} and len(hits) == 61
+        db.forget(ids=[next(hit.id for hit in hits if hit.id != written)])
+        assert compiled() is not first
+        assert len(db.recall(vector=query, space="photos", mode="vector", k=100)) == 60
+
+
+def test_a_space_that_takes_the_place_of_another_is_known_at_once(tmp_path: Path) -> None:
+    with memdb.open(tmp_path / "db", embedder="none") as db:
+        query = np.ones(4, np.float32)
+        with pytest.raises(memdb.NotFound):
+            db.recall(vector=query, space="photos", mode="vector")
+        db.spaces.create("photos", dim=4)
+        assert len(db.recall(vector=query, space="photos", mode="vector")) == 0
+        db.spaces.drop("photos")
+        with pytest.raises(memdb.NotFound):
+            db.recall(vector=query, space="photos", mode="vector")
+        db.spaces.create("photos", dim=5)
+        with pytest.raises(memdb.DimensionMismatch):
+            db.recall(vector=query, space="photos", mode="vector")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from memdb.query.pipeline import BASE, Candidates, Parts, Pipeline, Rows, Stage, score_of
+from memdb.query.pipeline import BASE, Candidates, Parts, Pipeline, Rows, Stage, score_of, union
 
 
 class Fixed(Stage):
@@ -108,3 +110,10 @@ def test_the_log_says_what_each_stage_did_and_in_words() -> None:
 def test_a_question_that_no_stage_knows_rows_for_ranks_nothing() -> None:
     pipeline = Pipeline([Far()], {}, explain=False)
     assert len(pipeline.rank(pipeline.find(10), 0.0, 10)) == 0
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), max_size=4))
+def test_a_union_has_each_row_once_ascending(parts: list[list[int]]) -> None:
+    found = union([np.array(part, np.uint32) for part in parts])
+    assert found.dtype == np.uint32
+    assert found.tolist() == sorted({row for part in parts for row in part})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memdb.query import calendar_days
+from memdb.query import calendar_days, time_expressions, time_tokens
 from memdb.query.time_expressions import read
 from memdb.types import from_micros
 
@@ -163,3 +163,22 @@ def test_the_last_and_the_next_of_what_recurs_lie_next_to_today(
         between = recurring(begun.after, after.first) if begun.after < after.first else None
         assert between is None or between.first >= after.first or between.after <= begun.after
         assert after.first - begun.first <= timedelta(366)
+
+
+_TELLING = sorted(time_tokens._BEGINNINGS | time_tokens.ORDERING | time_tokens.ANCHORING)
+_FILLERS = ["ana", "trip", "rome", "eat", "name", "most", "look", "morning", "night", "afternoon"]
+_NUMBERS = ["3", "8th", "12.", "31", "2023", "2023-05", "2023-05-08", "8.5.2023", "9999", "٣"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(_TELLING) | st.sampled_from(_FILLERS + _NUMBERS), max_size=7))
+def test_the_grammar_reads_nothing_where_it_is_not_tried(words: list[str]) -> None:
+    question, everywhere = " ".join(words), pytest.MonkeyPatch()
+    found = read(question, now=NOW, zone=UTC)
+    everywhere.setattr(time_expressions, "may_begin", lambda word: True)
+    everywhere.setattr(time_expressions, "ORDERING", frozenset(words))
+    everywhere.setattr(time_expressions, "ANCHORING", frozenset(words))
+    try:
+        assert read(question, now=NOW, zone=UTC) == found
+    finally:
+        everywhere.undo()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from memdb import Conflict, NotFound
+from memdb import NotFound
 from memdb.server import schemas_owner as schemas
 from memdb.server.routes.files import LONG_S
 from memdb.server.routing import Call, Route
@@ -53,25 +53,14 @@ def report(call: Call) -> schemas.ReportObject:
         **parts,
         counts=dict(known.counts),
         snapshots=list(known.snapshots),
-        total=_total(known),
+        total=known.total,
     )
-
-
-def _total(known: Any) -> int:
-    """How many memories an erasure would remove."""
-    return len(known.items) + len(known.derived) + len(known.hidden)
 
 
 def erase(call: Call) -> schemas.ReceiptObject:
     """Remove memories for good; ``confirm_count`` must be the total of a report on them."""
     body: schemas.EraseMemories = call.body
-    selector = _selector(body.selector)
-    if _total(call.acting.report(**selector)) != body.confirm_count:
-        raise Conflict(
-            "confirm_count is not how many would be erased",
-            hint="ask /v1/report with the same selector, look at it, and confirm its total",
-        )
-    receipt = call.acting.erase(**selector)
+    receipt = call.acting.erase(**_selector(body.selector), confirm_count=body.confirm_count)
     call.services.replays.clear()
     return _receipt(receipt)
 

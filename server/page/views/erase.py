@@ -8,7 +8,7 @@ from typing import Any, Final
 from flask import render_template, request
 from werkzeug.wrappers import Response
 
-from memdb import InvalidArgument, Report
+from memdb import InvalidArgument
 from memdb.server.page import door, forms, shown
 from memdb.server.page.blueprint import page
 from memdb.server.page.choosing import Chosen
@@ -42,7 +42,7 @@ def _render(acting: Any, given: Mapping[str, str], problem: InvalidArgument | No
         chosen=chosen,
         id=given.get("id", ""),
         report=report,
-        number=None if report is None else reach(report),
+        number=None if report is None else report.total,
         listed=LISTED,
         count_words=COUNT_WORDS,
         problem=problem,
@@ -59,14 +59,14 @@ def erase_for_good() -> Response | tuple[str, int]:
     _, selector = selected(given)
     if not selector:
         raise InvalidArgument("nothing is chosen to be erased", field="where")
-    number = reach(acting.report(**selector))
+    number = acting.report(**selector).total
     typed = (forms.text("count") or "").replace(",", "").replace(" ", "")
     if typed != str(number) or not number:
         wrong = InvalidArgument(
             f"type {number:,} to confirm: that is how many would go", field="count"
         )
         return _render(acting, given, wrong), 400
-    receipt = acting.erase(**selector)
+    receipt = acting.erase(**selector, confirm_count=number)
     words = f"Erased {shown.memories(number)}. The last bytes are being overwritten."
     return forms.go("page.receipt", Note(words), id=receipt.id)
 
@@ -94,8 +94,3 @@ def selected(given: Mapping[str, str]) -> tuple[Chosen, dict[str, Any]]:
     if where is not None:
         selector["where"] = where
     return chosen, selector
-
-
-def reach(report: Report) -> int:
-    """How many memories would go: shown, hidden, and inferred from those."""
-    return len(report.items) + len(report.hidden) + len(report.derived)

@@ -13,7 +13,7 @@ from itertools import islice
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
@@ -43,7 +43,9 @@ from memdb.types import (
     Trashed,
     Written,
 )
-from memdb.validate import TimeLike
+
+if TYPE_CHECKING:  # what checks arguments needs numpy, and the server checks them
+    from memdb.validate import TimeLike
 
 _AT_ONCE = 1_000  # items of one request: what the server takes, in one transaction
 _A_PAGE = 1_000

@@ -19,7 +19,6 @@ from memdb import client_wire as wire
 from memdb.client_wire import Wire, segment
 from memdb.errors import InvalidArgument, NotFound, ServerUnavailable
 from memdb.types import FileStatus, Memory, Space, SyncReport, Written
-from memdb.validate import TimeLike
 
 if TYPE_CHECKING:
     from memdb.access.auditing import AuditPage, AuditVerdict
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from memdb.access.tokens import NewToken, TokenInfo
     from memdb.retention.applying import Applied
     from memdb.retention.planning import Plan
+    from memdb.validate import TimeLike
 
 _POLL_S = 0.05
 _A_PAGE = 1_000

@@ -7,10 +7,6 @@ long as the page is open. It comes from the server, which gives it for the owner
 from __future__ import annotations
 
 import json
-import ssl
-import urllib.error
-import urllib.request
-import webbrowser
 from typing import Any
 
 from memdb.cli import running
@@ -33,6 +29,9 @@ def ui(call: Call) -> None:
 
 def _code_of(said: dict[str, Any]) -> dict[str, Any] | None:
     """The address with a code, from the server that is said to run; None where none answers."""
+    import ssl
+    import urllib.request
+
     request = urllib.request.Request(
         said["url"] + "/v1/ui/code",
         method="POST",
@@ -61,6 +60,8 @@ def _serve(call: Call) -> None:
 
 
 def _show(call: Call, url: str, expires_s: float, *, serving: bool = False) -> None:
+    import webbrowser
+
     out = call.out
     opened = not call.args.no_browser and webbrowser.open(url)
     if out.as_json:

@@ -142,6 +142,17 @@ def command(path: Path, *words: str) -> Any:
     return json.loads(done.stdout)
 
 
+def opened_by(*words: str) -> list[str]:
+    """What a command loaded of that which only a process with an open database needs."""
+    program = (
+        f"import sys; from memdb.cli import main; assert main({list(words)!r}) == 0;"
+        "print(*[n for n in ('numpy', 'lmdb', 'urllib.request') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
+                          check=True)  # fmt: skip
+    return done.stdout.splitlines()[-1].split()
+
+
 def test_the_command_line_asks_the_server_that_runs(tmp_path: Path) -> None:
     path = tmp_path / "db"
     with serving(path) as served:
@@ -154,7 +165,9 @@ def test_the_command_line_asks_the_server_that_runs(tmp_path: Path) -> None:
             assert f'route="{name}",status="200"}} 1.0' in counted
         command(path, "recall", "sails", "--no-server")
         assert served.ask("GET", "/metrics").body.decode().count('route="recall",status="200"} 1.0')
+        assert not opened_by("--db", str(path), "recall", "sails")
     # What is left of a server that is gone is in nobody's way.
+    assert "numpy" in opened_by("--db", str(path), "recall", "sails")
     (path / "server.json").write_text(json.dumps({**FOUND, "token_file": str(path / "FORMAT")}))
     assert command(path, "recall", "sails", "-k", "1")["hits"][0]["id"] == written["id"]
 

@@ -41,8 +41,8 @@ OPEN: Final = frozenset([("GET", "/v1/healthz"), ("HEAD", "/v1/healthz")])
 SAFE: Final = frozenset(["GET", "HEAD"])
 FORM: Final = b"application/x-www-form-urlencoded"
 
-UNREAD: Final = frozenset([400, 408, 413])  # refused for the body itself, or for how it is framed
-DRAINED_BYTES: Final = 64 << 10
+UNREAD: Final = frozenset(["bad_request", "too_slow"])  # for how it is framed, or that it stays out
+DRAINED_BYTES: Final = 1 << 20
 DRAIN_S: Final = 0.5
 
 # What every answer says to a browser that was led here, unless the answer says otherwise.
@@ -113,7 +113,7 @@ class Gate:
             await self._let_in(scope, receive, answering, state)
         except Refused as refused:
             self._metrics.refused(refused.code)
-            if "body" not in state and refused.status not in UNREAD:
+            if "body" not in state and refused.code not in UNREAD:
                 await _drain(receive)
             await answering.refuse(refused)
         except ConnectionError:

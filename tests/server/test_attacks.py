@@ -170,6 +170,14 @@ def test_who_is_refused_with_a_body_hears_why(served: Served) -> None:
         for _ in range(5):
             assert served.ask("PUT", "/v1/stats", raw=raw, headers=headers).status == 415
             assert served.ask("POST", "/v1/recall", raw=raw, token=None).status == 401
+            assert served.ask("GET", "/v1/stats", raw=raw).status == 400
+
+
+def test_who_sends_somewhat_too_much_hears_so(small: Served) -> None:
+    for size in (5_000, 500_000):
+        for _ in range(3):
+            answer = small.ask("POST", "/v1/memories", raw=b" " * size)
+            assert answer.status == 413 and answer.json["code"] == "too_large"
 
 
 @pytest.fixture

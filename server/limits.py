@@ -6,11 +6,14 @@ gate's decision. Limits on what a memory or a question may be are the library's.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from memdb import PermissionDenied, Principal
 
 MOST_BUCKETS: Final = 4_096
 
@@ -46,6 +49,18 @@ class Rates:
         self._clock = clock
         self._lock = threading.Lock()
         self._buckets: dict[str, tuple[float, float]] = {}
+
+    def check(self, principal: Principal) -> None:
+        """Count a call of a principal; ``PermissionDenied`` where its grant had its minute's."""
+        per_minute = principal.grant.rate_per_minute
+        if per_minute is None or principal.owner:
+            return
+        wait_s = self.wait_s(str(principal.token_id or principal.name), per_minute)
+        if wait_s:
+            raise PermissionDenied(
+                "the token has had its calls of this minute",
+                hint=f"wait {math.ceil(wait_s)} seconds",
+            )
 
     def wait_s(self, who: str, per_minute: float) -> float:
         """0 if the request may go on, else the seconds until one may."""

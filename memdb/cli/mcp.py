@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from memdb.cli import running
 from memdb.cli.calls import Call
+from memdb.cli.memories import NO_SERVER
 from memdb.cli.spec import Command, Option
 
 if TYPE_CHECKING:
@@ -25,8 +27,16 @@ def mcp(call: Call) -> None:
     from memdb.server.mcp import stdio
 
     args = call.args
+    # A model that was chosen is another than the server's.
+    alone = args.no_server or getattr(args, "embedder", None) is not None
     with call.open(NAMELESS) as db:
-        stdio.serve(db, args.as_, purpose=args.purpose, surface=args.surface or SURFACES[0])
+        stdio.serve(
+            db,
+            args.as_,
+            purpose=args.purpose,
+            surface=args.surface or SURFACES[0],
+            found=None if alone else lambda: running.found(call.path),
+        )
 
 
 def need_sdk() -> None:
@@ -108,6 +118,7 @@ COMMANDS: tuple[Command, ...] = (
             Option("purpose", "why it asks, for the audit and for grants that want it", own=True),
             Option("surface", "memory (default), or search and fetch as chatgpt calls them",
                    choices=SURFACES, own=True),
+            NO_SERVER,
         ),
         ("mcp --as claude-desktop", "mcp --surface chatgpt"),
     ),

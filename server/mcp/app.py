@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 from mcp.server.context import ServerRequestContext
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
@@ -19,7 +20,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from memdb import PermissionDenied
+from memdb.server.limits import Rates
 from memdb.server.mcp.service import service
+from memdb.server.mcp.through import AS
 
 if TYPE_CHECKING:
     from memdb import Acting
@@ -38,9 +41,10 @@ def asgi_app() -> App:
 
     ``scope["state"]`` has ``principal``, ``purpose`` and ``services``.
     """
+    verbs = _Verbs()
     managers = {
         path: StreamableHTTPSessionManager(
-            service(_acting, surface),
+            service(verbs, surface),
             json_response=True,
             stateless=True,
             max_request_body_size=MOST_BYTES,
@@ -72,13 +76,27 @@ def asgi_app() -> App:
     return app
 
 
-def _acting(ctx: ServerRequestContext[Any, Any], tool: str) -> Acting:
-    """The verbs of whoever sent the request."""
-    request = ctx.request
-    if request is None:
-        raise PermissionDenied("nobody asks")
-    state = request.scope["state"]
-    acting: Acting = state["services"].identities.acting(
-        state["principal"], purpose=state.get("purpose"), transport="mcp", tool=tool
-    )
-    return acting
+class _Verbs:
+    """The verbs of whoever sent a request.
+
+    The owner's token may name another in ``Memdb-As``, as ``memdb mcp --as`` does: that one's grant
+    and rate hold. For anybody else the header is worth nothing.
+    """
+
+    def __init__(self) -> None:
+        self._rates = Rates()
+
+    def __call__(self, ctx: ServerRequestContext[Any, Any], tool: str) -> Acting:
+        request = ctx.request
+        if request is None:
+            raise PermissionDenied("nobody asks")
+        state = request.scope["state"]
+        principal, services = state["principal"], state["services"]
+        name = request.headers.get(AS)
+        if name is not None and principal.owner:
+            principal = services.db.tokens.named(unquote(name))
+            self._rates.check(principal)
+        acting: Acting = services.identities.acting(
+            principal, purpose=state.get("purpose"), transport="mcp", tool=tool
+        )
+        return acting

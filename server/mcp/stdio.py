@@ -1,23 +1,22 @@
 """MCP over standard input and output: what a host application starts as a child process.
 
-The process runs as the owner and opens the directory itself, beside a server or without one: what
-an agent may do there is the grant of the token that is named, looked at for every call, and every
-call is in the audit. It answers until its input ends. Standard output carries the protocol alone:
+The process runs as the owner: what an agent may do is the grant of the token that is named, looked
+at for every call, and every call is in the audit. Where a server runs for the database, calls are
+carried to it (``through``); where none does, they are done here, in the directory itself. It answers until its input ends. Standard output carries the protocol alone:
 while it serves, anything printed goes to standard error (the SDK sees to that).
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from mcp.server import Server
 from mcp.server.stdio import stdio_server
 
-from memdb import PermissionDenied
 from memdb.server.limits import Rates
 from memdb.server.mcp.service import Acts, service
+from memdb.server.mcp.through import Found, Through
 
 if TYPE_CHECKING:
     from mcp.server.context import ServerRequestContext
@@ -26,16 +25,25 @@ if TYPE_CHECKING:
 
 
 def serve(
-    db: Database, name: str | None = None, *, purpose: str | None = None, surface: str = "memory"
+    db: Database,
+    name: str | None = None,
+    *,
+    purpose: str | None = None,
+    surface: str = "memory",
+    found: Found | None = None,
 ) -> None:
     """Serve until standard input ends.
 
     ``name``: of the token whose grant holds; None: the owner in person. ``purpose``: why, for the
-    audit and for grants that ask it. Raises ``PermissionDenied`` where no token of that name is
+    audit and for grants that ask it. ``found``: what is known of a running server, asked for every
+    call of a token; the owner in person is served here. Raises ``PermissionDenied`` where no token of that name is
     valid, ``InvalidArgument``.
     """
     acts = acting_as(db, name, purpose)
-    anyio.run(_serve, service(acts, surface))
+    carried = None
+    if found is not None and name is not None:
+        carried = Through(found, name, purpose, surface)
+    anyio.run(_serve, service(acts, surface, carried))
 
 
 def acting_as(db: Database, name: str | None, purpose: str | None) -> Acts:
@@ -47,13 +55,7 @@ def acting_as(db: Database, name: str | None, purpose: str | None) -> Acts:
 
     def acts(ctx: ServerRequestContext[Any, Any] | None, tool: str) -> Acting:
         who = principal()
-        per_minute = who.grant.rate_per_minute
-        wait_s = rates.wait_s(who.name, per_minute) if per_minute and not who.owner else 0.0
-        if wait_s:
-            raise PermissionDenied(
-                "the token has had its calls of this minute",
-                hint=f"wait {math.ceil(wait_s)} seconds",
-            )
+        rates.check(who)
         return db.acting(who, purpose=purpose, transport="mcp", tool=tool)
 
     principal()  # what is wrong with the name is said at once

@@ -36,7 +36,8 @@ class Pair(NamedTuple):
     """One question, with and without its evidence in the store.
 
     ``whole``: all evidence is among the ten. ``worst``: the least score of a piece of it.
-    ``best``: the best score where it is gone. ``sure``, ``unsure``: the confidence with and without.
+    ``best``: the best score where it is gone. ``sure``, ``unsure``: the confidence with it and
+    without.
     """
 
     whole: bool

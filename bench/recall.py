@@ -11,10 +11,11 @@ mode; a question counts if it has evidence that exists. Beside the modes stand
   with one that is off by default switched on;
 * ``hybrid + rerank``: with ``--rerank MODEL``, a cross-encoder;
 * ``hybrid, shared``: all conversations of a file in one database, asked with a filter;
-* ``no answer``: questions whose evidence the filter leaves out, by thresholds for ``min_score``.
+* ``no answer``: questions whose evidence the filter leaves out (``recall_unanswerable.py``).
 
 any@k: at least one piece of evidence among the first k; all@k: all of it; mean@k: how much of it.
-``--quick`` leaves all but the reference and the modes out. A folder ``scifact`` beside DIR is read
+``--quick`` leaves all but the reference and the modes out, ``--only unanswerable`` all but the last.
+A folder ``scifact`` beside DIR is read
 too.
 """
 
@@ -29,10 +30,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import memdb
-from bench import report
+from bench import recall_unanswerable, report
 from bench.embeddings import SentenceTransformer
 from bench.recall_data import Asked, Conversation, conversations, memories_of, questions_of
 from bench.recall_reference import ReferenceBm25, reference_text
@@ -40,7 +39,6 @@ from bench.recall_tally import DEPTHS, Tally
 
 DEFAULT_DATA = Path("../shared/data/memory-qa")
 REFERENCE = "reference BM25"
-LOSSES = (0.01, 0.05, 0.10)  # of all@10, for the thresholds shown
 _ABLATED_AT_MOST = 1_000  # memories a store: above, ablations and shared stores are left out
 
 Tallies = dict[tuple[str, str], Tally]
@@ -50,13 +48,19 @@ class Run:
     """The methods of one file, by name, with what each found."""
 
     def __init__(
-        self, embedders: dict[str, Any], *, quick: bool, rerank: str | None = None
+        self,
+        embedders: dict[str, Any],
+        *,
+        quick: bool,
+        rerank: str | None = None,
+        only: str | None = None,
     ) -> None:
         self._embedders = embedders
         self._quick = quick
         self._rerank = rerank
+        self._only = only
         self.tallies: Tallies = defaultdict(Tally)
-        self.best: dict[str, list[tuple[float, float, bool]]] = defaultdict(list)
+        self.pairs: dict[str, list[recall_unanswerable.Pair]] = defaultdict(list)
 
     def ask(
         self, db: memdb.Database, name: str, asked: Sequence[Asked], prefix: str = "", **how: Any
@@ -76,7 +80,8 @@ class Run:
         asked = questions_of(conversation)
         if not asked:
             return
-        self._reference(conversation, asked)
+        if self._only is None:
+            self._reference(conversation, asked)
         for place, (name, embedder) in enumerate(self._embedders.items()):
             with (
                 tempfile.TemporaryDirectory() as folder,
@@ -85,6 +90,9 @@ class Run:
                 db.remember_many(memories_of(conversation))
                 if isinstance(embedder, SentenceTransformer):
                     embedder.embed([one.query for one in asked])
+                if self._only == "unanswerable":
+                    self._unanswerable(db, name, asked)
+                    continue
                 if place == 0:
                     self.ask(db, "lexical", asked, mode="lexical")
                 self.ask(db, f"vector {name}", asked, mode="vector")
@@ -101,21 +109,18 @@ class Run:
         if self._rerank is not None:
             self.ask(db, f"hybrid {name} + rerank", asked, rerank=self._rerank)
         for stage, log in stages.items():
-            if stage != "rerank":  # nobody reads again unless a model is given
+            if stage not in ("rerank", "confidence"):  # without a model; adds nothing to a score
                 sign = "-" if log["on"] else "+"
                 switched = {stage: not log["on"]}
                 self.ask(db, f"hybrid {name} {sign} {stage}", asked, stages=switched)
-        for one in asked:
-            hits = db.recall(one.query, k=10)
-            held = [hit for hit in hits if hit.memory.external_id in one.evidence]
-            gone = db.recall(one.query, k=1, where={"external_id": {"$nin": sorted(one.evidence)}})
-            whole = len(held) == len(one.evidence)
-            worst = min((hit.score for hit in held), default=0.0)
-            self.best[name].append((worst, gone[0].score if gone else 0.0, whole))
+        self._unanswerable(db, name, asked)
+
+    def _unanswerable(self, db: memdb.Database, name: str, asked: Sequence[Asked]) -> None:
+        self.pairs[name].extend(recall_unanswerable.pair(db, one) for one in asked)
 
     def shared(self, everything: Sequence[Conversation]) -> None:
         """All conversations in one database, each question asked with a filter."""
-        if self._quick or len(everything) < 2:
+        if self._quick or self._only or len(everything) < 2:
             return
         for name, embedder in self._embedders.items():
             with (
@@ -145,21 +150,6 @@ class Run:
                 self.tallies[REFERENCE, kind].add(found, one.evidence, elapsed, cpu_ms)
 
 
-def thresholds(best: Sequence[tuple[float, float, bool]]) -> list[dict[str, Any]]:
-    """For each loss of all@10: the ``min_score``, and the share of questions without an answer to
-    which it leaves no hit. ``best``: the worst piece of evidence, the best hit without any
-    evidence in the store, and whether all of it was among the ten."""
-    worst, gone, whole = (np.array(column) for column in zip(*best, strict=True))
-    held = np.sort(worst[whole.astype(bool)])
-    rows = []
-    for loss in LOSSES:
-        threshold = float(held[min(int(loss * len(best)), len(held) - 1)]) if len(held) else 0.0
-        rows.append(
-            {"loss": loss, "min_score": threshold, "empty": float((gone < threshold).mean())}
-        )
-    return rows
-
-
 def _bytes_in(folder: str) -> int:
     """What the files of a store take on the disk; they are sparse."""
     return sum(path.stat().st_blocks * 512 for path in Path(folder).rglob("*") if path.is_file())
@@ -186,6 +176,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--types", action="store_true", help="a row for each question type")
     parser.add_argument("--rerank", metavar="SPEC", help="a cross-encoder, such as st:PATH")
     parser.add_argument("--quick", action="store_true", help="the reference and the modes only")
+    parser.add_argument("--only", choices=("unanswerable",), help="that part and no other")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     options = parser.parse_args(arguments)
     files = _files(options.data, options.file)
@@ -197,7 +188,7 @@ def main(arguments: list[str]) -> int:
     results: list[dict[str, Any]] = []
     unknown: list[dict[str, Any]] = []
     for path in files:
-        run = Run(embedders, quick=options.quick, rerank=options.rerank)
+        run = Run(embedders, quick=options.quick, rerank=options.rerank, only=options.only)
         everything = list(conversations(path))[: options.limit]
         for number, conversation in enumerate(everything):
             report.progress(f"{path.stem} {number + 1}/{len(everything)}")
@@ -207,9 +198,9 @@ def main(arguments: list[str]) -> int:
             if kind == "all" or options.types:
                 row = tally.row(run.tallies[REFERENCE, kind])
                 results.append({"file": path.stem, "method": method, "type": kind, **row})
-        for name, best in run.best.items():
-            rows = [{"file": path.stem, "no answer": name, **row} for row in thresholds(best)]
-            unknown.extend(rows)
+        for name, pairs in run.pairs.items():
+            judged = recall_unanswerable.rows(pairs)
+            unknown.extend({"file": path.stem, "no answer": name, **row} for row in judged)
     report.table(results)
     if unknown:
         print()

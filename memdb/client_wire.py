@@ -261,7 +261,7 @@ def hits(given: Mapping[str, Any]) -> Hits:
         )
         for one in given["hits"]
     )
-    return Hits(found, given["search_id"], given["plan"], given["degraded"])
+    return Hits(found, given["search_id"], given["plan"], given["degraded"], given["confidence"])
 
 
 def context(given: Mapping[str, Any]) -> Context:

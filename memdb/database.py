@@ -309,17 +309,19 @@ class Database(Asking, Forgetting, Upkeep):
         stages: Mapping[str, bool] | None = None,
         time: TimeUse = "boost",
         rerank: Any = None,
+        min_confidence: float | None = None,
     ) -> Hits:
         """The k memories that answer ``query`` best, best first.
 
         Exactly min(k, matches) of them, at every selectivity of ``where``. ``as_of`` asks for what
         was true then. ``vector`` replaces the query's embedding; ``space`` names where to look for
-        it. ``min_score`` (of ``hit.score``, in [0, 1]) makes "I do not know" possible. ``stages``
-        switches stages of the ranking on or off by name: ``{"neighbours": False}``. ``time`` says
-        what a time that the question names does ("last March", "before the trip"): "boost" prefers
-        memories of then, "filter" takes no others, "off" leaves it to the words. ``rerank`` has a
-        cross-encoder read the best 32 again: "st:NAME", "st:/path" (needs the extra [text]), or an
-        object whose ``predict(pairs)`` gives log-odds.
+        it. ``min_score`` (of ``hit.score``, in [0, 1]) leaves out single memories; below
+        ``min_confidence`` (of ``hits.confidence``, in [0, 1]) there is none: "I do not know".
+        ``stages`` switches stages of the ranking on or off by name: ``{"neighbours": False}``.
+        ``time`` says what a time that the question names does ("last March", "before the trip"):
+        "boost" prefers memories of then, "filter" takes no others, "off" leaves it to the words.
+        ``rerank`` has a cross-encoder read the best 32 again: "st:NAME", "st:/path" (needs the
+        extra [text]), or an object whose ``predict(pairs)`` gives log-odds.
         """
         question = self._recaller.check(
             query,
@@ -336,6 +338,7 @@ class Database(Asking, Forgetting, Upkeep):
             stages=stages,
             time=time,
             rerank=rerank,
+            min_confidence=min_confidence,
         )
         return self._recaller.recall(question)
 

@@ -65,6 +65,7 @@ class Question(NamedTuple):
     time: str = "boost"
     span: tuple[int | None, int | None] = (None, None)
     judge: rerankers.Judge | None = None
+    min_confidence: float | None = None
 
 
 class Recaller:
@@ -92,6 +93,7 @@ class Recaller:
         time: str = "boost",
         span: tuple[int | None, int | None] = (None, None),
         rerank: Any = None,
+        min_confidence: float | None = None,
     ) -> Question:
         """Check every argument of ``recall``; raises ``InvalidArgument``, ``FilterError``."""
         if mode not in MODES:
@@ -104,6 +106,11 @@ class Recaller:
             validate.string(query, "query", settings.MAX_QUERY_BYTES)
         if mode == "lexical" and query is None:
             raise InvalidArgument("mode='lexical' needs a query", field="query")
+        if min_confidence is not None and (query is None or mode == "vector"):
+            raise InvalidArgument(
+                "min_confidence is told by a query's words; nearness of vectors alone tells none",
+                field="min_confidence",
+            )
         return Question(
             query,
             validate.integer(k, "k", 1, settings.MAX_K),
@@ -120,10 +127,12 @@ class Recaller:
             time,
             span,
             rerankers.load(rerank),
+            validate.unit_interval(min_confidence, "min_confidence"),
         )
 
     def recall(self, question: Question) -> Hits:
-        """Exactly min(k, matches) hits, best first; fewer only through ``min_score``."""
+        """Exactly min(k, matches) hits, best first; fewer only through ``min_score``, and none
+        through ``min_confidence``."""
         while True:
             try:
                 return self._recall(question)
@@ -175,7 +184,8 @@ class Recaller:
         if question.explain:
             plan["stages"] = pipeline.log()
         search_id = engine.new_id(now)
-        return Hits(tuple(hits), search_id, plan if question.explain else {}, degraded)
+        given = plan if question.explain else {}
+        return Hits(tuple(hits), search_id, given, degraded, asked.confidence)
 
     # --- what the stages look at --------------------------------------------------------
 
@@ -325,6 +335,8 @@ class Recaller:
         count = min(question.k, len(ranked))
         if question.min_score is not None:
             count = min(count, int((scores >= question.min_score).sum()))  # they descend
+        if question.min_confidence is not None:
+            count *= (asked.confidence or 0.0) >= question.min_confidence
         best = ranked.taken(np.arange(count))
         memories = asked.memories(best.rows)
         rows = best.rows.tolist()

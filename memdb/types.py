@@ -255,13 +255,18 @@ class _Table:
 
 @dataclass(frozen=True, slots=True)
 class Hits(_Table, Sequence[Hit]):
-    """The answer of ``recall``: hits, best first, with how they were found."""
+    """The answer of ``recall``: hits, best first, with how they were found.
+
+    ``confidence``: an estimate in [0, 1] that the answer is there at all, by how far the best
+    stands out; None where words take no part.
+    """
 
     _measures: ClassVar[tuple[str, ...]] = ("score", "cosine", "bm25")
     items: tuple[Hit, ...]
     search_id: str
     plan: Mapping[str, Any] = field(default_factory=dict)
     degraded: str | None = None
+    confidence: float | None = None
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...

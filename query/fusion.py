@@ -80,6 +80,12 @@ def base(legs: str, memories: int) -> float:
     return bias - slope * math.log(max(memories, 1))
 
 
+def unrelated(legs: str) -> float:
+    """The log-odds that the legs add to a memory which has nothing to do with the question: it
+    holds no word, and is as similar as is usual."""
+    return CALIBRATION[legs][1] * VECTOR_WEIGHT * math.log(2) if legs != "lexical" else 0.0
+
+
 def lexical_part(bm25: NDArray[np.float32], idfs: Sequence[float], legs: str) -> Parts:
     """(n,) log-odds of words; none where ``bm25`` is NaN.
 

@@ -223,6 +223,7 @@ class Recall(Request):
     namespace: Namespace | None = None
     space: Name | None = None
     min_score: Unit | None = None
+    min_confidence: Unit | None = None
     exact: bool = False
     explain: bool = False
     stages: dict[str, bool] | None = None
@@ -254,11 +255,13 @@ class HitObject(Struct, kw_only=True):
 
 
 class Found(Struct, kw_only=True):
-    """Hits, best first; ``degraded`` says what could not be searched, and why."""
+    """Hits, best first; ``degraded`` says what could not be searched, and why. ``confidence``
+    estimates, in [0, 1], that the answer is there at all."""
 
     search_id: str
     hits: list[HitObject]
     degraded: str | None = None
+    confidence: float | None = None
     plan: dict[str, Any] = {}
 
 

@@ -75,7 +75,7 @@ PARAMETERS = {
     "Database.list": "where order_by descending limit cursor",
     "Database.namespaces": "",
     "Database.recall": "query k where mode as_of namespace space vector min_score exact explain"
-    " stages time rerank",
+    " stages time rerank min_confidence",
     "Database.recall_within": "radius query vector where namespace space",
     "Database.context": "query tokens where as_of namespace counter",
     "Database.timeline": "query start end where descending limit cursor namespace",

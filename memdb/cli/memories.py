@@ -40,6 +40,7 @@ def recall(call: Call, db: Any) -> None:
         found: dict[str, Any] = {
             "search_id": hits.search_id,
             "degraded": hits.degraded,
+            "confidence": hits.confidence,
             "hits": rows,
         }
         if call.args.explain:
@@ -242,6 +243,11 @@ RECALL = Command(
             choices=("boost", "filter", "off"),
         ),
         Option("min_score", "leave out what scores less, between 0 and 1", kind="number"),
+        Option(
+            "min_confidence",
+            "find nothing where it is less likely, between 0 and 1, that the answer is there",
+            kind="number",
+        ),
         Option("space", "the embedding space to search", metavar="NAME"),
         Option("vector", "search with this vector, a JSON list", kind="json"),
         Option("exact", "compare with every vector, no shortcut", kind="flag"),

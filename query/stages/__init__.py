@@ -10,6 +10,7 @@ from typing import Final
 
 from memdb.query.pipeline import Stage
 from memdb.query.stages.asked import Asked
+from memdb.query.stages.confidence import Confidence
 from memdb.query.stages.duplicates import Duplicates
 from memdb.query.stages.legs import Lexical, Vector, legs
 from memdb.query.stages.neighbours import Neighbours
@@ -25,6 +26,7 @@ STAGES: Final = (
     Vector,
     ProfileStage,
     TimeStage,
+    Confidence,
     Neighbours,
     Prior,
     Rerank,

@@ -69,6 +69,7 @@ class Asked:
     ``words``: the question looked up in the lexicon, None where words do not count. ``meaning``:
     None where there is no vector. ``read``: rows to memories. ``moment``: what the question says of
     time, None where that does not count. ``judge``: who reads the best again, None: nobody.
+    ``confidence``: what the stage of that name says once the candidates are weighed.
     """
 
     text: str | None
@@ -87,6 +88,7 @@ class Asked:
     moment: Moment | None = None
     judge: Judge | None = None
     visible: BitMap | None = None
+    confidence: float | None = None
     _known: dict[int, Memory] = field(default_factory=dict)
 
     def memories(self, rows: Rows) -> dict[int, Memory]:

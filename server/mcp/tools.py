@@ -61,6 +61,8 @@ def search(db: Acting, given: Arguments) -> str:
     found: dict[str, Any] = {"search_id": hits.search_id}
     if hits.degraded:
         found["degraded"] = hits.degraded
+    if hits.confidence is not None:
+        found["confidence"] = round(hits.confidence, 2)
     return frame.shortened([(hit.memory, {"score": round(hit.score, 3)}) for hit in hits], found)
 
 
@@ -203,7 +205,7 @@ TOOLS: Final = (
         "Find memories by meaning, words and time, best first, each with source and date.",
         "recall",
         parameters(
-            "query!s k:1-50 where:filter as_of:time min_score:share",
+            "query!s k:1-50 where:filter as_of:time min_score:share min_confidence:share",
             query="a question or topic",
             k="how many; default 10",
             as_of="answer with what was true then",

@@ -25,6 +25,7 @@ def found(hits: Any) -> schemas.Found:
             for hit in hits
         ],
         degraded=hits.degraded,
+        confidence=hits.confidence,
         plan=dict(hits.plan),
     )
 
@@ -43,6 +44,7 @@ def recall(call: Call) -> schemas.Found:
             space=body.space,
             vector=body.vector,
             min_score=body.min_score,
+            min_confidence=body.min_confidence,
             exact=body.exact,
             explain=body.explain,
             stages=body.stages,

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import recall
+import memdb
+from bench import recall, recall_unanswerable
 from bench.recall_data import conversations, memories_of, questions_of
 from bench.recall_tally import Tally, interval, not_better
 
@@ -49,7 +50,44 @@ def test_every_method_of_a_file_has_its_row(tmp_path: Path) -> None:
     assert hybrid["any@10"] == hybrid["all@5"] == hybrid["mean@20"] == 1.0
     assert 0 < hybrid["ndcg@10"] <= 1
     assert hybrid["bytes_a_memory"] > 0
-    assert [row["loss"] for row in rows if "no answer" in row] == list(recall.LOSSES)
+    judged = [row for row in rows if "no answer" in row]
+    for measure in ("score", "confidence"):
+        by_measure = [row["loss"] for row in judged if row["by"] == measure]
+        assert by_measure == list(recall_unanswerable.LOSSES)
+
+
+def test_questions_without_an_answer_can_be_asked_alone(tmp_path: Path) -> None:
+    write(tmp_path)
+    out = tmp_path / "figures.json"
+    how = ["--only", "unanswerable", "--embedder", "static", "--json", str(out)]
+    assert recall.main(["--data", str(tmp_path), *how]) == 0
+    rows = json.loads(out.read_text())["results"]
+    assert {row["by"] for row in rows} == {"score", "confidence", "confidence, fixed"}
+    assert all(0 <= row["empty"] <= 1 for row in rows)
+
+
+def test_a_piece_told_again_is_taken_out_with_the_evidence(tmp_path: Path) -> None:
+    with memdb.open(tmp_path / "db") as db:
+        for name, text in (
+            ("1", "The spare key of the cabin hangs behind the blue door"),
+            ("2", "the spare key of the cabin hangs behind the BLUE door!"),
+            ("3", "The ferry to the island was late again this morning"),
+        ):
+            db.remember(text, external_id=name, dedup="off")
+        assert recall_unanswerable.taken_out(db, frozenset({"1"})) == {"1", "2"}
+
+
+def test_thresholds_cost_what_they_may_and_leave_empty_what_is_below() -> None:
+    pairs = [recall_unanswerable.Pair(True, 0.5 + n / 100, 0.4, 0.9, 0.1) for n in range(20)]
+    pairs += [recall_unanswerable.Pair(False, 0.0, 0.4, 0.0, 0.95)] * 20
+    rows = recall_unanswerable.rows(pairs)
+    by = {(row["by"], row["loss"]): row for row in rows}
+    assert by["score", 0.05]["threshold"] == pytest.approx(0.52)  # two of forty below it
+    assert by["score", 0.05]["empty"] == 1.0
+    assert by["score", 0.01]["auc"] == 1.0
+    assert by["confidence", 0.01]["empty"] == by["confidence", 0.01]["auc"] == 0.5
+    assert by["confidence, fixed", 0.0]["empty"] == 0.5
+    assert recall_unanswerable.auc(np.array([1.0, 2.0]), np.array([1.0])) == 0.75
 
 
 def test_a_folder_of_documents_and_judgements_is_read_as_one_conversation(tmp_path: Path) -> None:

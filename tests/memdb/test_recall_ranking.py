@@ -12,6 +12,7 @@ import pytest
 import memdb
 from memdb.errors import InvalidArgument
 from memdb.query.stages import NAMES
+from memdb.query.stages.confidence import FITTED
 
 NOON = datetime(2024, 5, 17, 12, tzinfo=UTC)
 SAID = [
@@ -132,3 +133,48 @@ def test_an_unknown_stage_or_switch_is_refused(chat: memdb.Database, stages: dic
     with pytest.raises(InvalidArgument, match=r"stage") as caught:
         chat.recall("key", stages=stages)
     assert caught.value.field == "stages"
+
+
+def test_confidence_is_the_logistic_of_the_margin_that_explain_tells(chat: memdb.Database) -> None:
+    for mode in ("hybrid", "lexical"):
+        hits = chat.recall(QUESTION, mode=mode, explain=True)  # type: ignore[arg-type]
+        told = hits.plan["stages"]["confidence"]
+        bias, slope = FITTED[mode]
+        assert hits.confidence == told["confidence"]
+        assert hits.confidence == pytest.approx(1 / (1 + math.exp(-bias - slope * told["margin"])))
+    assert chat.recall(QUESTION, mode="vector").confidence is None
+    assert chat.recall(QUESTION, stages={"confidence": False}).confidence is None
+
+
+def test_confidence_changes_neither_order_nor_scores_and_not_with_k(chat: memdb.Database) -> None:
+    hits, plain = (
+        chat.recall(QUESTION, k=8),
+        chat.recall(QUESTION, k=8, stages={"confidence": False}),
+    )
+    assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in plain]
+    assert chat.recall(QUESTION, k=1).confidence == hits.confidence
+
+
+def test_below_min_confidence_nothing_is_returned(chat: memdb.Database) -> None:
+    sure = chat.recall(QUESTION).confidence
+    unsure = chat.recall("how many goats has the mayor of Lima?").confidence
+    assert sure is not None and unsure is not None and unsure < sure
+    assert len(chat.recall(QUESTION, k=3, min_confidence=sure)) == 3
+    nothing = chat.recall(QUESTION, min_confidence=min(1.0, sure + 1e-6))
+    assert len(nothing) == 0
+    assert nothing.confidence == sure
+    assert len(chat.recall("how many goats has the mayor of Lima?", min_confidence=sure)) == 0
+
+
+def test_a_fact_that_is_named_is_answered_with_confidence(chat: memdb.Database) -> None:
+    chat.profile.set("address", "12 Elm St")
+    hits = chat.recall("where do I live?", k=1)
+    assert hits[0].memory.key == "address"
+    assert (hits.confidence or 0) > 0.95
+
+
+@pytest.mark.parametrize("asked", [{"mode": "vector"}, {"query": None, "vector": [0.0] * 256}])
+def test_nearness_of_vectors_alone_has_no_confidence(chat: memdb.Database, asked: dict) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        chat.recall(**{"query": "key", "min_confidence": 0.4, **asked})
+    assert caught.value.field == "min_confidence"

@@ -230,9 +230,9 @@ def _decode_columns(
         if form == _CONSTANT:
             parts.append(repeat(rest[0], len(wanted)))
         elif form == _PLAIN:
-            parts.append(_decode_plain(*rest, wanted))
+            parts.append(_decode_plain(rest[0], rest[1], wanted))
         elif form == _TIMES:
-            parts.append(_decode_times(count, *rest, wanted))
+            parts.append(_decode_times(count, rest[0], rest[1], wanted))
         elif form == _IDS:
             parts.append(_decode_ids(rest[0], wanted))
         else:

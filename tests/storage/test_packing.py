@@ -85,7 +85,7 @@ postings_steps = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(postings_steps, max_size=25), st.permutations(range(60)))
 def test_packed_postings_read_as_the_model(
     sequence: list[tuple[str, object]], order: list[int]
@@ -198,7 +198,7 @@ way_steps = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.sampled_from(sorted(dense.KINDS)), st.lists(way_steps, max_size=30))
 def test_ways_to_rows_read_as_the_model(table: str, sequence: list[tuple[str, bytes, int]]) -> None:
     size, cut = dense.KINDS[table].value_bytes, dense.KINDS[table].key_bytes
@@ -265,7 +265,7 @@ record_steps = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(record_steps, max_size=30))
 def test_records_read_as_the_model_wherever_they_lie(sequence: list[tuple[str, int, str]]) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -13,7 +13,7 @@ from memdb import snapshots
 from memdb.engine import Engine
 from memdb.erasure import Reached, begin, sample_mark, versions_of
 from memdb.errors import PermissionDenied
-from memdb.storage import erased, receipts, series, tables
+from memdb.storage import erased, lookups, receipts, series
 from memdb.storage.erased import Mark
 from memdb.storage.series_layout import read_hidden
 from memdb.storage.store import Reader, Writer
@@ -23,9 +23,9 @@ from memdb.types import Memory
 def matching(txn: Reader | Writer, engine: Engine, marks: Mapping[bytes, Mark]) -> Reached:
     """What a database holds that another one's fingerprints say was erased."""
     rows = {}
-    for raw_id, payload in txn.scan(tables.IDS):
+    for raw_id, row in lookups.all_ids(txn):
         if erased.fingerprint(txn, erased.ID, raw_id) in marks:
-            rows[int.from_bytes(payload, "little")] = raw_id
+            rows[row] = raw_id
     items = list(engine.records.iterate(txn, sorted(rows)))
     samples: list[Memory] = []
     if any(mark.kind == erased.SAMPLE for mark in marks.values()):

@@ -115,11 +115,10 @@ def _records(engine: Engine, txn: Reader) -> Iterator[str | None]:
             yield f"row {row}: its id does not lead back to it"
         else:
             yield None
-    if postings.stats(txn).docs != txn.count(tables.FORWARD):
+    if postings.stats(txn).docs != postings.row_count(txn):
         yield "the postings count another number of rows than have terms"
     known |= erased.rows_under_way(txn)
-    for _, payload in txn.scan(tables.IDS):
-        row = int.from_bytes(payload, "little")
+    for _, row in lookups.all_ids(txn):
         if row not in known:
             yield f"an id leads to row {row}, which is neither live nor hidden"
 
@@ -202,8 +201,7 @@ def _rebuild_filters(engine: Engine) -> None:
     """
     lost = BitMap(engine.store.write(engine.filters.drop_damaged))
     with engine.store.read() as txn:
-        ids = [payload for _, payload in txn.scan(tables.IDS)]
-    rows = sorted(int.from_bytes(payload, "little") for payload in ids)
+        rows = sorted(row for _, row in lookups.all_ids(txn))
     for start in range(0, len(rows), 256):
         chunk = rows[start : start + 256]
 

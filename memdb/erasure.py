@@ -22,10 +22,9 @@ from memdb.errors import Conflict
 from memdb.query.lexical import LexicalQuery
 from memdb.reader import MemoryReader
 from memdb.selection import Select, selector
-from memdb.storage import erased, lookups, receipts, series, spaces, tables, vectors
+from memdb.storage import erased, lookups, postings, receipts, series, spaces, vectors
 from memdb.storage.erased import Job, Mark
 from memdb.storage.ids import parse_id
-from memdb.storage.records import row_key
 from memdb.storage.series_layout import pack
 from memdb.storage.store import Reader, Writer
 from memdb.types import Memory, Report, to_micros
@@ -273,7 +272,7 @@ def count(txn: Reader | Writer, engine: Engine, reached: Reached) -> dict[str, i
         "chunks": sum(memory.kind == "chunk" for memory in current),
         "facts": sum(memory.key is not None for memory in current),
         "samples": len(reached.samples),
-        "postings": len(txn.get_many(tables.FORWARD, [row_key(row) for row in rows])),
+        "postings": len(postings.forward_rows(txn, rows)),
         "blobs": len({b for row in rows if (b := engine.records.blob_of(txn, row)) is not None}),
         "vectors": 0,
     }

@@ -20,7 +20,7 @@ from memdb.engine import LIVE, Engine
 from memdb.errors import Conflict, InvalidArgument, NotFound
 from memdb.reader import is_sample
 from memdb.rows import Entry
-from memdb.storage import lookups, series, tables
+from memdb.storage import lookups, series
 from memdb.storage.ids import require_id
 from memdb.storage.store import Writer
 from memdb.types import Memory, Status, Written
@@ -102,7 +102,7 @@ class Insertion:
         claimed: dict[bytes, int] = {}
         keys = [self._keys(entry) for entry in entries]
         wanted = sorted({key for pair in keys for key in pair if key is not None})
-        known = self._txn.get_many(tables.EXTERNAL, wanted)
+        known = lookups.ids_under(self._txn, wanted)
         ids = sorted(entry.raw_id for entry in entries) if self._by_id else []
         stored = lookups.rows_of(self._txn, ids)
         raw_ids = [entry.raw_id for entry in entries] if self._by_id else []

@@ -28,7 +28,7 @@ from memdb.engine import Engine
 from memdb.errors import InvalidArgument, StoreCorrupt
 from memdb.needles import Needles, decompressed
 from memdb.space_views import unit
-from memdb.storage import audit_log, lookups, spaces, tables
+from memdb.storage import audit_log, dense, lookups, spaces, tables
 from memdb.storage.filters.filing import hashed
 from memdb.storage.ids import parse_id
 from memdb.storage.store import Reader
@@ -214,11 +214,18 @@ def _in_tables(
         if canary.external_id is not None:
             key = lookups.external_key(txn, canary.namespace, canary.external_id)
             needles.add(key, place, "external id hash")
+            needles.add(key[: dense.KINDS[tables.EXTERNAL].key_bytes], place, "external id hash")
     for name in filter(txn.has, tables.ALL):
-        entries = txn.raw(name)
+        entries = _opened(txn) if name == tables.DENSE else txn.raw(name)
         while part := b"".join(key + value for key, value in islice(entries, _ENTRIES_AT_ONCE)):
             for place, form in needles.find(part):
                 yield Residue(place, form, f"table {name}")
+
+
+def _opened(txn: Reader) -> Iterator[tuple[bytes, bytes]]:
+    """The entries in blocks, one by one: the blocks' own bytes are columns, and compressed."""
+    for key, payload in txn.scan(tables.DENSE):
+        yield from dense.decoded(key, payload)
 
 
 def _vector(canary: Canary) -> NDArray[np.float32]:

@@ -137,15 +137,16 @@ class Scrubber:
         engine = self._engine
         with engine.store.read() as txn:
             gone = {m.id for m in engine.records.outlines(txn, list(job.rows_left())).values()}
-        after = b""
+        seen = left = BitMap()
         while True:
             with engine.store.read() as txn:
-                keys = txn.keys(tables.RECORDS, after, b"\xff" * 5, _READ_AT_ONCE)
-                rows = [int.from_bytes(key, "big") for key in keys]
+                left = left or engine.records.stored(txn) - seen  # some were written meanwhile
+                rows = list(left[:_READ_AT_ONCE])
                 found = engine.records.outlines(txn, rows)
-            if not keys:
+            if not rows:
                 return
-            after = keys[-1] + b"\0"
+            seen |= BitMap(rows)
+            left -= BitMap(rows)
             linked = [row for row, memory in found.items() if not gone.isdisjoint(memory.links)]
             if linked:
                 engine.store.write(partial(removal.unlink, engine=engine, rows=linked, gone=gone))

@@ -1,4 +1,4 @@
-"""Cold records: up to 64 hot records of one aligned group of rows in one compressed value.
+"""Cold records: hot records of one aligned group of rows in one compressed value.
 
 A hot record is the msgpack array of ``memdb.types.Memory``. A cold block keeps the same bytes by
 field instead of by record, because a field resembles its neighbours (the same source, namespace
@@ -9,13 +9,20 @@ rewriting the block is all that an erasure needs.
 Grammar (integers little-endian)::
 
     block    := version u8 = 1 | size u8 | present u64 (bit i: record i) | zstd frame of body
+              | version u8 = 2 or 3 | size u16 | present (bit i: record i) | zstd frame of body
     body     := msgpack [width, [column ...], [[index, record] ...]]
     column   := [0, raw]                     one field, or several in a row, the same in all records
               | [1, lengths, raws]           the field's msgpack bytes in a row
-              | [2, nils u64, integers]      microseconds of times; bit i of nils: the i-th is nil
+              | [2, nils, integers]          microseconds of times; bit i of nils: the i-th is nil
               | [3, planes]                  ULIDs: n x 16 bytes, byte plane by byte plane
     lengths  := [item size, array of unsigned]
     integers := see ``columns``
+
+The first form is of 64 records, as one transaction freezes them; ``nils`` is a number in it. The
+second is of 256, ``nils`` and ``present`` bytes; a copy of the store makes such *groups* where room
+is dear (``packing``). They take a third less, and a record of one is read about as fast: only what
+is wanted is taken out of the columns, and the last groups opened are remembered. Version 3 is a
+group that lost records and was compressed in haste; the next copy makes it 2 again.
 
 The columns stand for the ``width`` fields in their order. A column takes form 2 or 3 only where
 that gives each field's bytes back; a record whose bytes the columns would not give back (another
@@ -28,8 +35,10 @@ This file knows bytes and ``Memory``; it does not know rows, tables or what a fi
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import repeat
 from typing import Any
 
@@ -43,9 +52,13 @@ from memdb.storage.ids import parse_id
 from memdb.types import Memory
 
 MAX_RECORDS = 64
-_VERSION = 1
+GROUP_BITS = 8
+GROUP_RECORDS = 1 << GROUP_BITS
+_VERSION, _GROUP, _HASTY_GROUP = 1, 2, 3
 _LEVEL = 12
+_GROUP_LEVEL, _HASTY_LEVEL = 19, 3
 _HEAD = struct.Struct("<BBQ")
+_GROUP_HEAD = struct.Struct("<BH")
 _CONSTANT, _PLAIN, _TIMES, _IDS = range(4)
 _LENGTH_TYPES = {1: "<u1", 2: "<u2", 4: "<u4"}
 
@@ -66,8 +79,31 @@ def encode(records: Sequence[bytes | None]) -> bytes:
     """The block of up to 64 hot records; None where there is none."""
     if len(records) > MAX_RECORDS:
         raise ValueError(f"a cold block holds at most {MAX_RECORDS} records")
-    present = [record for record in records if record is not None]
     mask = sum(1 << i for i, record in enumerate(records) if record is not None)
+    body = _encode_body([record for record in records if record is not None], grouped=False)
+    return _HEAD.pack(_VERSION, len(records), mask) + compress(body, _LEVEL)
+
+
+def encode_group(records: Sequence[bytes | None], *, hasty: bool = False) -> bytes:
+    """The group of ``GROUP_RECORDS`` hot records; None where there is none.
+
+    A group in haste is written again by the next copy that packs: ``is_hasty``.
+    """
+    if len(records) > GROUP_RECORDS:
+        raise ValueError(f"a group holds at most {GROUP_RECORDS} records")
+    mask = sum(1 << i for i, record in enumerate(records) if record is not None)
+    body = _encode_body([record for record in records if record is not None], grouped=True)
+    version, level = (_HASTY_GROUP, _HASTY_LEVEL) if hasty else (_GROUP, _GROUP_LEVEL)
+    head = _GROUP_HEAD.pack(version, len(records))
+    return head + mask.to_bytes((len(records) + 7) // 8, "little") + compress(body, level)
+
+
+def is_hasty(payload: bytes) -> bool:
+    """Whether the group was compressed in haste."""
+    return payload[:1] == bytes((_HASTY_GROUP,))
+
+
+def _encode_body(present: Sequence[bytes], *, grouped: bool) -> bytes:
     split = [_split(record) for record in present]
     widths = Counter(len(fields) for fields in split if fields)
     width = widths.most_common(1)[0][0] if widths else 0
@@ -77,8 +113,7 @@ def encode(records: Sequence[bytes | None]) -> bytes:
         for place, (record, fields) in enumerate(zip(present, split, strict=True))
         if not width or len(fields) != width
     ]
-    body = msgspec.msgpack.encode([width, _encode_columns(regular), odd])
-    return _HEAD.pack(_VERSION, len(records), mask) + compress(body, _LEVEL)
+    return msgspec.msgpack.encode([width, _encode_columns(regular, grouped), odd])
 
 
 def decode(payload: bytes, indexes: Iterable[int] | None = None) -> list[Memory | None]:
@@ -94,30 +129,55 @@ def decode(payload: bytes, indexes: Iterable[int] | None = None) -> list[Memory 
 
 def decode_raw(payload: bytes, indexes: Iterable[int] | None = None) -> list[bytes | None]:
     """The hot records of a block as bytes: all, or those at ``indexes``."""
+    size, mask, frame = _head(payload)
+    wanted = list(range(size) if indexes is None else indexes)
     try:
-        version, size, mask = _HEAD.unpack_from(payload)
-        if version != _VERSION:
-            raise StoreCorrupt("a cold block has an unknown version", path="kv")
-        width, columns, odd = _BODY.decode(decompress(memoryview(payload)[_HEAD.size :]))
+        if any(index >= size for index in wanted):
+            raise StoreCorrupt("a cold block lacks a record", path="kv")
+        grouped = payload[:1] != bytes((_VERSION,))
+        width, columns, odd = _group_body(bytes(frame)) if grouped else _open(frame)
         count = mask.bit_count()
-        regular = iter(_decode_columns(width, columns, count - len(odd)))
+        places = [
+            (mask & (1 << index) - 1).bit_count() if mask >> index & 1 else -1 for index in wanted
+        ]
         whole = dict(odd)
-        present = [whole[i] if i in whole else next(regular) for i in range(count)]
+        before = sorted(whole)
+        regular = [p - bisect_left(before, p) for p in places if p >= 0 and p not in whole]
+        found = iter(_decode_columns(width, columns, count - len(odd), regular))
+        return [None if p < 0 else whole[p] if p in whole else next(found) for p in places]
     except (struct.error, ValueError, LookupError, TypeError, StopIteration) as error:
         raise StoreCorrupt("a cold block does not decode", path="kv") from error
-    stream = iter(present)
-    records = [next(stream) if mask >> i & 1 else None for i in range(size)]
-    return records if indexes is None else [records[i] for i in indexes]
 
 
-def held(payload: bytes) -> set[int]:
-    """The indexes of the records that a block holds; nothing is decompressed."""
+def _open(frame: bytes | memoryview) -> Any:
+    return _BODY.decode(decompress(frame))
+
+
+@lru_cache(32)
+def _group_body(frame: bytes) -> Any:
+    """As ``_open``, remembered: a recall looks into a group at several stages. Some 60 KB each."""
+    return _open(frame)
+
+
+def _head(payload: bytes) -> tuple[int, int, memoryview]:
+    """(records there is room for, which are present, the compressed body)."""
+    view = memoryview(payload)
     try:
+        if payload[:1] in (bytes((_GROUP,)), bytes((_HASTY_GROUP,))):
+            _, size = _GROUP_HEAD.unpack_from(payload)
+            end = _GROUP_HEAD.size + (size + 7) // 8
+            return size, int.from_bytes(view[_GROUP_HEAD.size : end], "little"), view[end:]
         version, size, mask = _HEAD.unpack_from(payload)
     except struct.error as error:
         raise StoreCorrupt("a cold block does not decode", path="kv") from error
     if version != _VERSION:
         raise StoreCorrupt("a cold block has an unknown version", path="kv")
+    return size, mask, view[_HEAD.size :]
+
+
+def held(payload: bytes) -> set[int]:
+    """The indexes of the records that a block holds; nothing is decompressed."""
+    size, mask, _ = _head(payload)
     return {index for index in range(size) if mask >> index & 1}
 
 
@@ -126,7 +186,9 @@ def without(payload: bytes, indexes: Iterable[int]) -> bytes:
     records = decode_raw(payload)
     for index in indexes:
         records[index] = None
-    return encode(records)
+    if payload[:1] == bytes((_VERSION,)):
+        return encode(records)
+    return encode_group(records, hasty=True)
 
 
 def _array_header(width: int) -> bytes:
@@ -144,7 +206,7 @@ def _split(record: bytes) -> list[bytes]:
     return fields
 
 
-def _encode_columns(records: Sequence[list[bytes]]) -> list[list[Any]]:
+def _encode_columns(records: Sequence[list[bytes]], grouped: bool) -> list[list[Any]]:
     columns: list[list[Any]] = []
     for raws in zip(*records, strict=True):
         if raws.count(raws[0]) == len(raws):
@@ -153,21 +215,26 @@ def _encode_columns(records: Sequence[list[bytes]]) -> list[list[Any]]:
             else:
                 columns.append([_CONSTANT, raws[0]])
         else:
-            columns.append(_encode_ids(raws) or _encode_times(raws) or _encode_plain(raws))
+            columns.append(_encode_ids(raws) or _encode_times(raws, grouped) or _encode_plain(raws))
     return columns
 
 
-def _decode_columns(width: int, columns: list[list[Any]], count: int) -> Iterable[bytes]:
-    parts: list[Iterable[bytes]] = [repeat(_array_header(width), count)]
+def _decode_columns(
+    width: int, columns: list[list[Any]], count: int, wanted: list[int]
+) -> Iterable[bytes]:
+    """The records at ``wanted`` of the ``count`` that the columns hold."""
+    if not wanted:
+        return ()
+    parts: list[Iterable[bytes]] = [repeat(_array_header(width), len(wanted))]
     for form, *rest in columns:
         if form == _CONSTANT:
-            parts.append(repeat(rest[0], count))
+            parts.append(repeat(rest[0], len(wanted)))
         elif form == _PLAIN:
-            parts.append(_decode_plain(*rest))
+            parts.append(_decode_plain(rest[0], rest[1], wanted))
         elif form == _TIMES:
-            parts.append(_decode_times(count, *rest))
+            parts.append(_decode_times(count, rest[0], rest[1], wanted))
         elif form == _IDS:
-            parts.append(_decode_ids(*rest))
+            parts.append(_decode_ids(rest[0], wanted))
         else:
             raise ValueError("unknown form of a column")
     return map(b"".join, zip(*parts, strict=True))
@@ -183,32 +250,40 @@ def _encode_plain(raws: Sequence[bytes]) -> list[Any]:
     return [_PLAIN, [size, lengths.tobytes()], b"".join(raws)]
 
 
-def _decode_plain(lengths: list[Any], joined: bytes) -> list[bytes]:
-    raws = []
-    start = 0
-    for length in np.frombuffer(lengths[1], dtype=_LENGTH_TYPES[lengths[0]]).tolist():
-        raws.append(joined[start : start + length])
-        start += length
-    return raws
+def _decode_plain(lengths: list[Any], joined: bytes, wanted: list[int]) -> list[bytes]:
+    sizes = np.frombuffer(lengths[1], dtype=_LENGTH_TYPES[lengths[0]])
+    stops = np.cumsum(sizes, dtype=np.int64)
+    if not len(stops) or stops[-1] != len(joined):
+        raise ValueError("a column has another length than its fields")
+    ends = stops[wanted].tolist()
+    starts = (stops[wanted] - sizes[wanted]).tolist()
+    return [joined[start:stop] for start, stop in zip(starts, ends, strict=True)]
 
 
 # --- times --------------------------------------------------------------------------------
 
 
-def _encode_times(raws: Sequence[bytes]) -> list[Any] | None:
+def _encode_times(raws: Sequence[bytes], grouped: bool) -> list[Any] | None:
     micros = [_time_of(raw) for raw in raws if raw != _NIL]
     known = [moment for moment in micros if moment is not None]
     if not known or len(known) != len(micros):
         return None
     nils = sum(1 << i for i, raw in enumerate(raws) if raw == _NIL)
-    return [_TIMES, nils, encode_ints(np.array(known, dtype=np.int64))]
+    marks = nils.to_bytes((nils.bit_length() + 7) // 8, "little") if grouped else nils
+    return [_TIMES, marks, encode_ints(np.array(known, dtype=np.int64))]
 
 
-def _decode_times(count: int, nils: int, integers: list[Any]) -> Iterable[bytes]:
-    known = map(_time_raw, decode_ints(integers, count - nils.bit_count()).tolist())
+def _decode_times(
+    count: int, marks: int | bytes, integers: list[Any], wanted: list[int]
+) -> list[bytes]:
+    nils = int.from_bytes(marks, "little") if isinstance(marks, bytes) else marks
+    known = decode_ints(integers, count - nils.bit_count())
     if not nils:
-        return list(known)
-    return [_NIL if nils >> i & 1 else next(known) for i in range(count)]
+        return [_time_raw(micros) for micros in known[wanted].tolist()]
+    return [
+        _NIL if nils >> i & 1 else _time_raw(int(known[i - (nils & (1 << i) - 1).bit_count()]))
+        for i in wanted
+    ]
 
 
 def _time_of(raw: bytes) -> int | None:
@@ -247,8 +322,9 @@ def _encode_ids(raws: Sequence[bytes]) -> list[Any] | None:
     return [_IDS, octets.T.tobytes()]
 
 
-def _decode_ids(planes: bytes) -> list[bytes]:
-    return _write_ids(np.frombuffer(planes, dtype=np.uint8).reshape(16, -1).T)
+def _decode_ids(planes: bytes, wanted: list[int]) -> list[bytes]:
+    octets = np.frombuffer(planes, dtype=np.uint8).reshape(16, -1)
+    return _write_ids(np.ascontiguousarray(octets[:, wanted].T))
 
 
 def _write_ids(octets: NDArray[np.uint8]) -> list[bytes]:

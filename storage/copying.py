@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from typing import Any
 import lmdb
 
 from memdb.errors import MemdbError
-from memdb.storage import generations, tables
+from memdb.storage import generations, packing, tables
 from memdb.storage.environment import Environment, ReadTxn, translate
 from memdb.storage.generations import Generation
+from memdb.storage.packing import Pair
+from memdb.storage.values import seal_many
 
 _COPIED_AT_ONCE = 1 << 12
 _COMMITTED_AT_ONCE = 1 << 18
@@ -30,7 +32,7 @@ def make_copy(
     number: int,
     prepare: Callable[[Path], None] | None,
     *,
-    dense: bool,
+    small: bool,
 ) -> None:
     """Make generation ``number`` of ``old``, whose writers the caller keeps waiting.
 
@@ -43,7 +45,7 @@ def make_copy(
             shutil.rmtree(leftover)
     temporary.mkdir(mode=0o700)
     try:
-        _in_thread(lambda: copy_dense(old.env, temporary) if dense else old.env.copy(temporary))
+        _in_thread(lambda: copy_into(old.env, temporary, small=small))
         if prepare is not None:
             prepare(temporary)
         with open(temporary / "data.mdb", "rb+") as copied:
@@ -59,12 +61,28 @@ def make_copy(
         raise
 
 
-def copy_dense(env: Environment, target: Path) -> None:
+def copy_into(env: Environment, target: Path, *, small: bool = False) -> None:
+    """A copy of the last committed state into an existing empty directory, not synced.
+
+    LMDB's compacting one; with ``small``, or where packed structures hold what was removed,
+    ``copy_dense``, packed where most records are cold.
+    """
+    with env.read() as txn:
+        gone = packing.holds_removed(txn)
+        packed = gone or (small and packing.is_worth(txn))
+    if small or gone:
+        copy_dense(env, target, packed=packed)
+    else:
+        env.copy(target)
+
+
+def copy_dense(env: Environment, target: Path, *, packed: bool = False) -> None:
     """As ``Environment.copy``, with every entry entered anew in key order: full pages. Not synced.
 
     LMDB's compacting copy keeps pages as they are, and a table whose entries were removed here and
     there has half-empty ones for good. About a microsecond an entry, in as few commits as memory
-    allows: what a commit frees is dead until the one after the next.
+    allows: what a commit frees is dead until the one after the next. ``packed``: with what takes
+    the least room in the place of what is written fastest (``packing``).
     """
     try:
         new = lmdb.open(
@@ -79,25 +97,25 @@ def copy_dense(env: Environment, target: Path) -> None:
         raise translate(error) from error
     try:
         with env.read() as txn:
-            _copy_tables(txn, new)
+            _copy_tables(txn, new, packing.replaced(txn) if packed else {})
     except lmdb.Error as error:
         raise translate(error) from error
     finally:
         new.close()
 
 
-def _copy_tables(txn: ReadTxn, new: Any) -> None:
+def _copy_tables(txn: ReadTxn, new: Any, replaced: dict[str, Iterable[Pair]]) -> None:
     writing = new.begin(write=True)
     try:
         pending = 0
         for name in tables.ALL:
-            if not txn.has(name):
+            if name not in replaced and not txn.has(name):
                 continue
             made = new.open_db(name.encode(), txn=writing)
-            entries = txn.raw(name)
+            entries = iter(replaced[name]) if name in replaced else txn.raw(name)
             while some := list(islice(entries, _COPIED_AT_ONCE)):
                 with writing.cursor(made) as cursor:
-                    cursor.putmulti(some, append=True)
+                    cursor.putmulti(seal_many(some) if name in replaced else some, append=True)
                 pending += len(some)
                 if pending >= _COMMITTED_AT_ONCE:
                     writing.commit()

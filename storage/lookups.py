@@ -1,9 +1,10 @@
 """Ways to a row that are not filters: public id, versions, the caller's own id, a profile
 fact's timeline, a stream's order.
 
-Each is a small B-tree beside the records. User text enters keys only as a keyed hash; what a
-hash stands for is checked against the record by the caller where a collision could matter (64-bit
-stream hashes) and is out of reach where it could not (128 bits).
+Each is a small B-tree beside the records, or blocks that stand for one (``dense``). User text
+enters keys only as a keyed hash; what a hash stands for is checked against the record by the caller
+where a collision could matter (64-bit stream hashes) and is out of reach where it could not (128
+bits; 72 in blocks).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from pyroaring import BitMap
 
-from memdb.storage import tables
+from memdb.storage import dense, tables
 from memdb.storage.environment import ReadTxn, WriteTxn
 
 _ROW = struct.Struct("<I")
@@ -25,12 +26,12 @@ _BIAS = 1 << 63
 
 def row_of(txn: ReadTxn, raw_id: bytes) -> int | None:
     """The row of the current version of a memory."""
-    payload = txn.get(tables.IDS, raw_id)
+    payload = dense.get(txn, tables.IDS, raw_id)
     return None if payload is None else int(_ROW.unpack(payload)[0])
 
 
 def rows_of(txn: ReadTxn, raw_ids: list[bytes]) -> dict[bytes, int]:
-    found = txn.get_many(tables.IDS, raw_ids)
+    found = dense.get_many(txn, tables.IDS, raw_ids)
     return {key: int(_ROW.unpack(payload)[0]) for key, payload in found.items()}
 
 
@@ -42,8 +43,14 @@ def set_rows(txn: WriteTxn, pairs: list[tuple[bytes, int]]) -> None:
     txn.put_rising(tables.IDS, [(raw_id, _ROW.pack(row)) for raw_id, row in sorted(pairs)])
 
 
+def all_ids(txn: ReadTxn) -> Iterator[tuple[bytes, int]]:
+    """(raw id, row of its current version) of every memory, ascending by id."""
+    for raw_id, payload in dense.scan(txn, tables.IDS):
+        yield raw_id, int(_ROW.unpack(payload)[0])
+
+
 def forget_id(txn: WriteTxn, raw_id: bytes) -> None:
-    txn.delete(tables.IDS, raw_id)
+    dense.delete(txn, tables.IDS, raw_id)
 
 
 def add_version(txn: WriteTxn, raw_id: bytes, version: int, row: int) -> None:
@@ -84,7 +91,12 @@ def content_key(txn: ReadTxn, content: bytes) -> bytes:
 
 def id_under(txn: ReadTxn, key: bytes) -> bytes | None:
     """The raw id stored under an external or content key."""
-    return txn.get(tables.EXTERNAL, key)
+    return dense.get(txn, tables.EXTERNAL, key)
+
+
+def ids_under(txn: ReadTxn, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    """The raw ids under those keys that lead to one."""
+    return dense.get_many(txn, tables.EXTERNAL, keys)
 
 
 def put_under(txn: WriteTxn, key: bytes, raw_id: bytes) -> None:
@@ -97,23 +109,24 @@ def put_many_under(txn: WriteTxn, pairs: list[tuple[bytes, bytes]]) -> None:
 
 def drop_under(txn: WriteTxn, key: bytes, raw_id: bytes) -> None:
     """Forget the key if it still names this memory."""
-    if txn.get(tables.EXTERNAL, key) == raw_id:
-        txn.delete(tables.EXTERNAL, key)
+    if dense.get(txn, tables.EXTERNAL, key) == raw_id:
+        dense.delete(txn, tables.EXTERNAL, key)
 
 
 def keys_naming(txn: ReadTxn, raw_ids: set[bytes]) -> list[bytes]:
     """Every external and content key under which one of these ids is found.
 
-    Reads the whole table: what a content key was made of need not be what is stored.
+    Reads the whole table: what a content key was made of need not be what is stored. A key from a
+    block is its first bytes alone, which is enough for ``drop_keys``.
     """
-    return [key for key, raw_id in txn.scan(tables.EXTERNAL) if raw_id in raw_ids]
+    return [key for key, raw_id in dense.scan(txn, tables.EXTERNAL) if raw_id in raw_ids]
 
 
 def drop_keys(txn: WriteTxn, keys: list[bytes], raw_ids: set[bytes]) -> None:
     """Forget keys that still name one of these ids."""
     for key in keys:
-        if txn.get(tables.EXTERNAL, key) in raw_ids:
-            txn.delete(tables.EXTERNAL, key)
+        if dense.get(txn, tables.EXTERNAL, key) in raw_ids:
+            dense.delete(txn, tables.EXTERNAL, key)
 
 
 # --- profile timelines ----------------------------------------------------------------------
@@ -153,7 +166,7 @@ def _stream_key(prefix: bytes, position: int) -> bytes:
 
 def last_position(txn: ReadTxn, prefix: bytes) -> int | None:
     """The greatest position of a stream, or None when it is empty."""
-    entry = txn.floor(tables.STREAMS, prefix + b"\xff" * 8)
+    entry = dense.floor(txn, tables.STREAMS, prefix + b"\xff" * 8)
     if entry is None or not entry[0].startswith(prefix):
         return None
     return int.from_bytes(entry[0][8:], "big") - _BIAS
@@ -172,12 +185,12 @@ def set_positions(txn: WriteTxn, places: list[tuple[bytes, int, int]]) -> None:
 def clear_position(txn: WriteTxn, prefix: bytes, position: int, row: int) -> None:
     """Vacate a place in a stream if this row holds it."""
     key = _stream_key(prefix, position)
-    if txn.get(tables.STREAMS, key) == _ROW.pack(row):
-        txn.delete(tables.STREAMS, key)
+    if dense.get(txn, tables.STREAMS, key) == _ROW.pack(row):
+        dense.delete(txn, tables.STREAMS, key)
 
 
 def row_at(txn: ReadTxn, prefix: bytes, position: int) -> int | None:
-    payload = txn.get(tables.STREAMS, _stream_key(prefix, position))
+    payload = dense.get(txn, tables.STREAMS, _stream_key(prefix, position))
     return None if payload is None else int(_ROW.unpack(payload)[0])
 
 
@@ -187,7 +200,7 @@ def beside(txn: ReadTxn, places: Sequence[tuple[bytes, int]]) -> list[tuple[int,
         (_stream_key(prefix, position - 1), _stream_key(prefix, position + 1))
         for prefix, position in places
     ]
-    found = txn.get_many(tables.STREAMS, sorted({key for pair in keys for key in pair}))
+    found = dense.get_many(txn, tables.STREAMS, sorted({key for pair in keys for key in pair}))
     rows = {key: int(_ROW.unpack(payload)[0]) for key, payload in found.items()}
     return [tuple(rows[key] for key in pair if key in rows) for pair in keys]
 
@@ -198,8 +211,8 @@ def neighbours(
     """Rows just before and just after a position of a stream; of those ``among`` a set, if given,
     as if there were no others."""
     here = _stream_key(prefix, position)
-    before = txn.scan(tables.STREAMS, prefix, here, reverse=True)
-    after = txn.scan(tables.STREAMS, _stream_key(prefix, position + 1), prefix + b"\xff" * 9)
+    before = dense.scan(txn, tables.STREAMS, prefix, here, reverse=True)
+    after = dense.scan(txn, tables.STREAMS, _stream_key(prefix, position + 1), prefix + b"\xff" * 9)
     for side in (before, after):
         for _, payload in side:
             row = int(_ROW.unpack(payload)[0])

@@ -6,23 +6,29 @@ A value of ``records`` begins with one of
     0xc1 0x01   cold: block u32, index u8; the record is in table ``cold``
     0xc1 0x02   blob: content hash 32 bytes, then the msgpack array with an empty text
 
-0xc1 is the one byte msgpack never uses, so hot records carry no flag of their own. Callers see
-``Memory`` and row ids only. It does not know filters, postings or vectors.
+0xc1 is the one byte msgpack never uses, so hot records carry no flag of their own. A row without a
+value there may have its record in a *group* of table ``cold``, that of its number without the last
+eight bits (``packing`` moves records there). A record written since counts, and not what the group
+has. Callers see ``Memory`` and row ids only. It does not know filters, postings or vectors.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+from pyroaring import BitMap
 
 from memdb.errors import StoreCorrupt
 from memdb.storage import cold, tables
-from memdb.storage.blobs import BlobStore
 from memdb.storage.environment import ReadTxn, WriteTxn
 from memdb.types import Memory
+
+if TYPE_CHECKING:  # which imports the store, which imports what packs records
+    from memdb.storage.blobs import BlobStore
 
 _ESCAPE = 0xC1
 _COLD = struct.Struct(">BBIB")
@@ -32,10 +38,27 @@ _DECODER = msgspec.msgpack.Decoder(Memory)
 _MANY_DECODER = msgspec.msgpack.Decoder(list[Memory])
 _ARRAY_32 = b"\xdd"
 _TOGETHER = 8  # records that are decoded faster as one array
+GROUPS = 1 << 31  # what the keys of groups have in table ``cold`` that blocks' keys have not
 
 
 def row_key(row: int) -> bytes:
     return row.to_bytes(4, "big")
+
+
+def group_key(row: int) -> bytes:
+    """Where table ``cold`` has the group of a row."""
+    return (GROUPS | row >> cold.GROUP_BITS).to_bytes(4, "big")
+
+
+def group_rows(key: bytes, payload: bytes) -> BitMap:
+    """The rows that a group holds."""
+    first = (int.from_bytes(key, "big") - GROUPS) << cold.GROUP_BITS
+    return BitMap([first + index for index in cold.held(payload)])
+
+
+def groups(txn: ReadTxn) -> Iterator[tuple[bytes, bytes]]:
+    """(key, payload) of every group."""
+    return txn.scan(tables.COLD, GROUPS.to_bytes(4, "big"))
 
 
 def encode(memory: Memory) -> bytes:
@@ -77,7 +100,9 @@ class Records:
 
     def get(self, txn: ReadTxn, row: int) -> Memory | None:
         payload = txn.get(tables.RECORDS, row.to_bytes(4, "big"))
-        return None if payload is None else self._open(txn, payload)
+        if payload is None:
+            return self._from_groups(txn, [row]).get(row)
+        return self._open(txn, payload)
 
     def get_many(self, txn: ReadTxn, rows: Sequence[int]) -> dict[int, Memory]:
         """Those of ``rows`` that exist."""
@@ -88,7 +113,8 @@ class Records:
                 known = dict(zip(numbers, _decode_joined(len(numbers), joined), strict=True))
                 if len(rows) == len(known) == max(rows) - min(rows) + 1:
                     return known
-                return {row: known[row] for row in rows if row in known}
+                there = {row: known[row] for row in rows if row in known}
+                return there if len(there) == len(rows) else self._with_groups(txn, rows, there)
         found = txn.get_many(tables.RECORDS, [row_key(row) for row in rows])
         blocks: dict[int, list[Memory | None]] = {}
         memories: dict[int, Memory] = {}
@@ -101,14 +127,63 @@ class Records:
                     memories[number(key, "big")] = self._open(txn, payload, blocks)
         except msgspec.MsgspecError as error:
             raise StoreCorrupt("a record does not decode", path="kv") from error
-        return memories
+        return memories if len(memories) == len(rows) else self._with_groups(txn, rows, memories)
+
+    def _with_groups(
+        self, txn: ReadTxn, rows: Sequence[int], found: dict[int, Memory]
+    ) -> dict[int, Memory]:
+        """``found`` and the other ``rows`` that lie in groups, in the order of ``rows``."""
+        more = self._from_groups(txn, [row for row in rows if row not in found])
+        if not more:
+            return found
+        return {row: found.get(row) or more[row] for row in rows if row in found or row in more}
+
+    @staticmethod
+    def _from_groups(txn: ReadTxn, rows: Sequence[int]) -> dict[int, Memory]:
+        """Those of ``rows``, which have no value of their own, that lie in groups."""
+        members: dict[bytes, list[int]] = {}
+        for row in rows:
+            members.setdefault(group_key(row), []).append(row)
+        found: dict[int, Memory] = {}
+        for key, payload in txn.get_many(tables.COLD, sorted(members)).items():
+            mine = members[key]
+            memories = cold.decode(payload, [row & cold.GROUP_RECORDS - 1 for row in mine])
+            found.update(
+                (row, memory)
+                for row, memory in zip(mine, memories, strict=True)
+                if memory is not None
+            )
+        return found
+
+    @staticmethod
+    def stored(txn: ReadTxn) -> BitMap:
+        """The rows that have a record, wherever it lies."""
+        rows = BitMap([int.from_bytes(key, "big") for key in txn.scan_keys(tables.RECORDS)])
+        for key, payload in groups(txn):
+            rows |= group_rows(key, payload)
+        return rows
+
+    @staticmethod
+    def grouped(txn: ReadTxn) -> BitMap:
+        """The rows whose record lies in a group, and in no value of its own."""
+        rows = BitMap()
+        for key, payload in groups(txn):
+            rows |= group_rows(key, payload)
+        for key in txn.scan_keys(tables.RECORDS) if rows else ():
+            rows.discard(int.from_bytes(key, "big"))
+        return rows
 
     @staticmethod
     def cold_rows(txn: ReadTxn, rows: Sequence[int]) -> set[int]:
         """Those of ``rows`` whose record lies in a cold block."""
         found = txn.get_many(tables.RECORDS, [row_key(row) for row in rows])
         cold_mark = bytes((_ESCAPE, 1))
-        return {int.from_bytes(k, "big") for k, p in found.items() if p[:2] == cold_mark}
+        marked = {int.from_bytes(k, "big") for k, p in found.items() if p[:2] == cold_mark}
+        bare = BitMap([row for row in rows if row_key(row) not in found])
+        keys = sorted({group_key(row) for row in bare})
+        for key, payload in txn.get_many(tables.COLD, keys).items() if keys else ():
+            marked.update(group_rows(key, payload) & bare)
+        return marked
 
     def iterate(
         self, txn: ReadTxn, rows: Iterable[int], chunk: int = 512
@@ -181,12 +256,13 @@ class Records:
         """As ``get_many``, without texts that are blobs: no file is read."""
         found = txn.get_many(tables.RECORDS, [row_key(row) for row in rows])
         blocks: dict[int, list[Memory | None]] = {}
-        return {
+        memories = {
             int.from_bytes(key, "big"): decode(payload[_BLOB_HEAD:])
             if payload[0] == _ESCAPE and payload[1] == 2
             else self._open(txn, payload, blocks)
             for key, payload in found.items()
         }
+        return memories if len(found) == len(rows) else self._with_groups(txn, rows, memories)
 
     def delete(self, txn: WriteTxn, rows: Iterable[int]) -> None:
         """Remove records' bytes, from their cold blocks too.
@@ -194,12 +270,12 @@ class Records:
         A record that was written again since it was frozen is hot; its earlier bytes in the block
         go as well.
         """
-        groups: dict[int, list[int]] = {}
+        members: dict[bytes, list[int]] = {}
         for row in rows:
             txn.delete(tables.RECORDS, row_key(row))
-            groups.setdefault(row >> 6, []).append(row & 63)
-        for block, indexes in groups.items():
-            key = block.to_bytes(4, "big")
+            members.setdefault((row >> 6).to_bytes(4, "big"), []).append(row & 63)
+            members.setdefault(group_key(row), []).append(row & cold.GROUP_RECORDS - 1)
+        for key, indexes in members.items():
             packed = txn.get(tables.COLD, key)
             if packed is None:
                 continue

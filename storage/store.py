@@ -28,7 +28,7 @@ from memdb import settings
 from memdb.errors import InvalidArgument, MemdbError, PermissionDenied, StoreCorrupt
 from memdb.storage import format as disk_format
 from memdb.storage import generations, tables
-from memdb.storage.copying import make_copy
+from memdb.storage.copying import copy_into, make_copy
 from memdb.storage.environment import translate
 from memdb.storage.generations import Generation
 from memdb.storage.lease import CreationLock, Lease
@@ -346,27 +346,27 @@ class Store:
     # --- maintenance --------------------------------------------------------------------
 
     def compact(
-        self, prepare: Callable[[Path], None] | None = None, *, dense: bool = False
+        self, prepare: Callable[[Path], None] | None = None, *, small: bool = False
     ) -> None:
         """Rewrite the store into a new generation: no free pages, no dead bytes.
 
-        The caller holds the lease. Readers go on throughout; writers wait for the copy. ``dense``
-        makes full pages as well, and takes several times as long. ``prepare`` is called with the
-        copy's directory before it is published.
+        The caller holds the lease. Readers go on throughout; writers wait for the copy. ``small``
+        makes full pages as well, packed where most records are cold, and takes several times as
+        long. ``prepare`` is called with the copy's directory before it is published.
         """
         if not self.lease.held:
             raise MemdbError("compact needs the maintenance lease")
         with self._leader:
             generation = self._enter()
             try:
-                self._replace(generation, prepare, dense)
+                self._replace(generation, prepare, small)
             finally:
                 generation.leave()
         self._move_on(generation, generation.number + 1)
         self.reap()
 
     def _replace(
-        self, old: Generation, prepare: Callable[[Path], None] | None, dense: bool
+        self, old: Generation, prepare: Callable[[Path], None] | None, small: bool
     ) -> None:
         """Copy, open the copy, and send everybody there: nobody waits for its being opened."""
         number = old.number + 1
@@ -377,7 +377,7 @@ class Store:
                     state = State.unpack(txn.get(tables.META, STATE_KEY))
                     if state.superseded_by:
                         raise MemdbError("the store was superseded while the lease was held")
-                    make_copy(self._kv, old, number, prepare, dense=dense)
+                    make_copy(self._kv, old, number, prepare, small=small)
                     opened = self._open_generation(number)
                     swap.enter_context(self._swap_guard)
                     txn.put(tables.META, STATE_KEY, state._replace(superseded_by=number).pack())
@@ -404,7 +404,7 @@ class Store:
         """A compacting copy of the last committed state into an existing directory."""
         generation = self._enter()
         try:
-            generation.env.copy(directory)
+            copy_into(generation.env, directory)
         finally:
             generation.leave()
 

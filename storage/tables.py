@@ -10,7 +10,7 @@ table      key                                                    owner
 ========== ====================================================== ====================
 meta       short ASCII name                                       store, and each owner
 records    row u32                                                records
-cold       block u32 (64 rows)                                    records
+cold       block u32 (64 rows) | 2^31 + group u32                 records
 ids        ULID, 16 bytes                                         records
 versions   ULID, 16 bytes | version u32                           records
 external   keyed hash of (namespace, external_id), 16 bytes       records
@@ -34,6 +34,7 @@ fresh_flt  row u32                                                filters
 erased     fingerprint, 16 bytes of keyed hash                    erased
 tokens     token's id, 8 random bytes                             tokens
 audit      sequence u64                                           audit
+dense      table u8 | a block's first key                         dense
 ========== ====================================================== ====================
 """
 
@@ -67,6 +68,7 @@ FRESH_FILTERS: Final = "fresh_flt"
 ERASED: Final = "erased"
 TOKENS: Final = "tokens"
 AUDIT: Final = "audit"
+DENSE: Final = "dense"
 
 ALL: Final = (
     META,
@@ -95,6 +97,7 @@ ALL: Final = (
     ERASED,
     TOKENS,
     AUDIT,
+    DENSE,
 )
-LATER: Final = frozenset([FRESH_FILTERS, ERASED, TOKENS, AUDIT])
+LATER: Final = frozenset([FRESH_FILTERS, ERASED, TOKENS, AUDIT, DENSE])
 """Tables that stores of an earlier memdb lack until they are opened for writing."""

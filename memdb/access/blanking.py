@@ -23,9 +23,8 @@ from memdb.storage import audit, audit_log, erased, tables
 from memdb.storage.audit import Broken, What
 from memdb.storage.filters import field_values
 from memdb.storage.ids import parse_id
-from memdb.storage.postings import PostingsReader
+from memdb.storage.postings import PostingsReader, forward_rows
 from memdb.storage.postings.layout import decode_forwards
-from memdb.storage.records import row_key
 from memdb.storage.store import Reader, Writer
 from memdb.types import Memory
 
@@ -154,7 +153,7 @@ def _ids_of(what: What) -> list[bytes]:
 
 def _words_of_none_other(txn: Reader, rows: BitMap) -> set[bytes]:
     """The hashed words of ``rows`` that no other row holds."""
-    payloads = txn.get_many(tables.FORWARD, [row_key(row) for row in rows])
+    payloads = forward_rows(txn, rows)
     if not payloads:
         return set()
     batch = decode_forwards(list(payloads.values()))

@@ -21,7 +21,7 @@ from memdb import removal, settings, space_convert, trash
 from memdb.engine import Engine
 from memdb.retention import cleaning, leaving, usage
 from memdb.retention.planning import PlanStep
-from memdb.storage import spaces
+from memdb.storage import postings, spaces
 from memdb.storage.ids import parse_id
 from memdb.storage.store import Writer
 
@@ -109,7 +109,7 @@ def finish(engine: Engine, *, budget: int | None = None, dead_worth: int = DEAD_
         stay_under(engine, budget)
     cleaning.clean(engine)
     if dead_bytes(engine) >= dead_worth:
-        engine.store.compact(dense=True)
+        engine.store.compact(small=True)
     let_go(engine)
     engine.blobs.sweep(engine.store)
 
@@ -118,7 +118,7 @@ def stay_under(engine: Engine, budget: int | None) -> None:
     """Copy the store where that is about to become impossible within ``budget``."""
     if budget is not None and not fits(engine, budget, budget // 16):
         if dead_bytes(engine):
-            engine.store.compact(dense=True)
+            engine.store.compact(small=True)
         let_go(engine)
 
 
@@ -141,7 +141,8 @@ def dead_bytes(engine: Engine) -> int:
     """What a compacting copy would free; 0 where it is not worth one."""
     with engine.store.read() as txn:
         live = usage.live_bytes(txn)
-    dead = usage.disk_bytes(engine.store.path).get("kv", 0) - live
+        dead = postings.gone_bytes(txn)
+    dead += usage.disk_bytes(engine.store.path).get("kv", 0) - live
     return dead if dead * 10 >= live else 0
 
 

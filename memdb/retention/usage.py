@@ -23,6 +23,7 @@ from memdb.retention.ladder import COLD as COLD_LEVEL
 from memdb.retention.ladder import COMPACT, LEVEL_OF_PROFILE, NANO, POINTER, SpaceUse, Usage
 from memdb.retention.policies import Candidate
 from memdb.storage import spaces, tables, vectors
+from memdb.storage.records import GROUPS
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Reader, Writer
 
@@ -104,6 +105,7 @@ def lock_bytes(path: Path) -> int:
 def freezable(engine: Engine, txn: Reader) -> list[list[int]]:
     """Groups of rows whose records may move into a cold block, losing nothing."""
     rows = engine.filters.get_set(txn, LIVE) - engine.filters.present(txn, "key")
+    rows -= engine.records.grouped(txn)
     groups: dict[int, list[int]] = {}
     for row in rows:
         groups.setdefault(row >> 6, []).append(row)
@@ -166,9 +168,9 @@ def by_kind_and_level(engine: Engine, txn: Reader) -> dict[str, dict[str, dict[s
     the vectors. Nothing is read but sets and the sizes of tables.
     """
     live = engine.filters.get_set(txn, LIVE)
-    blocks = [int.from_bytes(key, "big") for key in txn.scan_keys(tables.COLD)]
-    cold = BitMap()
-    for block in blocks:
+    cold = engine.records.grouped(txn)
+    for key in txn.scan_keys(tables.COLD, stop=GROUPS.to_bytes(4, "big")):
+        block = int.from_bytes(key, "big")
         cold.add_range(block << 6, (block + 1) << 6)
     cold = (cold & live) - engine.filters.present(txn, "key")
     pointers = engine.filters.get_set(txn, POINTERS) & live

@@ -23,7 +23,6 @@ from memdb.retention import ladder, value
 from memdb.retention.config import Options
 from memdb.retention.policies import Candidate
 from memdb.storage import postings, spaces, tables
-from memdb.storage.records import row_key
 from memdb.storage.store import Reader
 from memdb.types import Memory, to_micros
 
@@ -129,9 +128,9 @@ class _Files:
 
 def _terms(txn: Reader, rows: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(offsets (n + 1,), numbers of terms): the distinct terms of each row."""
-    found = txn.get_many(tables.FORWARD, [row_key(row) for row in rows])
+    found = postings.forward_rows(txn, rows)
     empty = bytes(4)
-    batch = postings.decode_forwards([found.get(row_key(row), empty) for row in rows])
+    batch = postings.decode_forwards([found.get(row, empty) for row in rows])
     words = np.ascontiguousarray(batch.hashes[:, :8]).view(np.uint64).ravel()
     return batch.offsets, np.unique(words, return_inverse=True)[1]
 

@@ -14,6 +14,8 @@ manifest.py           which segments exist, the merge in progress, totals
 writing.py            add, add_segment, fold, remove
 merging.py            merge_step
 reading.py            stats, postings, fresh rows
+packed.py             the bytes of packed segments, and reading them
+repacking.py          all segments as packed ones, for a copy of the store
 ====================  ==================================================================
 """
 
@@ -31,7 +33,14 @@ from memdb.storage.postings.layout import (
 )
 from memdb.storage.postings.manifest import Statistics, stats
 from memdb.storage.postings.merging import FAN_IN, merge_step, merging
-from memdb.storage.postings.reading import PostingsReader, fresh, postings
+from memdb.storage.postings.reading import (
+    PostingsReader,
+    forward_rows,
+    fresh,
+    postings,
+    row_count,
+)
+from memdb.storage.postings.repacking import gone_bytes, has_gone, repack
 from memdb.storage.postings.writing import FOLD_ROWS, add, add_segment, fold, fresh_count, remove
 
 __all__ = [
@@ -50,11 +59,16 @@ __all__ = [
     "decode_lengths",
     "encode_lengths",
     "fold",
+    "forward_rows",
     "fresh",
     "fresh_count",
+    "gone_bytes",
+    "has_gone",
     "merge_step",
     "merging",
     "postings",
     "remove",
+    "repack",
+    "row_count",
     "stats",
 ]

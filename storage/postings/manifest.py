@@ -5,10 +5,12 @@ Kept in ``meta``::
     postings             the manifest below, msgpack
     postings/<segment>   the rows of one segment, a roaring bitmap
     postings_totals      docs u64 | sum of lengths u64
+    postings_gone        rows that went from packed segments, a roaring bitmap; absent: none
 
 A segment is readable iff it is in ``segments``. A merge writes its target while the sources stay
 in ``segments``; its last slice swaps them in one commit and moves the sources to ``dropping``,
-whose entries later slices delete. Entries of any other segment do not exist.
+whose entries later slices delete. Entries of any other segment do not exist. Segments in ``packed``
+have a form of their own (``packed``) and are neither merged nor changed.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from memdb.storage.environment import ReadTxn, WriteTxn
 _MANIFEST_KEY: Final = b"postings"
 _TOTALS_KEY: Final = b"postings_totals"
 _TOTALS: Final = struct.Struct("<QQ")
+_GONE_KEY: Final = b"postings_gone"
 # Ids kept free below a merge's target, for what is folded while the merge runs: the target then
 # stays the table's last segment and its slices are appended, which fills pages instead of halving
 # them.
@@ -60,6 +63,7 @@ class Manifest(msgspec.Struct, array_like=True):
     segments: list[Segment] = []
     merge: Merge | None = None
     dropping: list[int] = []
+    packed: list[Segment] = []
 
     def new_id(self) -> int:
         """An id for a new segment, below the target of a running merge while there is room."""
@@ -80,7 +84,7 @@ class Manifest(msgspec.Struct, array_like=True):
 
     def appendable(self, segment: int) -> bool:
         """Whether every other segment's id is smaller."""
-        others = [*(one.id for one in self.segments), *self.dropping]
+        others = [*(one.id for one in [*self.segments, *self.packed]), *self.dropping]
         if self.merge is not None:
             others.append(self.merge.target)
         return all(other <= segment for other in others)
@@ -121,6 +125,17 @@ def forget_rows(txn: WriteTxn, segment: int) -> None:
     txn.delete(tables.META, _rows_key(segment))
 
 
+def gone(txn: ReadTxn) -> BitMap:
+    """The rows that went from packed segments, whose entries there count for nothing."""
+    payload = txn.get(tables.META, _GONE_KEY)
+    return BitMap() if payload is None else BitMap.deserialize(payload)
+
+
+def set_gone(txn: WriteTxn, rows: BitMap) -> None:
+    rows.run_optimize()
+    txn.put(tables.META, _GONE_KEY, rows.serialize())
+
+
 def bitmap_of(rows: np.ndarray[tuple[int], np.dtype[np.uint32]]) -> BitMap:
     return BitMap(array("I", rows.astype(np.uint32).tobytes()))
 
@@ -134,3 +149,22 @@ def stats(txn: ReadTxn) -> Statistics:
 def shift_stats(txn: WriteTxn, docs: int, length: int) -> None:
     now = stats(txn)
     txn.put(tables.META, _TOTALS_KEY, _TOTALS.pack(now.docs + docs, now.total_length + length))
+
+
+def is_own(key: bytes) -> bool:
+    """Whether a key of ``meta`` is one of this file's."""
+    return key == _MANIFEST_KEY or key.startswith((b"postings/", b"postings_"))
+
+
+def entries(
+    manifest: Manifest, totals: Statistics, rows: dict[int, BitMap]
+) -> list[tuple[bytes, bytes]]:
+    """What ``meta`` holds of segments, for a store that is made anew; no row is gone from it."""
+    found = [
+        (_MANIFEST_KEY, msgspec.msgpack.encode(manifest)),
+        (_TOTALS_KEY, _TOTALS.pack(*totals)),
+    ]
+    for segment, held in rows.items():
+        held.run_optimize()
+        found.append((_rows_key(segment), held.serialize()))
+    return sorted(found)

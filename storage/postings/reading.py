@@ -6,10 +6,12 @@ once for all terms of a query. Each row occurs at most once in what it returns f
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pyroaring import BitMap
 
 from memdb.errors import StoreCorrupt
 from memdb.storage import tables
@@ -22,7 +24,9 @@ from memdb.storage.postings.layout import (
     decode_forwards,
     encode_lengths,
     entries_of,
+    row_key,
 )
+from memdb.storage.postings.packed import Packed, forwards
 
 
 class Fresh(NamedTuple):
@@ -95,7 +99,10 @@ class PostingsReader:
     def __init__(self, txn: ReadTxn) -> None:
         self._txn = txn
         self.statistics = manifests.stats(txn)
-        self._segments = [one.id.to_bytes(4, "big") for one in manifests.load(txn).segments]
+        manifest = manifests.load(txn)
+        self._segments = [one.id.to_bytes(4, "big") for one in manifest.segments]
+        self._packed = [Packed.of(txn, one.id) for one in manifest.packed]
+        self._gone = manifests.gone(txn) if self._packed else BitMap()
         self._fresh = _FreshTerms.of(txn)
 
     def entries(self, term_hash: bytes) -> NDArray[np.void]:
@@ -105,8 +112,9 @@ class PostingsReader:
     def packed(self, term_hash: bytes) -> bytes:
         """The bytes of ``entries``."""
         filed = self._txn.joined(tables.POSTINGS, [one + term_hash for one in self._segments])
-        in_fresh = self._fresh.entries(term_hash)
-        return filed + in_fresh.tobytes() if len(in_fresh) else filed
+        found = [one.entries(self._txn, term_hash, self._gone) for one in self._packed]
+        found.append(self._fresh.entries(term_hash))
+        return b"".join([filed, *[one.tobytes() for one in found if len(one)]])
 
     def every_row(self) -> NDArray[np.void]:
         """(n,) of dtype ``ENTRY``: each row that has postings, with its length."""
@@ -121,4 +129,20 @@ def postings(
     return entries["row"].copy(), entries["tf"].copy(), entries["length"].copy()
 
 
-__all__ = ["Fresh", "PostingsReader", "fresh", "postings"]
+def forward_rows(txn: ReadTxn, rows: Iterable[int]) -> dict[int, bytes]:
+    """The forward row of each of ``rows`` that has postings; of those in packed segments, made
+    from them, which reads those through."""
+    keys = {row_key(row): row for row in rows}
+    found = {keys[key]: one for key, one in txn.get_many(tables.FORWARD, sorted(keys)).items()}
+    missing = [row for row in keys.values() if row not in found]
+    return {**found, **forwards(txn, missing)} if missing else found
+
+
+def row_count(txn: ReadTxn) -> int:
+    """How many rows have postings, counted where they lie; ``stats`` must say the same."""
+    packed = [manifests.rows_of(txn, one.id) for one in manifests.load(txn).packed]
+    held = BitMap.union(*packed) if packed else BitMap()
+    return txn.count(tables.FORWARD) + len(held - manifests.gone(txn))
+
+
+__all__ = ["Fresh", "PostingsReader", "forward_rows", "fresh", "postings", "row_count"]

@@ -21,6 +21,7 @@ from memdb.storage.postings import manifest as manifests
 from memdb.storage.postings.layout import (
     EVERY_ROW,
     HASH_BYTES,
+    LENGTHS,
     Analysed,
     decode_forward,
     encode_forward,
@@ -31,6 +32,7 @@ from memdb.storage.postings.layout import (
     row_key,
 )
 from memdb.storage.postings.manifest import Manifest, Segment
+from memdb.storage.postings.packed import Packed
 
 FOLD_ROWS: Final = 256  # fresh rows that are worth a segment
 _FOLD_AT_MOST: Final = 512  # rows of one fold: keeps its transaction within 5 ms
@@ -105,11 +107,15 @@ def remove(txn: WriteTxn, rows: Iterable[int]) -> int:
     """Take rows out of every posting list, physically; returns how many had postings.
 
     Reaches fresh rows, segments, a merge's half-written target and segments still being dropped.
+    What a packed segment has of a row goes with the next copy that packs (``repack``).
     Costs about 5 us for each distinct term of each row: the caller cuts large sets into slices.
     """
     fresh_rows, settled, length = [], {}, 0
+    bare = []
     for row in rows:
         payload = txn.get(tables.FORWARD, row_key(row))
+        if payload is None:
+            bare.append(row)
         if payload is None or row in settled:
             continue
         analysed = decode_forward(payload)
@@ -124,7 +130,29 @@ def remove(txn: WriteTxn, rows: Iterable[int]) -> int:
     removed = len(settled) + len(fresh_rows)
     if removed:
         manifests.shift_stats(txn, -removed, -length)
-    return removed
+    return removed + (_leave_packed(txn, bare) if bare else 0)
+
+
+def _leave_packed(txn: WriteTxn, rows: list[int]) -> int:
+    """Enter those of ``rows`` that packed segments hold in the set of what is gone from them."""
+    manifest = manifests.load(txn)
+    if not manifest.packed:
+        return 0
+    gone = manifests.gone(txn)
+    wanted = BitMap(rows) - gone
+    count = length = 0
+    for one in manifest.packed:
+        mine = wanted & manifests.rows_of(txn, one.id)
+        if mine:
+            segment = Packed.of(txn, one.id)
+            steps = np.frombuffer(mine.to_array(), "u4").astype(np.int64) - segment.base
+            length += int(LENGTHS[segment.codes_of(steps)].sum())
+            count += len(mine)
+            gone |= mine
+    if count:
+        manifests.set_gone(txn, gone)
+        manifests.shift_stats(txn, -count, -length)
+    return count
 
 
 def _remove_settled(txn: WriteTxn, settled: dict[int, Analysed]) -> None:

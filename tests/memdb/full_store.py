@@ -124,7 +124,10 @@ def build(path: Path, folder: Path, clock: Clock) -> None:
         clock.advance(days=40)
         db.compact()  # freezes what is old by now
         db.remember_many(
-            [{"text": f"{MARK}fresh{n}", "vector": vector(1_000 + n)} for n in range(5)]
+            [
+                {"text": f"{MARK}fresh{n}", "vector": vector(1_000 + n), "stream": f"{MARK}late"}
+                for n in range(5)
+            ]
         )
 
 

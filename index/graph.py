@@ -305,6 +305,9 @@ class GraphIndex(OverFlat):
             memory_bytes=memory_bytes,
         )
 
+    def worth_building(self, waiting: int) -> bool:
+        return planner.wants_build(self.placed_count, waiting, self._params.L_build)
+
     @property
     def has_graph(self) -> bool:
         return self._state is not None

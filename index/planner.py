@@ -34,6 +34,10 @@ _GRAPH_EFFORT_AT: Final = 20_000
 _DEGREE: Final = 32
 _WORTH: Final = 1.5
 _PATIENCE: Final = 1.5
+_LINKED_BY_BUILD: Final = 3.0  # times the nodes of its walk: to link a slot in memory
+_LINKED_IN_PLACE: Final = 10.0  # the same, on the pages of the file, with its share of commits
+_WRITTEN: Final = 30.0  # nodes: to take over a slot from the present graph and write it anew
+_GAIN: Final = 2.0  # of a build: every process loads the new file, and reads its pages again
 _GROWTH: Final = 0.25  # ranks grow with the fourth root of the size: see README, "The shortlist"
 
 
@@ -173,3 +177,17 @@ def wants_graph(spec: SpaceSpec, count: int, calibration: Calibration) -> bool:
     effort = graph_effort(1, count)
     walk = effort * (calibration.cost_of_hop(spec, _DEGREE) + calibration.cost_of_record(spec))
     return scan > _WORTH * walk
+
+
+def wants_build(placed: int, waiting: int, breadth: int) -> bool:
+    """Whether to link ``waiting`` slots in memory and write all of the graph anew, rather than link
+    them in place, one after the other; ``breadth`` of a slot's walk.
+
+    In processor time, in units of one node of a walk, which both are made of: a build takes
+    ``_LINKED_BY_BUILD * breadth`` a slot that waits, and ``_WRITTEN`` a slot that there is; in
+    place, ``_LINKED_IN_PLACE * breadth``. A build must take less than half of that. So what it writes
+    again is paid for by what it links, whatever the order of additions, and builds become rarer as
+    the graph grows: the share of it that must wait is the same, a sixth at a breadth of 96.
+    """
+    build = waiting * _LINKED_BY_BUILD * breadth + (placed + waiting) * _WRITTEN
+    return not placed or _GAIN * build < waiting * _LINKED_IN_PLACE * breadth

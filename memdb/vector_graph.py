@@ -1,9 +1,9 @@
 """Who builds the graph that all processes of a ``VectorIndex`` share and keeps it, and when.
 
-One process at a time, the holder of ``graph.lock``. Where there is no graph, or more waits than is
-in it, it links all that in steps, writes a draft beside the present graph, and commits in one
-transaction which slots are linked; until then nothing has changed, whatever ends the process.
-Everything else is done in place (``vector_live``). An index that may choose its kind becomes "ssd"
+One process at a time, the holder of ``graph.lock``. Where there is no graph, or so much waits that
+writing all of it anew costs less than linking in place, it links what waits in memory, writes a
+draft beside the present graph, and commits in one transaction which slots are linked; until then
+nothing has changed, whatever ends the process. Everything else is done in place (``vector_live``). An index that may choose its kind becomes "ssd"
 here. This file knows drafts of the book and when work is due; linking itself is
 ``memdb.index``'s.
 """
@@ -63,13 +63,14 @@ class Builder:
         )
 
     def _build_due(self, book: Book, files: engines.AnyEngine) -> bool:
-        """Whether more waits than is in the graph: all at once is quicker, by several threads."""
+        """Whether so much waits that linking all of it at once, in memory, costs less."""
         if not isinstance(files, Drafting) or not book.encoded:
             return False
         waiting = files.linkable(book.encoded)
         if self._want_all and not files.placed_count:
             return waiting > 0
-        return waiting >= max(settings.GRAPH_BUILD_AT, files.placed_count, 2 * self._failed_with)
+        least = max(settings.GRAPH_BUILD_AT, 2 * self._failed_with)
+        return waiting >= least and files.worth_building(waiting)
 
     def _live_due(self, book: Book, files: engines.AnyEngine) -> bool:
         return isinstance(files, Drafting) and self.live.is_due(

@@ -166,6 +166,21 @@ def test_what_replaces_a_linked_vector_waits_and_is_found(tmp_path: Path) -> Non
     index.close()
 
 
+def test_many_that_wait_are_linked_in_memory_and_few_in_place(tmp_path: Path) -> None:
+    wide = {"R": 16, "L_build": 96}
+    index = VectorIndex(tmp_path, dim=64, metric="l2", kind="ssd", params=wide)
+    for first, count, built, in_place in ((0, 4500, 1, 0), (4500, 1500, 2, 0), (6000, 600, 2, 600)):
+        vectors = points(count, seed=first)
+        index.add(np.arange(first, first + count), vectors)
+        index.wait()
+        stats = index.stats()
+        assert (stats["graphs_built"], stats["linked_in_place"]) == (built, in_place)
+        assert (stats["linked"], stats["waiting"]) == (first + count, 0)
+        wanted = range(first, first + 40)
+        assert share(nearest(index, vectors[:40]), wanted) >= 0.9
+    index.close()
+
+
 def test_a_build_that_is_killed_leaves_what_there_was(tmp_path: Path) -> None:
     index, vectors = filled(tmp_path)
     index.wait()

@@ -29,7 +29,10 @@ from memdb.index.kernels import Kernels, NativeKernels
 Io = Literal["auto", "mapped", "read", "direct"]
 
 THREADS: Final = 32
-"""Reads of a process's index that wait for the disk at the same time: as deep as its queue gets."""
+"""Threads of a process's index that wait for the disk, where the system takes no reads in bulk; and
+searches that may send it reads in bulk at the same time."""
+RINGS: Final = True
+"""Whether to send reads in bulk (io_uring) where the system takes them."""
 DEPTH: Final = 16
 """Pages of a walk in flight: twice as many cost 12 % more pages and bring nothing sooner."""
 LEAST_CACHE_BYTES: Final = 256 << 10
@@ -90,7 +93,7 @@ class RecordReads:
     ) -> None:
         self._native, self._level = native
         self.identity = file.identity
-        self.pool: Any = self._native.ReadPool(THREADS)
+        self.pool: Any = self._native.ReadPool(THREADS, RINGS)
         self.file = _reader(self._native, file, direct=direct)
 
     def gather(

@@ -28,7 +28,7 @@ class NodeReader {
       return holds(slot, record);
     const uint64_t epoch = sources_.cache->epoch();
     ReadJob job = job_for(page, page_.get());
-    if (!sources_.pages->at_once(job)) return Found::kAway;
+    if (!ask_.at_once(job)) return Found::kAway;
     if (!accept(page, job, epoch)) return Found::kNowhere;
     return take(slot, job.data, record);
   }
@@ -82,6 +82,17 @@ class NodeReader {
     return holds(slot, record);
   }
 
+  // Calls `visit` for every slot that has its record in a page that was read.
+  template <class Visit>
+  void visit_page(uint32_t page, const uint8_t* bytes, const Visit& visit) const {
+    for (uint32_t at = 0; at < records_per_page(graph_.degree); ++at) {
+      uint32_t head;
+      std::memcpy(&head, bytes + kPageHead + at * graph_record_bytes(graph_.degree), 4);
+      const uint32_t slot = head & ((1u << kSlotBits) - 1);
+      if (slot < graph_.place_count && graph_.places[slot] == (page << 8 | at)) visit(slot);
+    }
+  }
+
   uint32_t neighbours(const uint8_t* record, uint32_t* named) const {
     const uint32_t degree = std::min<uint32_t>({record[3], graph_.degree, kMostDegree});
     for (uint32_t i = 0; i < degree; ++i) {
@@ -113,6 +124,7 @@ class NodeReader {
   const GraphPages& graph_;
   const ReadSources& sources_;
   Buffer page_;
+  AskFirst ask_;
 };
 
 constexpr uint32_t kRecordRoom = graph_record_bytes(kMostDegree) + 1;  // read as words of four
@@ -120,10 +132,8 @@ constexpr uint32_t kRecordRoom = graph_record_bytes(kMostDegree) + 1;  // read a
 // The pages of one walk that are in flight, and the nodes that wait for each.
 class Flight {
  public:
-  Flight(NodeReader& nodes, const ReadSources& sources) : nodes_(nodes), sources_(sources) {}
-  ~Flight() {  // their buffers go with this
-    while (arrivals_.under_way() > 0) arrivals_.wait(arrived_);
-  }
+  Flight(NodeReader& nodes, const ReadSources& sources)
+      : nodes_(nodes), sources_(sources), arrivals_(*sources.pool) {}
 
   uint32_t count() const { return count_; }
 
@@ -142,16 +152,16 @@ class Flight {
     spare->page = page;
     spare->epoch = sources_.cache->epoch();
     spare->job = nodes_.job_for(page, spare->buffer.get());
-    spare->job.arrivals = &arrivals_;
     arrived_.reserve(kMostDepth);
     spare->waiting.push_back(node);
     ++count_;
-    sources_.pool->submit(&spare->job);
+    arrivals_.send(&spare->job);
   }
 
-  // Waits for one page or more; `visit(node, record)` for what waited and has a record there.
-  template <class Visit>
-  void wait(const Visit& visit) {
+  // Waits for one page or more; `visit(node, record)` for what waited and has a record there, then
+  // `glance(page, bytes)`.
+  template <class Visit, class Glance>
+  void wait(const Visit& visit, const Glance& glance) {
     arrivals_.wait(arrived_);
     uint8_t record[kRecordRoom];
     for (ReadJob* job : arrived_) {
@@ -163,6 +173,7 @@ class Flight {
       for (const Candidate& node : nodes_here_)
         if (nodes_.take(node.slot, trip.job.data, record) == NodeReader::Found::kHere)
           visit(node, record);
+      glance(trip.page, trip.job.data);
     }
   }
 
@@ -182,8 +193,8 @@ class Flight {
 
   NodeReader& nodes_;
   const ReadSources& sources_;
-  Arrivals arrivals_;
   Trip trips_[kMostDepth];
+  Arrivals arrivals_;  // after the trips: it goes first, and waits for those under way
   std::vector<ReadJob*> arrived_;
   std::vector<Candidate> nodes_here_;
   uint32_t count_ = 0;
@@ -277,6 +288,25 @@ bool read_walk(const Estimator& estimator, NodeReader& nodes, const ReadSources&
     }
     depth.looked(nearest);
   };
+  const auto glance = [&](uint32_t page, const uint8_t* bytes) {
+    if (sources.most_depth == 1) return;
+    const uint8_t* rows[kMostDegree];
+    const auto offer = [&]() {
+      estimator.keys(rows, step.count, step.keys);
+      scratch.estimated += step.count;
+      for (uint32_t i = 0; i < step.count; ++i)
+        if (front.wants(step.keys[i])) front.offer({step.keys[i], step.slots[i]});
+      step.count = 0;
+    };
+    step.count = 0;
+    nodes.visit_page(page, bytes, [&](uint32_t slot) {
+      if (slot >= estimator.codes().count || !scratch.visited.insert(slot)) return;
+      rows[step.count] = estimator.codes().row(slot);
+      step.slots[step.count++] = slot;
+      if (step.count == kMostDegree) offer();
+    });
+    offer();
+  };
   Flight flight(nodes, sources);
   for (uint64_t hops = 0;;) {
     Candidate here;
@@ -291,7 +321,7 @@ bool read_walk(const Estimator& estimator, NodeReader& nodes, const ReadSources&
       ++looked;
     }
     if (flight.count() == 0) return true;
-    flight.wait(look);
+    flight.wait(look, glance);
   }
 }
 

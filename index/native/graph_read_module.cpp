@@ -114,7 +114,9 @@ void bind_reads(nb::module_& module) {
       PyErr_SetFromErrnoWithFilename(PyExc_OSError, error.path.c_str());
     }
   });
-  nb::class_<ReadPool>(module, "ReadPool").def(nb::init<uint32_t>(), "threads"_a);
+  nb::class_<ReadPool>(module, "ReadPool")
+      .def(nb::init<uint32_t, bool>(), "most"_a, "rings"_a)
+      .def_prop_ro("has_rings", &ReadPool::has_rings);
   nb::class_<FileReader>(module, "FileReader")
       .def(nb::init<int, uint64_t, const std::string&, bool>(), "descriptor"_a, "body_offset"_a,
            "path"_a, "direct"_a)

@@ -4,6 +4,8 @@
 #include <cerrno>
 #include <new>
 
+#include "page_ring.h"
+
 #if !defined(_WIN32)
 #include <fcntl.h>
 #include <sys/uio.h>
@@ -30,13 +32,6 @@ Buffer aligned_buffer(uint64_t bytes) {
 void check_read(const ReadJob& job) {
   if (job.error != 0) throw ReadError(job.error, job.file->path());
 }
-
-// What is read for a job: with `skip` bytes before those that are wanted.
-struct FileReader::Extent {
-  uint64_t offset;
-  uint64_t length;
-  uint64_t skip;
-};
 
 FileReader::Extent FileReader::extent(const ReadJob& job) const {
   const uint64_t first = body_offset_ + job.offset;
@@ -139,11 +134,48 @@ void FileReader::read(ReadJob& job) const {
 
 #endif
 
+void FileReader::finish(ReadJob& job, int64_t result) const {
+  const Extent wanted = extent(job);
+  if (result != static_cast<int64_t>(wanted.length)) return read(job);
+  count(wanted.length, true);
+  job.data = job.buffer + wanted.skip;
+  job.got = job.length;
+  job.error = 0;
+}
+
+Arrivals::Arrivals(ReadPool& pool) : pool_(pool) {}
+
+Arrivals::~Arrivals() {
+  std::vector<ReadJob*> arrived;
+  while (under_way_ > 0) wait(arrived);
+  if (ring_) pool_.give_back(std::move(ring_));
+}
+
+void Arrivals::send(ReadJob* job) {
+  if (!asked_) {
+    ring_ = pool_.take_ring();
+    asked_ = true;
+  }
+  ++under_way_;
+  if (!ring_) {
+    job->arrivals = this;
+    return pool_.submit(job);
+  }
+  if (ring_->under_way() == ReadRing::kRoom) ring_->wait(1, done_);
+  ring_->add(job);
+}
+
 void Arrivals::wait(std::vector<ReadJob*>& arrived) {
   arrived.clear();
-  std::unique_lock<std::mutex> lock(guard_);
-  more_.wait(lock, [&]() { return !done_.empty(); });
-  arrived.swap(done_);
+  if (ring_) {
+    // One call for several reads: each costs the system less, and the disk works on the others.
+    ring_->wait((ring_->under_way() + 1) / 2, done_);
+    arrived.swap(done_);
+  } else {
+    std::unique_lock<std::mutex> lock(guard_);
+    more_.wait(lock, [&]() { return !done_.empty(); });
+    arrived.swap(done_);
+  }
   under_way_ -= static_cast<uint32_t>(arrived.size());
 }
 
@@ -161,6 +193,9 @@ struct ReadPool::State {
   std::vector<std::thread> threads;
   uint32_t idle = 0;
   bool ending = false;
+  std::vector<std::unique_ptr<ReadRing>> rings;  // nobody's at present
+  uint32_t rings_made = 0;
+  bool may_have_rings = true;
 };
 
 namespace {
@@ -175,8 +210,10 @@ int64_t this_process() {
 
 }  // namespace
 
-ReadPool::ReadPool(uint32_t most)
-    : state_(new State), most_(std::max(1u, most)), owner_(this_process()) {}
+ReadPool::ReadPool(uint32_t most, bool rings)
+    : state_(new State), most_(std::max(1u, most)), owner_(this_process()) {
+  state_->may_have_rings = rings;
+}
 
 ReadPool::~ReadPool() {
   if (this_process() != owner_) {  // a forked child has none of the threads, and may have a lock
@@ -189,6 +226,33 @@ ReadPool::~ReadPool() {
   }
   state_->more.notify_all();
   for (std::thread& thread : state_->threads) thread.join();
+}
+
+bool ReadPool::has_rings() const {
+  const std::lock_guard<std::mutex> lock(state_->guard);
+  return state_->rings_made > 0;
+}
+
+std::unique_ptr<ReadRing> ReadPool::take_ring() {
+  if (this_process() != owner_) return nullptr;
+  const std::lock_guard<std::mutex> lock(state_->guard);
+  if (!state_->rings.empty()) {
+    std::unique_ptr<ReadRing> ring = std::move(state_->rings.back());
+    state_->rings.pop_back();
+    return ring;
+  }
+  if (!state_->may_have_rings || state_->rings_made >= most_) return nullptr;
+  std::unique_ptr<ReadRing> ring = ReadRing::make();
+  if (ring)
+    ++state_->rings_made;
+  else
+    state_->may_have_rings = false;  // what the system denies once it always does
+  return ring;
+}
+
+void ReadPool::give_back(std::unique_ptr<ReadRing> ring) {
+  const std::lock_guard<std::mutex> lock(state_->guard);
+  state_->rings.push_back(std::move(ring));
 }
 
 void ReadPool::work(State& state) {
@@ -208,7 +272,6 @@ void ReadPool::work(State& state) {
 }
 
 void ReadPool::submit(ReadJob* job) {
-  job->arrivals->sent();
   bool somebody = true;
   {
     const std::lock_guard<std::mutex> lock(state_->guard);
@@ -231,13 +294,10 @@ void ReadPool::submit(ReadJob* job) {
 }
 
 void read_all(ReadPool& pool, std::vector<ReadJob>& jobs, size_t count) {
-  Arrivals arrivals;
-  for (size_t i = 0; i < count; ++i) {
-    ReadJob& job = jobs[i];
-    if (job.file->at_once(job)) continue;
-    job.arrivals = &arrivals;
-    pool.submit(&job);
-  }
+  Arrivals arrivals(pool);
+  AskFirst ask;
+  for (size_t i = 0; i < count; ++i)
+    if (!ask.at_once(jobs[i])) arrivals.send(&jobs[i]);
   std::vector<ReadJob*> arrived;
   arrived.reserve(count);
   while (arrivals.under_way() > 0) arrivals.wait(arrived);

@@ -1,5 +1,6 @@
 // Reads of files at offsets, many at once: what the system has at hand is taken on the spot, the
-// rest is fetched by a few threads. It knows bytes and descriptors, and not what they mean.
+// rest is sent to it together (page_ring.h) or, where it takes none, fetched by a few threads. It
+// knows bytes and descriptors, and not what they mean.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -34,6 +35,8 @@ Buffer aligned_buffer(uint64_t bytes);
 
 class Arrivals;
 class FileReader;
+class ReadPool;
+class ReadRing;
 
 // One read. The buffer has room for `FileReader::room(length)` bytes.
 struct ReadJob {
@@ -56,11 +59,23 @@ class FileReader {
   FileReader(const FileReader&) = delete;
   FileReader& operator=(const FileReader&) = delete;
 
+  // What is read for a job: with `skip` bytes before those that are wanted.
+  struct Extent {
+    uint64_t offset;
+    uint64_t length;
+    uint64_t skip;
+  };
+
   uint64_t room(uint32_t length) const;
+  Extent extent(const ReadJob& job) const;
+  int descriptor() const { return descriptor_; }
   // Whether the job could be done without waiting; it is done then.
   bool at_once(ReadJob& job) const;
   // Waits for it.
   void read(ReadJob& job) const;
+  // The system was sent the job and says how many bytes it read, or an error below 0. One that is
+  // not done is read again, which tells why.
+  void finish(ReadJob& job, int64_t result) const;
 
   const std::string& path() const { return path_; }
   uint64_t reads() const { return reads_; }
@@ -68,8 +83,6 @@ class FileReader {
   uint64_t waited() const { return waited_; }
 
  private:
-  struct Extent;
-  Extent extent(const ReadJob& job) const;
   void count(uint64_t bytes, bool waited) const;
 
   int descriptor_;
@@ -80,39 +93,71 @@ class FileReader {
   mutable std::atomic<uint64_t> reads_{0}, bytes_{0}, waited_{0};
 };
 
-// Where jobs arrive that threads have done; of one thread that waits for them.
-class Arrivals {
+// Asks for what is at hand until that was in vain a few times in a row: the rest is sent unasked.
+class AskFirst {
  public:
-  void sent() { ++under_way_; }
-  uint32_t under_way() const { return under_way_; }
-  // Waits for one or more of those under way.
-  void wait(std::vector<ReadJob*>& arrived);
-  void arrive(ReadJob* job);  // by the pool
+  bool at_once(ReadJob& job) {
+    if (in_vain_ >= kInVain) return false;
+    const bool done = job.file->at_once(job);
+    in_vain_ = done ? 0 : in_vain_ + 1;
+    return done;
+  }
 
  private:
+  static constexpr uint32_t kInVain = 3;
+  uint32_t in_vain_ = 0;
+};
+
+// Jobs of one thread that are under way, by a ring of the system's or by threads of the pool.
+class Arrivals {
+ public:
+  explicit Arrivals(ReadPool& pool);
+  ~Arrivals();  // waits for all of them: their buffers may go after this
+  Arrivals(const Arrivals&) = delete;
+  Arrivals& operator=(const Arrivals&) = delete;
+
+  // The job must be there until it has arrived.
+  void send(ReadJob* job);
+  uint32_t under_way() const { return under_way_; }
+  // Waits for some of those under way: half of them, or one where threads do them.
+  void wait(std::vector<ReadJob*>& arrived);
+
+ private:
+  friend class ReadPool;
+  void arrive(ReadJob* job);  // by the pool's threads
+
+  ReadPool& pool_;
+  std::unique_ptr<ReadRing> ring_;
+  bool asked_ = false;  // for a ring
   std::mutex guard_;
   std::condition_variable more_;
   std::vector<ReadJob*> done_;
   uint32_t under_way_ = 0;
 };
 
-// Up to `most` threads, begun as they are needed, that do jobs.
+// Who does jobs that wait: up to `most` rings, each of the search that has it, where `rings` may be
+// had at all; else up to `most` threads. Both are begun as they are needed.
 class ReadPool {
  public:
-  explicit ReadPool(uint32_t most);
+  explicit ReadPool(uint32_t most, bool rings = true);
   ~ReadPool();
   ReadPool(const ReadPool&) = delete;
   ReadPool& operator=(const ReadPool&) = delete;
 
-  // The job and its arrivals must be there until it has arrived.
-  void submit(ReadJob* job);
+  // Whether jobs have gone through rings so far.
+  bool has_rings() const;
 
  private:
+  friend class Arrivals;
   struct State;
   static void work(State& state);
+  void submit(ReadJob* job);  // to a thread
+  std::unique_ptr<ReadRing> take_ring();  // null: none is to be had
+  void give_back(std::unique_ptr<ReadRing> ring);
+
   std::unique_ptr<State> state_;
   const uint32_t most_;
-  const int64_t owner_;  // the process whose threads these are
+  const int64_t owner_;  // the process whose threads and rings these are
 };
 
 // Does all jobs, side by side, and waits. Throws ReadError; then too no job is under way any more.

@@ -91,11 +91,15 @@ def test_one_page_at_a_time_gives_what_the_mapped_graph_gives(
         assert stats["pages_read"] > 0 and stats["records_read"] > 30
 
 
+@pytest.mark.parametrize("rings", [True, False])
 @pytest.mark.parametrize("depth", [4, 32])
-def test_pages_in_flight_cost_no_recall(linked: tuple[Path, SpaceSpec], depth: int) -> None:
+def test_pages_in_flight_cost_no_recall(
+    linked: tuple[Path, SpaceSpec], monkeypatch: pytest.MonkeyPatch, depth: int, rings: bool
+) -> None:
     directory, spec = linked
     if not direct_works(directory):
         pytest.skip("the file system has no way past the page cache")
+    monkeypatch.setattr("memdb.index.reads.RINGS", rings)
     read = reopened(directory, spec, Access(1, io="direct", depth=depth), threads=3)
     queries = clustered(40, seed=2)
     truth, right = read.search(queries, 10, allowed=EVERYONE, exact=True)
@@ -104,6 +108,9 @@ def test_pages_in_flight_cost_no_recall(linked: tuple[Path, SpaceSpec], depth: i
     same = found == truth
     np.testing.assert_allclose(distances[same], right[same], rtol=1e-5)
     assert read.stats()["reads_waited"] > 0
+    state = read._state
+    assert state is not None and state.reads is not None
+    assert not (state.reads.records.pool.has_rings and not rings)
 
 
 def test_the_cache_keeps_to_its_bytes_and_is_used(linked: tuple[Path, SpaceSpec]) -> None:
@@ -220,10 +227,12 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that fails")
+@pytest.mark.parametrize("rings", [True, False])
 @pytest.mark.parametrize("part", ["pages", "records"])
 def test_a_read_that_the_system_refuses_names_the_file(
-    linked: tuple[Path, SpaceSpec], part: str
+    linked: tuple[Path, SpaceSpec], monkeypatch: pytest.MonkeyPatch, part: str, rings: bool
 ) -> None:
+    monkeypatch.setattr("memdb.index.reads.RINGS", rings)
     directory, spec = linked
     read = reopened(directory, spec, READ)
     native = native_of(read.kernels)

@@ -247,11 +247,12 @@ void read_together(const Kernels& kernels, const GraphRequest& mapped,
                    const std::vector<uint8_t>& pages, const std::vector<uint8_t>& records) {
   const TempFile page_file(pages), record_file(records);
   const size_t answers = static_cast<size_t>(mapped.query_count) * mapped.k;
-  for (const bool direct : {false, true}) {
-    if (direct && !can_be_direct(page_file)) continue;
+  for (int way = 0; way < 3; ++way) {  // by the system's ring where it has one, and by threads
+    const bool direct = way > 0 && can_be_direct(page_file), rings = way < 2;
+    if (way == 1 && !direct) continue;
     const FileReader page_reader(page_file.descriptor(), 0, "pages", direct);
     const FileReader record_reader(record_file.descriptor(), 0, "records", direct);
-    ReadPool pool(8);
+    ReadPool pool(8, rings);
     PageCache cache(kPageBytes, 4 * kPageBytes);
     for (const uint32_t depth : {1u, kMostDepth}) {
       const ReadSources sources = {&page_reader, &cache, &record_reader, &pool, depth};
@@ -280,6 +281,7 @@ void read_together(const Kernels& kernels, const GraphRequest& mapped,
       require(depth > 1 || (found[0] == found[1] && found[1] == found[2]), "walks that read",
               kernels.name, mapped.records->dim);
     }
+    require(rings || !pool.has_rings(), "a pool of threads", kernels.name, mapped.records->dim);
     require(cache.bytes() <= cache.most_bytes() && page_reader.reads() > 0, "a cache",
             kernels.name, mapped.records->dim);
   }

@@ -50,12 +50,19 @@ def ratios(rows: Sequence[Row], peer: str = PEER) -> list[Row]:
                 line[f"{name} at {recall:.2f}"] = _times(
                     qps_at(mine, recall, measure), qps_at(theirs, recall, measure)
                 )
-        memory = [max(row["bytes_per_vector"] or 0 for row in group) for group in (mine, theirs)]
-        line["memory"] = f"1/{memory[1] / memory[0]:.1f}" if all(memory) else None
+        for name, column in (("memory", "bytes_per_vector"), ("kept", "kept_per_vector")):
+            times = share(mine, theirs, column)
+            line[name] = None if times is None else f"1/{times:.1f}"
         line["build s"] = _times(theirs[0]["build_s"], mine[0]["build_s"])
         line["build cpu s"] = _times(theirs[0]["build_cpu_s"], mine[0]["build_cpu_s"])
         lines.append(line)
     return lines
+
+
+def share(mine: Sequence[Row], theirs: Sequence[Row], column: str) -> float | None:
+    """How many times as much memory the others take."""
+    ours, peers = (max(row.get(column) or 0 for row in group) for group in (mine, theirs))
+    return peers / ours if ours and peers else None
 
 
 def _times(ours: float | None, theirs: float | None) -> str | None:

@@ -27,6 +27,7 @@ from bench.ann import (
     engines,
     filtering,
     inserting,
+    limits,
     mixed,
     peers,
     results,
@@ -293,6 +294,7 @@ COUNTED = {
     "anonymous_bytes": "growth of RssAnon from before opening to after the last query",
     "mapped_bytes": "allocated bytes of the index's files that are mapped, resident or not",
     "memory_bytes": "the sum of the two",
+    "kept_per_vector": "private memory and mapped codes; other mapped files are page cache",
     "touched_bytes": "per query: codes, graph and records looked at; planned of a scan, counted of "
     "a walk",
     "build_peak_bytes": "the most RssAnon while building, beyond what there was before",
@@ -461,10 +463,9 @@ def tell(rows: Sequence[results.Row], context: results.Row, plots: Path | None) 
     compared = [row for row in measured if "part" not in row]
     shown = results.comparison(compared)
     if context.get("part") == "insert":
-        shown = inserting.openings(compared)
-    ratios = against.ratios(compared) if context.get("part") != "insert" else []
+        shown, compared = inserting.openings(compared), []
     told = [part.table(measured) for part in (filtering, inserting, churn, mixed, disk, big)]
-    for lines in (*told, shown, ratios):
+    for lines in (*told, shown, against.ratios(compared), limits.table(compared)):
         if lines:
             print()
             report.table(lines)

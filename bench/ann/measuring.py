@@ -284,6 +284,7 @@ def _row(run: Run, one: Built, asked: dict[str, Any], event: children.Event) -> 
     count = len(run.data.base)
     anonymous, mapped = event["anonymous_bytes"], event["mapped_bytes"]
     memory = None if anonymous is None else anonymous + mapped
+    kept = None if anonymous is None else anonymous + _codes(event["mapped_files"])
     return {
         **one.facts,
         "asked": asked,
@@ -303,9 +304,15 @@ def _row(run: Run, one: Built, asked: dict[str, Any], event: children.Event) -> 
         "mapped_resident_bytes": event["mapped_resident_bytes"],
         "mapped_files": event["mapped_files"],
         "bytes_per_vector": None if memory is None else memory / count,
+        "kept_per_vector": None if kept is None else kept / count,
         "disk_bytes_per_vector": one.facts["disk_bytes"] / count,
         "reads": event["reads"],
         "touched_bytes": event["touched_bytes"],
         "about": event["about"],
         "load": load()["load"],
     }
+
+
+def _codes(mapped_files: dict[str, int]) -> int:
+    """Bytes of the codes that are mapped, which no search can do without."""
+    return mapped_files.get("codes.bin", 0)

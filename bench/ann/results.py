@@ -98,6 +98,7 @@ def comparison(rows: Sequence[Row]) -> list[Row]:
                 "private MB": _mega(row["anonymous_bytes"]),
                 "mapped MB": _mega(row["mapped_bytes"]),
                 "memory B/v": _whole(row["bytes_per_vector"]),
+                "kept B/v": _whole(row.get("kept_per_vector")),
                 "disk B/v": _whole(row["disk_bytes_per_vector"]),
                 "touched KB/q": _kilo(row.get("touched_bytes")),
                 "open ms": row["open_ms"],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import memdb
-from bench.ann import against, big, data, disk, main, scaling
+from bench.ann import against, big, data, disk, limits, main, scaling
 from memdb.index import graph_file
 from memdb.index.kernels import default_kernels
 from memdb.index.reads import native_of
@@ -102,6 +102,28 @@ def test_speed_at_a_recall_lies_between_the_points_around_it() -> None:
     (line,) = against.ratios([*theirs, *mine])
     assert line["engine"] == "ours" and line["memory"] == "1/12.0"
     assert line["QPS at 0.95"] == "2.000 x" and line["build s"] == "4.000 x"
+
+
+def test_limits_are_judged_beside_the_peer_and_the_scan() -> None:
+    def rows(engine: str, kind: str, qps: float, kept: float, build_s: float) -> list[limits.Row]:
+        about = {"kind": kind, "profile": "standard"}
+        common = {"engine": engine, "label": f"{engine} {kind}", "vectors": 1_000_000,
+                  "about": about, "kept_per_vector": kept, "build_s": build_s,
+                  "disk_bytes_per_vector": 590, "touched_bytes": 1e6 / qps}  # fmt: skip
+        return [{**common, "recall": 0.96, "qps": qps}, {**common, "recall": 0.985, "qps": qps / 2}]
+
+    theirs, scan = rows("hnswlib", "", 1000, 1800, 300), rows("memdb", "flat", 100, 50, 2)
+    held = {
+        (line["held to"], line["limit"]): (line["found"], line["verdict"])
+        for line in limits.table([*theirs, *scan, *rows("memdb", "ssd", 900, 140, 100)])
+    }
+    assert held["QPS at 0.95, of hnswlib's", ">= 1.0"] == ("0.90", "not met")
+    assert held["QPS at 0.98, of hnswlib's", ">= 0.8"] == ("0.90", "met")
+    assert held["hnswlib's memory, of private and codes", ">= 12"] == ("12.86", "met")
+    assert held["hnswlib's time to build, of ours", ">= 1.5"] == ("3.00", "met")
+    assert held["QPS at 0.95, of our scan's", "> 1"] == ("9.00", "met")
+    assert held["bytes our scan touches, of ours", ">= 10"] == ("9.00", "not met")
+    assert held["bytes a vector on disk", "<= 600"] == ("590.00", "met")
 
 
 def test_churn_and_mixed_tell_what_they_did(

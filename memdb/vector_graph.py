@@ -3,9 +3,9 @@
 One process at a time, the holder of ``graph.lock``. Where there is no graph, or so much waits that
 writing all of it anew costs less than linking in place, it links what waits in memory, writes a
 draft beside the present graph, and commits in one transaction which slots are linked; until then
-nothing has changed, whatever ends the process. Everything else is done in place (``vector_live``). An index that may choose its kind becomes "ssd"
-here. This file knows drafts of the book and when work is due; linking itself is
-``memdb.index``'s.
+nothing has changed, whatever ends the process. Everything else is done in place
+(``vector_live``). An index that may choose its kind becomes "ssd" here. This file knows drafts of
+the book and when work is due; linking itself is ``memdb.index``'s.
 """
 
 from __future__ import annotations

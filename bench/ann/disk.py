@@ -112,8 +112,8 @@ def files_of(index: memdb.VectorIndex) -> Any:
 
 
 def cold(run: Run, contestants: list[Contestant], hear: Callable[[Row], None]) -> None:
-    """Rows of three ways to be cold, and of a warm one, each at the least effort with which it finds
-    95 of 100: a page that is fetched shows a walk all that lies on it."""
+    """Rows of three ways to be cold, and of a warm one, each at the least effort with which it
+    finds 95 of 100: a page that is fetched shows a walk all that lies on it."""
     for one in built(run, contestants, hear):
         folder = one.folder / "index"
         efforts = [asked["effort"] for asked in one.variant.searches if asked["effort"]]

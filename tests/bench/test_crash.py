@@ -11,6 +11,7 @@ import pytest
 from bench.crash import command, of_index
 from bench.crash.disk import PAGE_BYTES, Disk, lay_out
 from bench.crash.recording import CannotRecord, Event, Kind, events, record, recorder
+from memdb import settings
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="a preloaded library records"
@@ -158,7 +159,10 @@ def test_nothing_is_lost_of_a_short_run_whenever_the_power_fails(tmp_path: Path)
     assert outcome.syncs > 8 and outcome.subsets > 4
 
 
-def test_the_judge_finds_what_is_missing(tmp_path: Path) -> None:
+def test_the_judge_finds_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in vars(settings):  # the run works in small steps: what it sets is set back
+        if name.isupper():
+            monkeypatch.setattr(settings, name, getattr(settings, name))
     command.drive("index", tmp_path, 5, 12)
     judge = of_index.Judge(5, 12)
     assert judge.judge(tmp_path, 12, False, deep=False) == []

@@ -14,6 +14,7 @@ BENCHMARKS = {
     "filter": "filter evaluation times and agreement with brute force",
     "time": "is the right memory first when a question is about time?",
     "context": "is a context within its budget, always, and how long does it take?",
+    "crash": "what a power failure leaves of a recorded run, at every sync and in random subsets",
     "faults": "SIGKILL under load: acknowledged writes lost, failed opens",
     "serve": "how long the server takes for many agents, and whether it loses anything",
     "grants": "do grants leak, in pairs of a grant and a question; what they and the audit cost",

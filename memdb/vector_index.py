@@ -19,7 +19,7 @@ from typing import Any, Self, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from memdb import vector_book, vector_convert
+from memdb import vector_book, vector_check, vector_convert
 from memdb.errors import (
     DimensionMismatch,
     InvalidArgument,
@@ -221,6 +221,11 @@ class VectorIndex:
                 **_graph_stats(view),
                 **shared.builder.counts(view.files),
             }
+
+    def check(self) -> dict[str, Any]:
+        """Read everything: {"ok", "problems", "checked"}. A page of the graph that a crash tore is
+        told until ``wait``; it costs speed, and is made again."""
+        return vector_check.check(self._open_shared())
 
     # --- writing ---------------------------------------------------------------------------
 

@@ -18,7 +18,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from memdb import settings, vector_book, vector_convert, vector_graph, vector_linker
+from memdb import (
+    settings,
+    vector_book,
+    vector_convert,
+    vector_graph,
+    vector_linker,
+    vector_making,
+)
 from memdb.errors import (
     BudgetExceeded,
     InvalidArgument,
@@ -32,7 +39,7 @@ from memdb.index.protocol import Drafting, Encoded, Graphed, Linking, Profile, S
 from memdb.storage.environment import Environment, ReadTxn, WriteTxn
 from memdb.vector_book import Book, Draft, Floats, Ids, Slots, State
 from memdb.vector_convert import check_profile, engine_of
-from memdb.vector_wanted import BOOK_BYTES, Wanted, make_directory
+from memdb.vector_wanted import BOOK_BYTES, Wanted
 
 _LINKED_AT_ONCE: Final = 64  # searches that come meanwhile scan
 _SAVED_AT: Final = 4096  # linked slots; fewer are saved when the index is closed
@@ -82,14 +89,16 @@ class SharedIndex:
         self._book_guard = threading.Lock()
         self._book: Book | None = None
         kv = path / "kv"
-        if readonly and not kv.is_dir():
-            raise NotFound(f"there is no index at {path}")
-        if not kv.is_dir():
+        if not (readonly or kv.is_dir()):
             wanted.new_state()  # what is wrong with it is said before anything is made
-        make_directory(path, kv)
-        self._env = Environment(kv, readonly=readonly)
+        with vector_making.opening(path, kv, readonly=readonly):
+            self._env = Environment(kv, readonly=readonly)
+            try:
+                state = vector_making.load_or_make(self._env, wanted, path)
+            except BaseException:
+                self._env.close()
+                raise
         try:
-            state = self._load_or_make(wanted)
             wanted.check(state)
             self.files = self._open_current(state)
             self.tidy()
@@ -143,21 +152,6 @@ class SharedIndex:
             finally:
                 self.files.close()
                 self._env.close()
-
-    def _load_or_make(self, wanted: Wanted) -> State:
-        with self._env.read() as txn:
-            state = vector_book.load_state(txn)
-        if state is not None:
-            return state
-        if self.readonly:
-            raise NotFound(f"there is no index at {self.path}")
-        new = wanted.new_state()
-        with self._env.write() as txn:
-            state = vector_book.load_state(txn)  # another process may have been first
-            if state is None:
-                state = new
-                vector_book.save_state(txn, state)
-        return state
 
     def _open_current(self, state: State) -> engines.AnyEngine:
         """The engine of the present kind and profile, which another process may change."""
@@ -360,6 +354,9 @@ class SharedIndex:
     def _next_transaction(self) -> int:
         """The id of the write transaction that is open."""
         return self._env.info()["last_txnid"] + 1
+
+    def verify_pages(self) -> int:
+        return self._env.verify_pages(deep=True)
 
     def _horizon(self) -> int:
         """Snapshots older than this transaction are gone, in every process."""

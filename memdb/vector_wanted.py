@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, cast
 
 from memdb import settings
-from memdb.errors import Conflict, DimensionMismatch, InvalidArgument, PermissionDenied
+from memdb.errors import Conflict, DimensionMismatch, InvalidArgument
 from memdb.index import engines
 from memdb.index.protocol import Metric, Profile, SpaceSpec
 from memdb.index.reads import Access
@@ -89,13 +88,3 @@ class Wanted:
                     raise Conflict(
                         f"the index has {name} {state.params.get(name)!r}, not {value!r}"
                     )
-
-
-def make_directory(path: Path, kv: Path) -> None:
-    """Make an index's folder; ``InvalidArgument`` where that is a database."""
-    if (path / "FORMAT").exists():
-        raise InvalidArgument("the directory is a memdb database", field="path")
-    try:
-        kv.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise PermissionDenied("the index's directory cannot be made there") from error

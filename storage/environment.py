@@ -99,7 +99,7 @@ class Environment:
             raise translate(error, self._file) from error
         try:
             self._open_tables(create)
-            self._hash_key = self._load_hash_key(create)
+            self._hash_key = self._load_hash_key()
             self._env.reader_check()
         except lmdb.Error as error:
             self._env.close()
@@ -124,6 +124,8 @@ class Environment:
             with self._env.begin(write=True) as txn:
                 for name in tables.ALL:
                     self._dbs[name] = self._env.open_db(name.encode(), txn=txn)
+                made, meta = seal(_HASH_KEY, os.urandom(32)), self._dbs[tables.META]
+                txn.put(_HASH_KEY, made, overwrite=False, db=meta)
             return
         self.verify_pages(deep=os.path.getsize(self.path / "data.mdb") <= _WALKED_AT_OPEN_BYTES)
         for name in tables.ALL:
@@ -155,18 +157,11 @@ class Environment:
         """As ``ReadTxn.digest``, for outside a transaction."""
         return KERNELS.digest(self._hash_key, data, size)
 
-    def _load_hash_key(self, create: bool) -> bytes:
+    def _load_hash_key(self) -> bytes:
         with self._env.begin() as txn:
             sealed = txn.get(_HASH_KEY, None, self._dbs[tables.META])
-        if sealed is None and not create:
+        if sealed is None:
             raise StoreCorrupt("the store has no hash key", path=self._file)
-        if sealed is None:
-            with self._env.begin(write=True) as txn:
-                made = seal(_HASH_KEY, os.urandom(32))
-                txn.put(_HASH_KEY, made, overwrite=False, db=self._dbs[tables.META])
-                sealed = txn.get(_HASH_KEY, None, self._dbs[tables.META])
-        if sealed is None:
-            raise StoreCorrupt("the store did not keep its hash key", path=self._file)
         return unseal(_HASH_KEY, sealed)
 
     @contextmanager

@@ -21,7 +21,7 @@ from memdb.errors import (
     StoreFull,
 )
 from memdb.storage.environment import Environment
-from memdb.storage.generations import write_atomically
+from memdb.storage.generations import make_folder, write_atomically
 
 PARTS = ("kv", "space", "blob", "audit", "tmp", "trash")
 _OURS = {*PARTS, "FORMAT", "erased", "lease", "server.json", "policies.toml"}
@@ -80,7 +80,7 @@ def write_version(path: Path, version: int = settings.FORMAT_VERSION) -> None:
 def make_directories(path: Path) -> None:
     """The folders of a new database, private to their owner."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path)
         for part in PARTS:
             (path / part).mkdir(mode=0o700, exist_ok=True)
     except (PermissionError, NotADirectoryError, FileExistsError) as error:

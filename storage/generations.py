@@ -26,6 +26,7 @@ import os
 import re
 import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -49,6 +50,15 @@ def fsync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_folder(path: Path) -> None:
+    """Make a private folder, and those above it, whose names last; one that is there stays."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in missing:
+        with suppress(PermissionError):  # who may write in a folder need not be able to read it
+            fsync_directory(folder.parent)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

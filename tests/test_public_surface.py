@@ -143,6 +143,7 @@ PARAMETERS = {
     "VectorIndex.convert": "profile progress",
     "VectorIndex.wait": "",
     "VectorIndex.stats": "",
+    "VectorIndex.check": "",
     "VectorIndex.close": "",
 }
 

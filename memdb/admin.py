@@ -133,7 +133,7 @@ class Admin:
         self._require_lease()
         with self._maintenance.paused():
             frozen = self._maintenance.freeze()
-            self._engine.store.compact(small=True)
+            self._engine.store.compact(packed=True)
             swept = self._engine.blobs.sweep(self._engine.store)
             if self._engine.store.wait_for_readers():
                 remove_dropped_files(self._engine)

@@ -32,7 +32,8 @@ def make_copy(
     number: int,
     prepare: Callable[[Path], None] | None,
     *,
-    small: bool,
+    dense: bool,
+    packed: bool,
 ) -> None:
     """Make generation ``number`` of ``old``, whose writers the caller keeps waiting.
 
@@ -45,7 +46,7 @@ def make_copy(
             shutil.rmtree(leftover)
     temporary.mkdir(mode=0o700)
     try:
-        _in_thread(lambda: copy_into(old.env, temporary, small=small))
+        _in_thread(lambda: copy_into(old.env, temporary, dense=dense, packed=packed))
         if prepare is not None:
             prepare(temporary)
         with open(temporary / "data.mdb", "rb+") as copied:
@@ -61,22 +62,22 @@ def make_copy(
         raise
 
 
-def copy_into(env: Environment, target: Path, *, small: bool = False) -> None:
+def copy_into(env: Environment, target: Path, *, dense: bool = False, packed: bool = False) -> None:
     """A copy of the last committed state into an existing empty directory, not synced.
 
-    LMDB's compacting one; with ``small``, or where packed structures hold what was removed,
-    ``copy_dense``, packed where most records are cold.
+    LMDB's compacting one, or ``copy_dense``: where that is asked for, or packed structures hold
+    what was removed, or with ``packed``, which packs where most records are cold.
     """
     with env.read() as txn:
         gone = packing.holds_removed(txn)
-        packed = gone or (small and packing.is_worth(txn))
-    if small or gone:
-        copy_dense(env, target, packed=packed)
+        packs = packed and packing.is_worth(txn)
+    if dense or packed or gone:
+        copy_dense(env, target, packed=packs)
     else:
         env.copy(target)
 
 
-def copy_dense(env: Environment, target: Path, *, packed: bool = False) -> None:
+def copy_dense(env: Environment, target: Path, *, packed: bool) -> None:
     """As ``Environment.copy``, with every entry entered anew in key order: full pages. Not synced.
 
     LMDB's compacting copy keeps pages as they are, and a table whose entries were removed here and
@@ -97,7 +98,9 @@ def copy_dense(env: Environment, target: Path, *, packed: bool = False) -> None:
         raise translate(error) from error
     try:
         with env.read() as txn:
-            _copy_tables(txn, new, packing.replaced(txn) if packed else {})
+            gone = packing.holds_removed(txn)
+            replaced = packing.replaced(txn, whole=packed) if packed or gone else {}
+            _copy_tables(txn, new, replaced)
     except lmdb.Error as error:
         raise translate(error) from error
     finally:

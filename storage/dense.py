@@ -87,14 +87,14 @@ class Block(NamedTuple):
 
     keys: bytes
     values: bytes
-    count: int
+    size: int
 
     def place(self, key: bytes) -> int:
         """Of the first entry whose key is ``key`` or more."""
-        size, low, high = len(key), 0, self.count
+        step, low, high = len(key), 0, self.size
         while low < high:
             middle = (low + high) // 2
-            if self.keys[middle * size : middle * size + size] < key:
+            if self.keys[middle * step : middle * step + step] < key:
                 low = middle + 1
             else:
                 high = middle
@@ -128,7 +128,7 @@ def _decode(code: int, payload: bytes) -> Block:
 def pairs_of(kind: _Kind, block: Block) -> list[Pair]:
     k, v = kind.key_bytes, kind.value_bytes
     return [
-        (block.keys[k * i : k * i + k], block.values[v * i : v * i + v]) for i in range(block.count)
+        (block.keys[k * i : k * i + k], block.values[v * i : v * i + v]) for i in range(block.size)
     ]
 
 
@@ -186,7 +186,7 @@ def _find(txn: ReadTxn, kind: _Kind, key: bytes) -> bytes | None:
 def _value_in(block: Block, kind: _Kind, key: bytes) -> bytes | None:
     at = block.place(key)
     k, v = kind.key_bytes, kind.value_bytes
-    if at == block.count or block.keys[k * at : k * at + k] != key:
+    if at == block.size or block.keys[k * at : k * at + k] != key:
         return None
     return block.values[v * at : v * at + v]
 
@@ -267,7 +267,7 @@ def floor(txn: ReadTxn, table: str, key: bytes) -> Pair | None:
     block = found[1]
     at = block.place(key)
     k, v = kind.key_bytes, kind.value_bytes
-    if at == block.count or block.keys[k * at : k * at + k] != key:
+    if at == block.size or block.keys[k * at : k * at + k] != key:
         at -= 1  # never below 0: the block begins with a key that is not beyond
     packed = block.keys[k * at : k * at + k], block.values[v * at : v * at + v]
     return plain if plain is not None and plain[0] >= packed[0] else packed

@@ -28,7 +28,9 @@ from memdb.storage.records import GROUPS
 Pair = tuple[bytes, bytes]
 
 _BLOCK_BITS: Final = 6
-_COLD_MARK: Final = b"\xc1\x01"
+_GROUP_BYTES: Final = 32 << 10
+"""Compressed bytes from which blocks stay as they are: long texts find enough in themselves, and a
+group of them would take long to write, and to read for one of them."""
 _WORTH: Final = 8
 """Entries join the blocks of table ``dense`` once they are an eighth as many as cold records."""
 
@@ -47,12 +49,19 @@ def holds_removed(txn: ReadTxn) -> bool:
     return postings.has_gone(txn)
 
 
-def replaced(txn: ReadTxn) -> dict[str, Iterable[Pair]]:
-    """For each table that the copy fills otherwise: (key, payload) in key order."""
+def replaced(txn: ReadTxn, *, whole: bool = True) -> dict[str, Iterable[Pair]]:
+    """For each table that the copy fills otherwise: (key, payload) in key order.
+
+    Without ``whole`` only what holds something that was removed: the rest takes as long again.
+    """
     found: dict[str, Iterable[Pair]] = {}
-    found[tables.COLD] = _cold(txn)
-    found[tables.RECORDS] = _records(txn)
-    if _dense_is_worth(txn):
+    if whole:
+        joining = _joining(txn)
+        found[tables.COLD] = _cold(txn, joining)
+        found[tables.RECORDS] = _records(
+            txn, {block for some in joining.values() for block in some}
+        )
+    if whole and _dense_is_worth(txn):
         found[tables.DENSE] = dense.everything(txn)
         found.update((table, ()) for table in dense.KINDS)
     packed = postings.repack(txn)
@@ -77,29 +86,43 @@ def _meta(txn: ReadTxn, own: list[Pair]) -> Iterator[Pair]:
 # --- records --------------------------------------------------------------------------------
 
 
-def _records(txn: ReadTxn) -> Iterator[Pair]:
-    """All but those that point at a block: what they point at is in a group."""
+def _joining(txn: ReadTxn) -> dict[bytes, list[int]]:
+    """The blocks of 64 that go into each group, by its key."""
+    sizes: dict[bytes, int] = {}
+    blocks: dict[bytes, list[int]] = {}
+    for key, payload in txn.scan(tables.COLD):
+        number = int.from_bytes(key, "big")
+        if number < GROUPS:
+            group = (GROUPS | number >> cold.GROUP_BITS - _BLOCK_BITS).to_bytes(4, "big")
+            blocks.setdefault(group, []).append(number)
+        else:
+            group = key
+        sizes[group] = sizes.get(group, 0) + len(payload)
+    return {group: some for group, some in blocks.items() if sizes[group] <= _GROUP_BYTES}
+
+
+def _records(txn: ReadTxn, joining: set[int]) -> Iterator[Pair]:
+    """All but those that point at a block which goes into a group."""
     for key, payload in txn.scan(tables.RECORDS):
-        if payload[:2] != _COLD_MARK:
+        block = records.block_of(payload)
+        if block is None or block not in joining:
             yield key, payload
 
 
-def _cold(txn: ReadTxn) -> Iterator[Pair]:
-    """The groups, each with what its blocks of 64 hold."""
-    blocks: dict[bytes, list[int]] = {}
-    per_group = cold.GROUP_BITS - _BLOCK_BITS
-    for key in txn.scan_keys(tables.COLD, stop=GROUPS.to_bytes(4, "big")):
-        block = int.from_bytes(key, "big")
-        group = (GROUPS | block >> per_group).to_bytes(4, "big")
-        blocks.setdefault(group, []).append(block)
+def _cold(txn: ReadTxn, joining: dict[bytes, list[int]]) -> Iterator[Pair]:
+    """The blocks that stay, then the groups, each with what its blocks of 64 hold."""
+    gone = {block for some in joining.values() for block in some}
+    for key, payload in txn.scan(tables.COLD, stop=GROUPS.to_bytes(4, "big")):
+        if int.from_bytes(key, "big") not in gone:
+            yield key, payload
     known = set(txn.scan_keys(tables.COLD, GROUPS.to_bytes(4, "big")))
-    for group in sorted(known | blocks.keys()):
-        payload = txn.get(tables.COLD, group)
-        mine = blocks.get(group, [])
-        if payload is not None and not mine and not cold.is_hasty(payload):
-            yield group, payload
+    for group in sorted(known | joining.keys()):
+        held = txn.get(tables.COLD, group)
+        mine = joining.get(group, [])
+        if held is not None and not mine and not cold.is_hasty(held):
+            yield group, held
             continue
-        members = _members(txn, group, payload, mine)
+        members = _members(txn, group, held, mine)
         if any(member is not None for member in members):
             yield group, cold.encode_group(members)
 
@@ -119,6 +142,8 @@ def _members(
                 members[start + index] = record
     start_key, stop_key = records.row_key(first), records.row_key(first + len(members) - 1)
     for key, value in txn.scan(tables.RECORDS, start_key, stop_key + b"\0"):
-        if value[:2] != _COLD_MARK:  # written since it was frozen: what was frozen is stale
+        if (
+            records.block_of(value) not in blocks
+        ):  # written since it was frozen: what was frozen is stale
             members[int.from_bytes(key, "big") - first] = None
     return members

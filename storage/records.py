@@ -56,6 +56,13 @@ def group_rows(key: bytes, payload: bytes) -> BitMap:
     return BitMap([first + index for index in cold.held(payload)])
 
 
+def block_of(payload: bytes) -> int | None:
+    """The block that a value of table ``records`` points at, if it does."""
+    if payload[0] != _ESCAPE or payload[1] != 1:
+        return None
+    return int(_COLD.unpack(payload)[2])
+
+
 def groups(txn: ReadTxn) -> Iterator[tuple[bytes, bytes]]:
     """(key, payload) of every group."""
     return txn.scan(tables.COLD, GROUPS.to_bytes(4, "big"))

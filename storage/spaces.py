@@ -42,11 +42,11 @@ class SpaceRecord(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     dim: int
     metric: Literal["cosine", "ip", "l2"]
-    profile: Literal["exact", "standard", "compact", "nano"]
+    profile: Literal["exact", "standard", "compact", "nano", "pico"]
     embedder: dict[str, Any] | None = None
     index: dict[str, Any] = {}
     default: bool = False
-    converting: Literal["exact", "standard", "compact", "nano"] | None = None
+    converting: Literal["exact", "standard", "compact", "nano", "pico"] | None = None
     """The profile that its files are being brought to."""
     filling: bool = False
     """It is being filled from texts, to take the default space's place."""

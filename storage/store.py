@@ -18,6 +18,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -346,28 +347,33 @@ class Store:
     # --- maintenance --------------------------------------------------------------------
 
     def compact(
-        self, prepare: Callable[[Path], None] | None = None, *, small: bool = False
+        self,
+        prepare: Callable[[Path], None] | None = None,
+        *,
+        dense: bool = False,
+        packed: bool = False,
     ) -> None:
         """Rewrite the store into a new generation: no free pages, no dead bytes.
 
-        The caller holds the lease. Readers go on throughout; writers wait for the copy. ``small``
-        makes full pages as well, packed where most records are cold, and takes several times as
-        long. ``prepare`` is called with the copy's directory before it is published.
+        The caller holds the lease. Readers go on throughout; writers wait for the copy. ``dense``
+        makes full pages as well, and takes several times as long; ``packed`` puts less into them
+        where most records are cold (``packing``), and takes as long again. ``prepare`` is called
+        with the copy's directory before it is published.
         """
         if not self.lease.held:
             raise MemdbError("compact needs the maintenance lease")
         with self._leader:
             generation = self._enter()
             try:
-                self._replace(generation, prepare, small)
+                self._replace(
+                    generation, partial(make_copy, prepare=prepare, dense=dense, packed=packed)
+                )
             finally:
                 generation.leave()
         self._move_on(generation, generation.number + 1)
         self.reap()
 
-    def _replace(
-        self, old: Generation, prepare: Callable[[Path], None] | None, small: bool
-    ) -> None:
+    def _replace(self, old: Generation, copy: Callable[[Path, Generation, int], None]) -> None:
         """Copy, open the copy, and send everybody there: nobody waits for its being opened."""
         number = old.number + 1
         opened: Generation | None = None
@@ -377,7 +383,7 @@ class Store:
                     state = State.unpack(txn.get(tables.META, STATE_KEY))
                     if state.superseded_by:
                         raise MemdbError("the store was superseded while the lease was held")
-                    make_copy(self._kv, old, number, prepare, small=small)
+                    copy(self._kv, old, number)
                     opened = self._open_generation(number)
                     swap.enter_context(self._swap_guard)
                     txn.put(tables.META, STATE_KEY, state._replace(superseded_by=number).pack())

@@ -109,7 +109,7 @@ def finish(engine: Engine, *, budget: int | None = None, dead_worth: int = DEAD_
         stay_under(engine, budget)
     cleaning.clean(engine)
     if dead_bytes(engine) >= dead_worth:
-        engine.store.compact(small=True)
+        engine.store.compact(packed=True)
     let_go(engine)
     engine.blobs.sweep(engine.store)
 
@@ -118,7 +118,7 @@ def stay_under(engine: Engine, budget: int | None) -> None:
     """Copy the store where that is about to become impossible within ``budget``."""
     if budget is not None and not fits(engine, budget, budget // 16):
         if dead_bytes(engine):
-            engine.store.compact(small=True)
+            engine.store.compact(dense=True)
         let_go(engine)
 
 

@@ -69,7 +69,8 @@ def repack(txn: ReadTxn) -> Repacked | None:
     made.packed = [Segment(made.next_id + place, len(part)) for place, part in enumerate(parts)]
     made.next_id += len(parts)
     numbers = {
-        one.id: manifests.bitmap_of(part) for one, part in zip(made.packed, parts, strict=True)
+        one.id: manifests.bitmap_of(part.astype(np.uint32))
+        for one, part in zip(made.packed, parts, strict=True)
     }
     return Repacked(
         _postings(made, parts, codes, every),

@@ -14,9 +14,8 @@ mode; a question counts if it has evidence that exists. Beside the modes stand
 * ``no answer``: questions whose evidence the filter leaves out (``recall_unanswerable.py``).
 
 any@k: at least one piece of evidence among the first k; all@k: all of it; mean@k: how much of it.
-``--quick`` leaves all but the reference and the modes out, ``--only unanswerable`` all but the last.
-A folder ``scifact`` beside DIR is read
-too.
+``--quick`` leaves all but the reference and the modes out, ``--only unanswerable`` all but the
+last. A folder ``scifact`` beside DIR is read too.
 """
 
 from __future__ import annotations

@@ -187,7 +187,8 @@ def wants_build(placed: int, waiting: int, breadth: int) -> bool:
     ``_LINKED_BY_BUILD * breadth`` a slot that waits, and ``_WRITTEN`` a slot that there is; in
     place, ``_LINKED_IN_PLACE * breadth``. A build must take less than half of that. So what it
     writes again is paid for by what it links, whatever the order of additions, and builds become
-    rarer as the graph grows: the share of it that must wait is the same, a sixth at a breadth of 96.
+    rarer as the graph grows: the share of it that must wait is the same, a sixth at a breadth
+    of 96.
     """
     build = waiting * _LINKED_BY_BUILD * breadth + (placed + waiting) * _WRITTEN
     return not placed or _GAIN * build < waiting * _LINKED_IN_PLACE * breadth

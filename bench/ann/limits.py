@@ -1,8 +1,8 @@
 """What a graph in a file is held to, and whether rows of one run meet it.
 
 Limits of speed, memory and build are relative to hnswlib, and to our own scan, in the same run;
-those of the disk are bytes. A limit that is stated for a number of vectors holds from there on. It knows
-rows, and neither measures nor prints.
+those of the disk are bytes. A limit that is stated for a number of vectors holds from there on. It
+knows rows, and neither measures nor prints.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 The process runs as the owner: what an agent may do is the grant of the token that is named, looked
 at for every call, and every call is in the audit. Where a server runs for the database, calls are
-carried to it (``through``); where none does, they are done here, in the directory itself. It answers until its input ends. Standard output carries the protocol alone:
-while it serves, anything printed goes to standard error (the SDK sees to that).
+carried to it (``through``); where none does, they are done here, in the directory itself. It answers
+until its input ends. Standard output carries the protocol alone: while it serves, anything printed
+goes to standard error (the SDK sees to that).
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def serve(
 
     ``name``: of the token whose grant holds; None: the owner in person. ``purpose``: why, for the
     audit and for grants that ask it. ``found``: what is known of a running server, asked for every
-    call of a token; the owner in person is served here. Raises ``PermissionDenied`` where no token of that name is
-    valid, ``InvalidArgument``.
+    call of a token; the owner in person is served here. Raises ``PermissionDenied`` where no token
+    of that name is valid, ``InvalidArgument``.
     """
     acts = acting_as(db, name, purpose)
     carried = None

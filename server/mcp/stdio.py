@@ -2,9 +2,9 @@
 
 The process runs as the owner: what an agent may do is the grant of the token that is named, looked
 at for every call, and every call is in the audit. Where a server runs for the database, calls are
-carried to it (``through``); where none does, they are done here, in the directory itself. It answers
-until its input ends. Standard output carries the protocol alone: while it serves, anything printed
-goes to standard error (the SDK sees to that).
+carried to it (``through``); where none does, they are done here, in the directory itself. It
+answers until its input ends. Standard output carries the protocol alone: while it serves, anything
+printed goes to standard error (the SDK sees to that).
 """
 
 from __future__ import annotations

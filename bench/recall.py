@@ -7,8 +7,9 @@ mode; a question counts if it has evidence that exists. Beside the modes stand
 
 * a reference: BM25 in plain Python over the same texts; ``gain`` and ``p`` are against it;
 * ``hybrid, exact``: the same with every vector compared;
-* ``hybrid - STAGE``: the same with one stage of the ranking switched off, and ``hybrid + STAGE``
-  with one that is off by default switched on;
+* ``hybrid - STAGE``: the same with one stage of the ranking switched off;
+* ``hybrid, day after``: asked on the day after the last of the conversation, when what is recent
+  is so; ``+ prior`` with recency and importance, which are off by default;
 * ``hybrid + rerank``: with ``--rerank MODEL``, a cross-encoder;
 * ``hybrid, shared``: all conversations of a file in one database, asked with a filter;
 * ``no answer``: questions whose evidence the filter leaves out (``recall_unanswerable.py``).
@@ -32,7 +33,14 @@ from typing import Any
 import memdb
 from bench import recall_unanswerable, report
 from bench.embeddings import SentenceTransformer
-from bench.recall_data import Asked, Conversation, conversations, memories_of, questions_of
+from bench.recall_data import (
+    Asked,
+    Conversation,
+    conversations,
+    day_after,
+    memories_of,
+    questions_of,
+)
 from bench.recall_reference import ReferenceBm25, reference_text
 from bench.recall_tally import DEPTHS, Tally
 
@@ -98,9 +106,10 @@ class Run:
                 self.ask(db, f"hybrid {name}", asked)
                 self.tallies[f"hybrid {name}", "all"].stored(_bytes_in(folder), db.count())
                 if not self._quick:
-                    self._further(db, name, asked)
+                    self._further(db, name, conversation)
 
-    def _further(self, db: memdb.Database, name: str, asked: Sequence[Asked]) -> None:
+    def _further(self, db: memdb.Database, name: str, conversation: Conversation) -> None:
+        asked = questions_of(conversation)
         self.ask(db, f"hybrid {name}, exact", asked, exact=True)
         if db.count() > _ABLATED_AT_MOST:
             return
@@ -108,10 +117,11 @@ class Run:
         if self._rerank is not None:
             self.ask(db, f"hybrid {name} + rerank", asked, rerank=self._rerank)
         for stage, log in stages.items():
-            if stage not in ("rerank", "confidence"):  # without a model; adds nothing to a score
-                sign = "-" if log["on"] else "+"
-                switched = {stage: not log["on"]}
-                self.ask(db, f"hybrid {name} {sign} {stage}", asked, stages=switched)
+            if log["on"] and stage not in ("rerank", "confidence"):  # no model; adds to no score
+                self.ask(db, f"hybrid {name} - {stage}", asked, stages={stage: False})
+        later = day_after(conversation)
+        for mark, switched in (("", {}), (" + prior", {"prior": True})):
+            self.ask(db, f"hybrid {name}, day after{mark}", asked, as_of=later, stages=switched)
         self._unanswerable(db, name, asked)
 
     def _unanswerable(self, db: memdb.Database, name: str, asked: Sequence[Asked]) -> None:

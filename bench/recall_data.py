@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,3 +103,9 @@ def said_at(item: dict[str, Any]) -> datetime | None:
         except ValueError:
             continue
     return None
+
+
+def day_after(conversation: Conversation) -> datetime | None:
+    """A day after the last that was said in it; None where nothing has a time."""
+    said = [at for item in conversation["items"] if (at := said_at(item)) is not None]
+    return max(said) + timedelta(days=1) if said else None

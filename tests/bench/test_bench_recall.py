@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 import memdb
 from bench import recall, recall_unanswerable
-from bench.recall_data import conversations, memories_of, questions_of
+from bench.recall_data import conversations, day_after, memories_of, questions_of
 from bench.recall_tally import Tally, interval, not_better
 
 
@@ -44,6 +45,8 @@ def test_every_method_of_a_file_has_its_row(tmp_path: Path) -> None:
         "hybrid static, exact",
         "hybrid static, shared",
         "hybrid static - neighbours",
+        "hybrid static, day after",
+        "hybrid static, day after + prior",
     } <= set(by_method)
     hybrid = by_method["hybrid static"]
     assert hybrid["questions"] == 2
@@ -102,6 +105,12 @@ def test_a_folder_of_documents_and_judgements_is_read_as_one_conversation(tmp_pa
     assert [one.query for one in questions_of(conversation)] == ["ask"]
     assert memories_of(conversation, "x/")[0]["external_id"] == "x/d1"
     assert "stream" not in memories_of(conversation)[0]
+
+
+def test_the_day_after_is_that_of_the_last_that_has_a_time() -> None:
+    items = [{"time": "2024-05-08"}, {"time": "2024-05-09 10:30"}, {"time": "some day"}]
+    assert day_after({"items": items}) == datetime(2024, 5, 10, 10, 30, tzinfo=UTC)
+    assert day_after({"items": [{"time": "some day"}]}) is None
 
 
 def test_figures_are_those_of_their_definitions() -> None:

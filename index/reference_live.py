@@ -13,7 +13,7 @@ from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
 from memdb.index import layout
-from memdb.index.graph_kernels import GraphArrays, Linking
+from memdb.index.graph_kernels import MOST_DEGREE, GraphArrays, Linking
 from memdb.index.live_kernels import ERASED, Bytes, Floats, LiveArrays, Slots
 from memdb.index.reference_graph import F32, Estimator, Walk, nearest_entries, neighbours, record
 
@@ -137,9 +137,16 @@ class _Change:
 
     def _set(self, slot: int, there: list[int]) -> None:
         there = [one for one in there if one != slot and self._stays(one)]
-        if len(there) > self._graph.degree:
+        degree = self._graph.degree
+        if len(there) > degree + min(degree // 3, MOST_DEGREE - degree):
             there = self._pruned(slot, there)
         self.lists[slot] = there
+
+    def finish(self) -> None:
+        """Cut lists that are too long to what a record has room for."""
+        for slot, there in self.lists.items():
+            if len(there) > self._graph.degree:
+                self.lists[slot] = self._pruned(slot, there)
 
     def _pruned(self, slot: int, near: list[int]) -> list[int]:
         chosen: list[int] = []
@@ -172,6 +179,7 @@ class NumpyLive:
                 change.unlink(slot)
             else:
                 change.link(slot)
+        change.finish()
         lists = np.zeros((len(change.lists), 1 + live.graph.degree), np.uint32)
         for row, there in zip(lists, change.lists.values(), strict=True):
             row[0] = len(there)

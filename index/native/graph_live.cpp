@@ -10,6 +10,7 @@ namespace memdb {
 namespace {
 
 constexpr size_t kInstead = 3;  // edges that take the place of one that led to a slot that goes
+constexpr uint32_t kNobody = 0xffffffffu;
 constexpr float kLongest = 1e15f;  // what keeps the distances of damaged records finite
 
 float as_float(uint32_t word) {
@@ -42,6 +43,12 @@ class RowCache {
     const auto found = rows_.find(slot);
     if (found != rows_.end()) return found->second;
     return rows_.emplace(slot, decoded(slot)).first->second;
+  }
+
+  // Starts fetching what `row` will look at.
+  void ahead(uint32_t slot) const {
+    const uint8_t* record = records_.first + static_cast<uint64_t>(slot) * records_.size;
+    for (size_t at = 0; at < records_.size; at += 64) prefetch(record + at);
   }
 
  private:
@@ -106,9 +113,7 @@ class Change {
 
   void link(uint32_t slot) {
     find_near(slot);
-    pool_.clear();
-    for (const uint32_t other : near_) pool_.push_back({distance(slot, other), other});
-    settle(pool_);
+    gather(slot, near_);
     prune(slot);
     put(slot, chosen_);
     const std::vector<uint32_t> named = chosen_;
@@ -153,8 +158,14 @@ class Change {
     for (uint64_t i = 0; i < count; ++i) leaving_.emplace(slots[i], true);
   }
 
-  uint64_t written() const {
+  // Cuts lists that are too long to what a record has room for, and fills the output.
+  uint64_t written() {
     const uint32_t degree = graph_.degree;
+    for (const uint32_t slot : order_)
+      if (lists_.at(slot).size() > degree) {
+        list_ = lists_.at(slot);
+        cut(slot);
+      }
     if (order_.size() > out_.room) throw std::length_error("changed: more lists than room");
     for (size_t i = 0; i < order_.size(); ++i) {
       const std::vector<uint32_t>& list = lists_.at(order_[i]);
@@ -196,20 +207,35 @@ class Change {
     lists_[slot] = list;
   }
 
-  // list_ becomes the list of `slot`, pruned where it is too long.
+  // list_ becomes the list of `slot`, pruned where it is a third too long: slots of one request lie
+  // near each other, so most lists that one makes too long would be again by the next.
   void set_list(uint32_t slot) {
     const auto gone = [&](uint32_t one) { return one == slot || !stays(one); };
     list_.erase(std::remove_if(list_.begin(), list_.end(), gone), list_.end());
-    if (list_.size() <= graph_.degree) return put(slot, list_);
-    pool_.clear();
-    for (const uint32_t one : list_) pool_.push_back({distance(slot, one), one});
-    settle(pool_);
+    const uint32_t spare = std::min(graph_.degree / 3, kMostDegree - graph_.degree);
+    if (list_.size() <= graph_.degree + spare) return put(slot, list_);
+    cut(slot);
+  }
+
+  // The list of `slot` becomes what a prune leaves of list_.
+  void cut(uint32_t slot) {
+    gather(slot, list_);
     prune(slot);
     put(slot, chosen_);
   }
 
-  float distance(uint32_t a, uint32_t b) {
-    const Row left = rows_.row(a), right = rows_.row(b);
+  // pool_ becomes these slots by their distances from `slot`.
+  void gather(uint32_t slot, const std::vector<uint32_t>& slots) {
+    for (const uint32_t one : slots) rows_.ahead(one);
+    pool_.clear();
+    const Row from = rows_.row(slot);
+    for (const uint32_t one : slots) pool_.push_back({between(from, rows_.row(one)), one});
+    settle(pool_);
+  }
+
+  float distance(uint32_t a, uint32_t b) { return between(rows_.row(a), rows_.row(b)); }
+
+  float between(const Row& left, const Row& right) const {
     const float product =
         static_cast<float>(kernels_.dot88(left.numbers, right.numbers, request_.records->dim));
     const float square = (left.square + right.square) -
@@ -217,9 +243,18 @@ class Change {
     return square > 0.0f ? square : 0.0f;
   }
 
+  // chosen_ becomes what is kept of pool_, each of whose rows is shaped once.
   void prune(uint32_t slot) {
-    const auto apart = [&](uint32_t a, uint32_t b) { return distance(a, b); };
-    robust_prune(pool_, slot, graph_.degree, request_.alpha, apart, chosen_);
+    shapes_.clear();
+    numbered_.clear();
+    for (const Candidate& one : pool_) {
+      if (one.slot != slot)
+        numbered_.push_back({one.key, static_cast<uint32_t>(shapes_.size())});
+      shapes_.push_back(rows_.row(one.slot));
+    }
+    const auto apart = [&](uint32_t a, uint32_t b) { return between(shapes_[a], shapes_[b]); };
+    robust_prune(numbered_, kNobody, graph_.degree, request_.alpha, apart, chosen_);
+    for (uint32_t& one : chosen_) one = pool_[one].slot;
   }
 
   // near_ becomes what stays of what a walk finds near `slot`, ascending, and its neighbours.
@@ -255,7 +290,8 @@ class Change {
   std::vector<uint32_t> order_;  // the lists that changed, in the order they first did
   std::vector<float> residual_;
   std::vector<uint32_t> near_, list_, chosen_;
-  std::vector<Candidate> pool_;
+  std::vector<Candidate> pool_, numbered_;
+  std::vector<Row> shapes_;
 };
 
 }  // namespace

@@ -63,6 +63,7 @@ class LiveGraph:
         self._changed_since = 0
         self._open = ENTRY_PAGES + 1
         self._used = np.zeros((0, self._records), np.bool_)
+        self._room = np.zeros(0, np.int64)  # records of each page that are not used
         self._recent: list[Slots] = []
         self._look_over()
 
@@ -94,6 +95,7 @@ class LiveGraph:
             self._look_at(first, owners[first : first + _LOOKED_AT_ONCE])
         placed = np.flatnonzero(self._places != NOWHERE).astype(np.uint32)
         self._used[self._places[placed] >> 8, self._places[placed] & 0xFF] = True
+        self._room = self._records - self._used.sum(axis=1)
         self._entries = self._entries[self.is_placed(self._entries)]
         self._reckon()
 
@@ -185,6 +187,7 @@ class LiveGraph:
             self._write(np.concatenate((changed, part)), np.concatenate((lists, gone)))
             at = self._places[part]
             self._used[at >> 8, at & 0xFF] = False
+            np.add.at(self._room, at >> 8, 1)
             self._forget(part)
             self._changed_since += len(part)
 
@@ -241,20 +244,31 @@ class LiveGraph:
         used = np.zeros((len(self.file.pages), self._records), np.bool_)
         used[: len(self._used)] = self._used
         used[place_page(0, self.file.degree) :: self._stride] = True
+        room = self._records - used[len(self._used) :].sum(axis=1)
+        self._room = np.concatenate((self._room, room))
         self._places, self._used = places, used
 
     def _place(self, slots: Slots, lists: Slots) -> None:
-        """Find room for those that have none: with their nearest neighbours where there is some."""
+        """Find room for those that have none: with their nearest neighbours where there is some.
+
+        In plain numbers, because the thread that links keeps others from Python meanwhile.
+        """
         for i in np.flatnonzero(self._places[slots] == NOWHERE).tolist():
-            near = self._places[lists[i, 1 : 1 + min(_NEAR, int(lists[i, 0]))]]
-            near = near[near != NOWHERE] >> 8
-            page = next((page for page in near.tolist() if not self._used[page].all()), self._open)
-            if self._used[page].all():
-                page = self._open = int(np.argmin(self._used.sum(axis=1)))
+            page = self._with_room(lists[i, 1 : 1 + min(_NEAR, int(lists[i, 0]))])
             at = int(np.argmin(self._used[page]))
             self._used[page, at] = True
+            self._room[page] -= 1
             self._places[slots[i]] = page << 8 | at
             self._dirty_places.add(int(slots[i]) // PLACES)
+
+    def _with_room(self, near: Slots) -> int:
+        """A page that has some: of a slot that is near, the earlier the better, or any."""
+        for place in self._places[near].tolist():
+            if place != NOWHERE and self._room[place >> 8]:
+                return int(place >> 8)
+        if not self._room[self._open]:
+            self._open = int(np.argmax(self._room))
+        return self._open
 
     # --- where walks begin -----------------------------------------------------------------
 

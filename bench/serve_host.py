@@ -11,13 +11,16 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-import memdb
-from memdb.server.host import Host, ServeOptions
+from memdb.server.starting import collecting_later
 
 
 def main(arguments: list[str]) -> None:
-    db = memdb.open(Path(arguments[0]), embedder="none", source="bench")
-    host = Host(db, ServeOptions(port=0))
+    with collecting_later():
+        import memdb
+        from memdb.server.host import Host, ServeOptions
+
+        db = memdb.open(Path(arguments[0]), embedder="none", source="bench")
+        host = Host(db, ServeOptions(port=0))
     if "--no-audit" in arguments:
         # What the owner would be given, without anything that is told of it.
         host.identities.acting = lambda *_, **__: cast(Any, db)  # type: ignore[method-assign]

@@ -36,20 +36,27 @@ def hosted(call: Call, command: str, **options: Any) -> Host:
     Raises ``MissingDependency`` without the extra, and what options and opening raise.
     """
     import memdb
+    from memdb.server.starting import collecting_later
 
-    try:
-        from memdb.server.host import Host, ServeOptions
-    except ImportError as error:
-        raise memdb.MissingDependency(
-            f"memdb {command} needs {error.name or 'its server'}", extra="server"
-        ) from error
-    checked = ServeOptions(**options).checked()
-    db: Database = call.open()
-    try:
-        return Host(db, checked)
-    except BaseException:
-        db.close()
-        raise
+    with collecting_later():
+        try:
+            from memdb.server.host import Host, ServeOptions
+        except ImportError as error:
+            raise memdb.MissingDependency(
+                f"memdb {command} needs {error.name or 'its server'}", extra="server"
+            ) from error
+        checked = ServeOptions(**options).checked()
+        db: Database = call.open()
+        try:
+            return Host(db, checked)
+        except ImportError as error:
+            db.close()
+            raise memdb.MissingDependency(
+                f"memdb {command} needs {error.name}", extra="server"
+            ) from error
+        except BaseException:
+            db.close()
+            raise
 
 
 def _say(call: Call, url: str, token_file: str) -> None:

@@ -106,7 +106,7 @@ def mem0_history(call: Call) -> list[schemas.Event]:
     versions = call.acting.versions(call.path["id"])
     if not versions:
         raise NotFound("no memory has that id")
-    born = _born(versions[0].id)
+    born = _born(versions[0])
     before: list[Memory | None] = [None, *versions[:-1]]
     return [
         schemas.Event(
@@ -206,7 +206,7 @@ def _item(memory: Memory, score: float | None = None) -> schemas.Item:
         id=memory.id,
         memory=said,
         hash=hashlib.md5(said.encode(), usedforsecurity=False).hexdigest(),
-        created_at=_born(memory.id),
+        created_at=_born(memory),
         updated_at=_told(memory.recorded_at) if memory.version > 1 else None,
         score=score,
         metadata=rest or None,
@@ -222,11 +222,15 @@ def _told(moment: datetime | None) -> str:
     return "" if moment is None else moment.isoformat()
 
 
-def _born(id: str) -> str:
-    """When a ULID was made: ten characters of base 32 are its milliseconds."""
+def _born(memory: Memory) -> str:
+    """When it was made: ten characters of base 32 in a ULID are milliseconds; a sample of a series
+    has another kind of id, and the time at which it happened."""
     milliseconds = 0
-    for sign in id[:10]:
-        milliseconds = milliseconds * 32 + _CROCKFORD.index(sign)
+    for sign in memory.id[:10]:
+        digit = _CROCKFORD.find(sign)
+        if digit < 0:
+            return _told(memory.event_time)
+        milliseconds = milliseconds * 32 + digit
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat()
 
 

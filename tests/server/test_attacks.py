@@ -1,6 +1,7 @@
 """Every attack that the server says it withstands, performed: design "Safe on localhost", 1 to 7.
 
-1 (listening to others) is in ``test_serve``. The requests are raw bytes where a client library
+1 (listening to others) is in ``test_serve`` and, with what needs a server held up, in
+``test_attacks_held``. The requests are raw bytes where a client library
 would have put them right.
 """
 

@@ -138,3 +138,8 @@ def test_a_text_alone_is_a_message_of_the_user(served: Served) -> None:
     body = {"messages": "the key is with Grace", "user_id": "text"}
     (result,) = ask(served, "POST", "/memories", body)["results"]
     assert ask(served, "GET", f"/memories/{result['id']}")["role"] == "user"
+
+
+def test_a_sample_of_a_series_was_made_when_it_happened(served: Served) -> None:
+    id = served.db.history.append("pulse", data={"bpm": 61}, event_time="2024-03-01T08:00Z").id
+    assert ask(served, "GET", f"/memories/{id}")["created_at"] == "2024-03-01T08:00:00+00:00"

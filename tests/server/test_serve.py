@@ -112,6 +112,18 @@ def test_it_listens_to_this_device_alone_unless_exposed_with_tls(options: dict[s
         ServeOptions(**options).checked()
 
 
+def test_garbage_is_collected_again_once_it_has_started_but_not_what_was_there() -> None:
+    """What runs the tests keeps its garbage collected: the state is that of another process."""
+    program = (
+        "import gc; from memdb.server.starting import collecting_later\n"
+        "with collecting_later(): within = gc.isenabled()\n"
+        "print(within, gc.isenabled(), gc.get_freeze_count() > 1000)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True,
+                          check=True)  # fmt: skip
+    assert done.stdout.split() == ["False", "True", "True"]
+
+
 def test_whoever_asks_first_for_what_is_imported_later_is_answered(tmp_path: Path) -> None:
     with process(tmp_path / "db") as (_, said):
         paths = ["/v1/stats", "/v1/namespaces", "/openapi.json", "/metrics"] * 3

@@ -97,7 +97,14 @@ class Generation:
     """
 
     def __init__(
-        self, kv: Path, number: int, *, readonly: bool, map_size: int, create: bool = False
+        self,
+        kv: Path,
+        number: int,
+        *,
+        readonly: bool,
+        map_size: int,
+        create: bool = False,
+        walk: bool = True,
     ) -> None:
         self.number = number
         directory = kv / name_of(number)
@@ -109,7 +116,9 @@ class Generation:
         try:
             if not try_lock(self._users, exclusive=False) or not directory.is_dir():
                 raise FileNotFoundError(directory)  # being reaped: read CURRENT again
-            self.env = Environment(directory, readonly=readonly, create=create, map_size=map_size)
+            self.env = Environment(
+                directory, readonly=readonly, create=create, map_size=map_size, walk=walk
+            )
         except BaseException:
             self._users.close()
             raise

@@ -169,12 +169,17 @@ class Store:
             self.lease.release()
 
     def _open_current(self, number: int | None = None) -> Generation:
-        """Open generation ``number``, or the one CURRENT names, following any successor."""
+        """Open generation ``number``, or the one CURRENT names, following any successor.
+
+        Who names one was in the one before it: that moves on without a look at every page, and
+        leaves it to whoever made the copy to sync its name.
+        """
+        walk = number is None
         for _ in range(_OPEN_ATTEMPTS):
             current = generations.read_current(self._kv)
             number = current if number is None else number
             try:
-                generation = self._open_generation(number)
+                generation = self._open_generation(number, walk=walk)
             except FileNotFoundError:
                 if number == current == generations.read_current(self._kv):
                     raise StoreCorrupt(
@@ -185,16 +190,18 @@ class Store:
                 continue
             successor = self._state_of(generation).superseded_by
             if not successor:
-                if number > current and not self.readonly:
+                if number > current and walk and not self.readonly:
                     generations.write_current(self._kv, number)  # finish an interrupted swap
                 return generation
             generation.retire()
             number = successor
         raise StoreCorrupt("the generations of the store do not settle", path="kv/CURRENT")
 
-    def _open_generation(self, number: int) -> Generation:
+    def _open_generation(self, number: int, *, walk: bool) -> Generation:
         try:
-            return Generation(self._kv, number, readonly=self.readonly, map_size=self._map_size)
+            return Generation(
+                self._kv, number, readonly=self.readonly, map_size=self._map_size, walk=walk
+            )
         except PermissionError as error:
             raise PermissionDenied("the database directory cannot be opened") from error
 
@@ -223,6 +230,7 @@ class Store:
         with self._swap_guard:
             if self._generation is generation and not self._closed:
                 self._generation = self._open_current(successor)
+                self._generation.env.take_over(generation.env)
         generation.retire()
 
     def read(self) -> _Snapshot:
@@ -384,7 +392,8 @@ class Store:
                     if state.superseded_by:
                         raise MemdbError("the store was superseded while the lease was held")
                     copy(self._kv, old, number)
-                    opened = self._open_generation(number)
+                    opened = self._open_generation(number, walk=False)
+                    opened.env.take_over(old.env)
                     swap.enter_context(self._swap_guard)
                     txn.put(tables.META, STATE_KEY, state._replace(superseded_by=number).pack())
                 if not self._closed:
@@ -396,7 +405,10 @@ class Store:
 
     def reap(self) -> int:
         """Remove generations that nobody uses any more; the caller holds the lease."""
-        return generations.reap(self._kv, self._generation.number)
+        number = self._generation.number
+        if generations.read_current(self._kv) < number:  # whoever made the copy died before
+            generations.write_current(self._kv, number)
+        return generations.reap(self._kv, number)
 
     def others(self) -> list[Path]:
         """Generations besides the current one: those that somebody uses still."""

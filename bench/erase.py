@@ -7,8 +7,9 @@
     python -m bench erase --only peers       what other stores keep of what was deleted
 
 *Kills*: a process erases half of some canaries and is killed with SIGKILL at the n-th thing it does
-to the disk, before or after it (``dying.py``), for n all over the erasure, or at a random instant. The next process must find a database that opens, passes ``check``, and
-finishes what was begun: none of the erased left, or all still there where the commit had not come.
+to the disk, before or after it (``dying.py``), for n all over the erasure, or at a random instant.
+The next process must find a database that opens, passes ``check``, and finishes what was begun:
+none of the erased left, or all still there where the commit had not come.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ class Environment:
     them unless ``readonly``. A
     ``readonly`` environment in a directory that this process cannot write registers no readers:
     another user's writes may then change pages under its snapshots, and what it reads can fail
-    its checksum while they do. ``walk`` looks at the pages first, at all of them in a small file; what
-    was copied from an open one needs no such look, and who moves on to it must not wait for one.
+    its checksum while they do. ``walk`` looks at the pages first, at all of them in a small file;
+    what was copied from an open one needs no such look, nor may who moves on to it wait for one.
 
     Raises ``PermissionDenied``, ``StoreCorrupt`` or ``StoreFull`` from ``open`` and from the
     transactions' context managers.

@@ -163,8 +163,11 @@ class Generation:
 def reap(kv: Path, current: int) -> int:
     """Remove generations nobody uses and interrupted copies; returns how many went.
 
-    Only the lease holder calls this, and never while it makes a copy.
+    Only the lease holder calls this, and never while it makes a copy. CURRENT may name one of them
+    still, where the process that made the copy died.
     """
+    if read_current(kv) < current:
+        write_current(kv, current)
     removed = 0
     for entry in kv.iterdir():
         if not entry.is_dir() or entry.name == name_of(current):

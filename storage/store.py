@@ -171,9 +171,7 @@ class Store:
     def _open_current(self, number: int | None = None) -> Generation:
         """Open generation ``number``, or the one CURRENT names, following any successor.
 
-        Who names one was in the one before it: that moves on without a look at every page, and
-        leaves it to whoever made the copy to sync its name.
-        """
+        Who names one comes from the one before it, looks at no pages and syncs nothing."""
         walk = number is None
         for _ in range(_OPEN_ATTEMPTS):
             current = generations.read_current(self._kv)
@@ -405,10 +403,7 @@ class Store:
 
     def reap(self) -> int:
         """Remove generations that nobody uses any more; the caller holds the lease."""
-        number = self._generation.number
-        if generations.read_current(self._kv) < number:  # whoever made the copy died before
-            generations.write_current(self._kv, number)
-        return generations.reap(self._kv, number)
+        return generations.reap(self._kv, self._generation.number)
 
     def others(self) -> list[Path]:
         """Generations besides the current one: those that somebody uses still."""

@@ -25,7 +25,7 @@ import numpy as np
 import memdb
 from bench import dying, report
 from memdb.retention import Decay, leaving
-from memdb.storage import tables
+from memdb.storage import dense, lookups, tables
 
 _DIM = 16
 _EVENTS = 72
@@ -348,8 +348,8 @@ def _finished(db: memdb.Database, tell: Callable[[object], None]) -> None:
     with db._engine.store.read() as txn:
         if leaving.rows(txn):
             tell("rows are leaving still")
-        ids = set(txn.scan_keys(tables.IDS))
-        dangling = [raw for _, raw in txn.scan(tables.EXTERNAL) if raw not in ids]
+        leading = dense.scan(txn, tables.EXTERNAL)
+        dangling = [raw for _, raw in leading if lookups.row_of(txn, raw) is None]
         if dangling:
             tell(f"{len(dangling)} keys lead to memories that are gone")
         live = db._engine.filters.get_set(txn, "live")

@@ -7,20 +7,17 @@
     python -m bench erase --only peers       what other stores keep of what was deleted
 
 *Kills*: a process erases half of some canaries and is killed with SIGKILL at the n-th thing it does
-to the disk (a commit, a sync, a rename, a removal, a write at a place), before or after it, for n
-all over the erasure. The next process must find a database that opens, passes ``check``, and
-finishes what was begun: none of the erased left, or all still there where the commit had not come.
+to the disk, before or after it (``dying.py``), for n all over the erasure, or at a random instant.
+The next process must find a database that opens, passes ``check``, and finishes what was begun:
+none of the erased left, or all still there where the commit had not come.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,10 +29,9 @@ from typing import Any
 import numpy as np
 
 import memdb
-from bench import canaries, erase_peers, report
+from bench import canaries, dying, erase_peers, report
 from bench.canaries import Clock, Planted
 from bench.erase_peers import PEERS
-from memdb import settings
 
 _PARTS = ("canaries", "person", "kills")
 _ASKED_FOR = ("peers",)  # not run unless named: they have to be installed
@@ -102,6 +98,7 @@ class Kills:
 
     rounds: int = 0
     events: int = 0
+    at_random: int = 0
     survived: int = 0
     finished: int = 0
     not_begun: int = 0
@@ -119,63 +116,51 @@ class Kills:
         )
 
 
-def small_steps() -> None:
-    """Thresholds at which a few dozen canaries lie in every structure."""
-    small = {
-        "FRESH_POSTINGS_MAX": 8,
-        "FRESH_FILTERS_MAX": 8,
-        "FRESH_VECTORS_MAX": 32,
-        "ENCODE_AT": 8,
-    }
-    for name, value in small.items():
-        setattr(settings, name, value)
-
-
 def kills(root: Path, rounds: int, seed: int = 1, count: int = 40) -> Kills:
-    """Kill an erasure at ``rounds`` points, each on a fresh copy of one database."""
+    """Kill an erasure at ``rounds`` points, each on a fresh copy of one database; one in four of
+    them at a random instant and not at a step."""
     outcome = Kills()
     template = root / "template"
-    template.mkdir()
+    empty = root / "empty"
+    empty.mkdir()
+    dying.run(Planting(count, seed), empty, template, 0)
     clock = Clock()
-    _in_small_steps("plant", template, count, seed)
     planted = [Planted(**one) for one in json.loads((template / "planted.json").read_text())]
-    outcome.events = _run_victim(template, root / "dry", 0)
+    began = time.monotonic()
+    outcome.events = dying.run(victim, template, root / "dry", 0) or 0
+    took_s = time.monotonic() - began
     rng = random.Random(seed)
     for number in range(rounds):
         report.progress(f"{number} of {rounds} kills")
-        # One in each stretch, so that the points are spread over all of it.
-        low = 1 + number * outcome.events * 2 // rounds
-        high = max(low, (number + 1) * outcome.events * 2 // rounds)
         folder = root / f"round{number}"
-        at = rng.randint(low, high)
-        while _run_victim(template, folder, at):
+        at, after_s = 0, None
+        if number % 4 == 3:
+            after_s = rng.random() * took_s
+        else:  # one in each stretch, so that the points are spread over all of it
+            low = 1 + number * outcome.events // rounds
+            at = rng.randint(low, max(low, (number + 1) * outcome.events // rounds))
+        while dying.run(victim, template, folder, at, after_s) is not None:
             # The erasure took fewer steps than the one that was counted: it is cut by time.
             outcome.survived += 1
             shutil.rmtree(folder)
-            at = rng.randint(1, at - 1)
+            at = rng.randint(1, max(1, (at or outcome.events) - 1))
+            after_s = None
         outcome.rounds += 1
+        outcome.at_random += after_s is not None
         _judge(folder, planted, clock, outcome)
         shutil.rmtree(folder)
     return outcome
 
 
-def _in_small_steps(verb: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "bench.erase", verb, *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
-    )
+class Planting:
+    """``plant`` with its arguments, in a process of its own."""
 
+    def __init__(self, count: int, seed: int) -> None:
+        self.count, self.seed = count, seed
 
-def _run_victim(template: Path, folder: Path, at: int) -> int:
-    """Erase in a copy of the template, killed at half-event ``at``; how many events there were, 0
-    when it was killed."""
-    shutil.copytree(template, folder)
-    done = _in_small_steps("victim", folder, at)
-    if done.returncode == -signal.SIGKILL:
-        return 0
-    if done.returncode:
-        raise RuntimeError(f"the victim failed: {done.stderr[-500:]}")
-    return int(done.stdout)
+    def __call__(self, root: Path, at: int, begin: Callable[[], None]) -> int:
+        begin()
+        return plant(root, self.count, self.seed)
 
 
 def _judge(folder: Path, planted: list[Planted], clock: Clock, outcome: Kills) -> None:
@@ -214,9 +199,9 @@ def _judge(folder: Path, planted: list[Planted], clock: Clock, outcome: Kills) -
             outcome.messages.append(f"{intact} of {len(kept)} kept canaries are intact")
 
 
-def _plant(root: Path, count: int, seed: int) -> None:
-    """The database that is erased in, with a snapshot of it beside it."""
-    small_steps()
+def plant(root: Path, count: int, seed: int) -> int:
+    """The database that is erased in, and what is in it."""
+    dying.small_steps()
     with memdb.open(root / "db", embedder="none", clock=Clock()) as db:
         rng = np.random.default_rng(seed)
         vectors = rng.standard_normal((count, canaries.DIM)).astype(np.float32)
@@ -232,56 +217,26 @@ def _plant(root: Path, count: int, seed: int) -> None:
         for one in planted
     ]
     (root / "planted.json").write_text(json.dumps(fields))
+    return 0
 
 
-def _victim(root: Path, at: int) -> None:
-    """Erase half, counting what is done to the disk; die at half-event ``at`` (0: live)."""
-    small_steps()
+def victim(root: Path, at: int, begin: Callable[[], None]) -> int:
+    """Erase half, beside a snapshot, counting what is done to the disk; die at half-step ``at``
+    (0: live)."""
+    dying.small_steps()
     planted = [Planted(**one) for one in json.loads((root / "planted.json").read_text())]
     with memdb.open(root / "db", embedder="none", clock=Clock()) as db:
         db.snapshot(root / "snapshot")
-        counter = _watch(at, type(db._engine.store))
+        counted = dying.count_or_die(type(db._engine.store), at)
+        begin()
         db.erase([one.erase_by for one in planted[::2]]).wait(60)
-        print(counter() // 2)
-
-
-def _watch(at: int, store: Any) -> Callable[[], int]:
-    """Count what is done to the disk, before and after; kill this process at number ``at``."""
-    seen = 0
-
-    def tick() -> None:
-        nonlocal seen
-        seen += 1
-        if seen == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def wrap(owner: Any, name: str) -> None:
-        original = getattr(owner, name)
-
-        def counted(*arguments: Any, **named: Any) -> Any:
-            tick()
-            done = original(*arguments, **named)
-            tick()
-            return done
-
-        setattr(owner, name, counted)
-
-    for name in ("fsync", "fdatasync", "rename", "replace", "unlink", "pwrite", "rmdir"):
-        wrap(os, name)
-    wrap(store, "_commit_group")
-    return lambda: seen
+        return counted()
 
 
 # --- the command --------------------------------------------------------------------------------
 
 
 def main(arguments: list[str]) -> int:
-    if arguments[:1] == ["plant"]:
-        _plant(Path(arguments[1]), int(arguments[2]), int(arguments[3]))
-        return 0
-    if arguments[:1] == ["victim"]:
-        _victim(Path(arguments[1]), int(arguments[2]))
-        return 0
     parser = argparse.ArgumentParser(
         prog="python -m bench erase",
         description=__doc__,

@@ -265,12 +265,16 @@ class SpaceVectors:
         """Fresh vectors visible to ``txn``; later ones may be in it: the caller masks them."""
         with self._guard:
             cached, state = self._fresh, txn.state
-            if cached is not None and cached.layout_seq == state.layout_seq:
-                if self.record.filling:  # its vectors come without a change of what is visible
-                    present = BitMap(vectors.fresh_rows(txn, self.record.number))
-                    loaded_since = self._load(txn, list(present - cached.bitmap))
-                    self._fresh = cached.extended(state.content_seq, *loaded_since)
-                    return self._fresh
+            behind = -1 if cached is None else state.layout_seq - cached.layout_seq
+            if cached is not None and (behind > 0 or (behind == 0 and self.record.filling)):
+                # Some were encoded or removed, or come without a change of what is visible: the
+                # keys tell. A row's vector never changes, nor is a row used again.
+                present = BitMap(vectors.fresh_rows(txn, self.record.number))
+                new = self._load(txn, list(present - cached.bitmap))
+                kept = cached.among(present, state.layout_seq)
+                self._fresh = kept.extended(state.content_seq, *new)
+                return self._fresh
+            if cached is not None and behind == 0:
                 if cached.content_seq >= state.content_seq:
                     return cached
                 change = changes_since(txn, cached.content_seq, state.content_seq)

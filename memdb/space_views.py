@@ -63,6 +63,14 @@ class Fresh(NamedTuple):
     matrix: NDArray[np.float32]
     bitmap: BitMap
 
+    def among(self, present: BitMap, layout_seq: int) -> Fresh:
+        """The view of a later layout, in which of its rows only those of ``present`` are fresh."""
+        if self.bitmap <= present:
+            return self._replace(layout_seq=layout_seq)
+        left = self.bitmap & present
+        kept = np.isin(self.rows, rows_array(left))
+        return Fresh(self.content_seq, layout_seq, self.rows[kept], self.matrix[kept], left)
+
     def extended(
         self, content_seq: int, rows: NDArray[np.uint32], matrix: NDArray[np.float32]
     ) -> Fresh:

@@ -61,7 +61,8 @@ class Environment:
     them unless ``readonly``. A
     ``readonly`` environment in a directory that this process cannot write registers no readers:
     another user's writes may then change pages under its snapshots, and what it reads can fail
-    its checksum while they do.
+    its checksum while they do. ``walk`` looks at the pages first, at all of them in a small file;
+    what was copied from an open one needs no such look, nor may who moves on to it wait for one.
 
     Raises ``PermissionDenied``, ``StoreCorrupt`` or ``StoreFull`` from ``open`` and from the
     transactions' context managers.
@@ -74,6 +75,7 @@ class Environment:
         readonly: bool = False,
         create: bool | None = None,
         map_size: int = settings.MAP_SIZE_BYTES,
+        walk: bool = True,
     ) -> None:
         self.path = path
         self.readonly = readonly
@@ -98,7 +100,7 @@ class Environment:
         except lmdb.Error as error:
             raise translate(error, self._file) from error
         try:
-            self._open_tables(create)
+            self._open_tables(create, walk)
             self._hash_key = self._load_hash_key()
             self._env.reader_check()
         except lmdb.Error as error:
@@ -118,7 +120,7 @@ class Environment:
         except OSError as error:
             raise PermissionDenied("the database directory cannot be read") from error
 
-    def _open_tables(self, create: bool) -> None:
+    def _open_tables(self, create: bool, walk: bool) -> None:
         self._dbs = Tables()
         if create:
             with self._env.begin(write=True) as txn:
@@ -127,7 +129,9 @@ class Environment:
                 made, meta = seal(_HASH_KEY, os.urandom(32)), self._dbs[tables.META]
                 txn.put(_HASH_KEY, made, overwrite=False, db=meta)
             return
-        self.verify_pages(deep=os.path.getsize(self.path / "data.mdb") <= _WALKED_AT_OPEN_BYTES)
+        if walk:
+            size = os.path.getsize(self.path / "data.mdb")
+            self.verify_pages(deep=size <= _WALKED_AT_OPEN_BYTES)
         for name in tables.ALL:
             try:
                 self._dbs[name] = self._env.open_db(name.encode(), create=False)
@@ -136,6 +140,11 @@ class Environment:
                     raise
                 if not self.readonly:
                     self._dbs[name] = self._env.open_db(name.encode(), create=True)
+
+    def take_over(self, before: Environment) -> None:
+        """Go on with what readers derived from ``before``, of which this is the copy: it is bound
+        to counters that a copy keeps. Else the first to read here would derive all of it anew."""
+        self._dbs.scratch = before._dbs.scratch
 
     def verify_pages(self, *, deep: bool) -> int:
         """Walk the page trees, the leaves only if ``deep``; returns the pages looked at.

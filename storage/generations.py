@@ -97,7 +97,14 @@ class Generation:
     """
 
     def __init__(
-        self, kv: Path, number: int, *, readonly: bool, map_size: int, create: bool = False
+        self,
+        kv: Path,
+        number: int,
+        *,
+        readonly: bool,
+        map_size: int,
+        create: bool = False,
+        walk: bool = True,
     ) -> None:
         self.number = number
         directory = kv / name_of(number)
@@ -109,7 +116,9 @@ class Generation:
         try:
             if not try_lock(self._users, exclusive=False) or not directory.is_dir():
                 raise FileNotFoundError(directory)  # being reaped: read CURRENT again
-            self.env = Environment(directory, readonly=readonly, create=create, map_size=map_size)
+            self.env = Environment(
+                directory, readonly=readonly, create=create, map_size=map_size, walk=walk
+            )
         except BaseException:
             self._users.close()
             raise
@@ -154,8 +163,11 @@ class Generation:
 def reap(kv: Path, current: int) -> int:
     """Remove generations nobody uses and interrupted copies; returns how many went.
 
-    Only the lease holder calls this, and never while it makes a copy.
+    Only the lease holder calls this, and never while it makes a copy. CURRENT may name one of them
+    still, where the process that made the copy died.
     """
+    if read_current(kv) < current:
+        write_current(kv, current)
     removed = 0
     for entry in kv.iterdir():
         if not entry.is_dir() or entry.name == name_of(current):

@@ -169,12 +169,15 @@ class Store:
             self.lease.release()
 
     def _open_current(self, number: int | None = None) -> Generation:
-        """Open generation ``number``, or the one CURRENT names, following any successor."""
+        """Open generation ``number``, or the one CURRENT names, following any successor.
+
+        Who names one comes from the one before it, looks at no pages and syncs nothing."""
+        walk = number is None
         for _ in range(_OPEN_ATTEMPTS):
             current = generations.read_current(self._kv)
             number = current if number is None else number
             try:
-                generation = self._open_generation(number)
+                generation = self._open_generation(number, walk=walk)
             except FileNotFoundError:
                 if number == current == generations.read_current(self._kv):
                     raise StoreCorrupt(
@@ -185,16 +188,18 @@ class Store:
                 continue
             successor = self._state_of(generation).superseded_by
             if not successor:
-                if number > current and not self.readonly:
+                if number > current and walk and not self.readonly:
                     generations.write_current(self._kv, number)  # finish an interrupted swap
                 return generation
             generation.retire()
             number = successor
         raise StoreCorrupt("the generations of the store do not settle", path="kv/CURRENT")
 
-    def _open_generation(self, number: int) -> Generation:
+    def _open_generation(self, number: int, *, walk: bool) -> Generation:
         try:
-            return Generation(self._kv, number, readonly=self.readonly, map_size=self._map_size)
+            return Generation(
+                self._kv, number, readonly=self.readonly, map_size=self._map_size, walk=walk
+            )
         except PermissionError as error:
             raise PermissionDenied("the database directory cannot be opened") from error
 
@@ -223,6 +228,7 @@ class Store:
         with self._swap_guard:
             if self._generation is generation and not self._closed:
                 self._generation = self._open_current(successor)
+                self._generation.env.take_over(generation.env)
         generation.retire()
 
     def read(self) -> _Snapshot:
@@ -384,7 +390,8 @@ class Store:
                     if state.superseded_by:
                         raise MemdbError("the store was superseded while the lease was held")
                     copy(self._kv, old, number)
-                    opened = self._open_generation(number)
+                    opened = self._open_generation(number, walk=False)
+                    opened.env.take_over(old.env)
                     swap.enter_context(self._swap_guard)
                     txn.put(tables.META, STATE_KEY, state._replace(superseded_by=number).pack())
                 if not self._closed:

@@ -24,6 +24,7 @@ class Tables(dict[str, Any]):
     def __init__(self) -> None:
         super().__init__()
         self.scratch: dict[str, Any] = {}
+        self.of_copy: dict[str, Any] = {}
 
 
 class ReadTxn:
@@ -39,8 +40,14 @@ class ReadTxn:
 
     @property
     def scratch(self) -> dict[str, Any]:
-        """Derived values that transactions on this open environment share; it is not stored."""
+        """Derived values that transactions on this open environment share, and with those on its
+        next copy: each says of which ``content_seq`` it is true. It is not stored."""
         return self._dbs.scratch
+
+    @property
+    def of_copy(self) -> dict[str, Any]:
+        """The same of what a copy may write otherwise: it stays with this environment."""
+        return self._dbs.of_copy
 
     def end(self) -> None:
         """Give the snapshot back; nothing may be read after."""
@@ -231,6 +238,8 @@ class WriteTxn(ReadTxn):
     def scratch(self) -> dict[str, Any]:
         """Derived values of this transaction alone: they may follow from what is not committed."""
         return self._own
+
+    of_copy = scratch
 
     @property
     def shared(self) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """What is kept under a byte budget, and what that costs.
 
-    python -m bench forgetting [policies|year|protected|size|levels ...] [--plots FOLDER]
+    python -m bench forgetting [policies|year|protected|size|levels|kills ...] [--plots FOLDER]
 
 * ``policies``: memdb's value of a memory beside random, FIFO, LRU, LFU, an oracle and others;
   shares of the bytes from 5 % to all; asked at a uniform lag or at the end (``simulation.py``).
@@ -9,12 +9,15 @@
   vectors.
 * ``levels``: recall at each level of the ladder of fidelity.
 * ``year``: a hundred memories a day for a year under a fixed ``disk_budget``; ``du`` all the time.
+* ``kills``: plan, apply, demotion, compaction and erasure, killed at every step of them; not run
+  unless named.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +36,18 @@ def main(arguments: list[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(_PART)}")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of *.jsonl files")
     parser.add_argument("--embedder", help="of size, levels and year (default: static)")
     parser.add_argument("--days", type=int, default=365, help="of year")
+    parser.add_argument("--seconds", type=float, default=600.0, help="of year, at most")
+    parser.add_argument("--kills", type=int, default=200, help="of kills, of each operation")
+    parser.add_argument("--operations", nargs="+", help="of kills (default: all)")
     parser.add_argument("--budget", default="16MB", help="of year")
-    parser.add_argument("--plots", type=Path, help="draw policies into this folder")
+    parser.add_argument("--plots", type=Path, help="draw policies and year into this folder")
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     options = parser.parse_args(arguments)
-    unknown = [part for part in options.parts if part not in PARTS]
+    unknown = [part for part in options.parts if part not in _PART]
     if unknown:
         parser.error(f"there is no part {unknown[0]}")
     if not (options.data / _FILE).exists():
@@ -95,9 +101,35 @@ def _levels(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _year(options: argparse.Namespace) -> dict[str, Any]:
     from bench.forgetting import year
 
-    found = year.measure_year(options.data, options.budget, options.days, options.embedder)
+    found = year.measure_year(
+        options.data, options.budget, options.days, options.embedder, options.seconds
+    )
     report.table(year.judged(found))
+    for name, one in found["readers"].items():
+        pauses = [
+            {"pauses over 10 ms": name, "during": during, "count": count, "longest ms": longest}
+            for during, (count, longest) in sorted(one["during"].items(), key=lambda d: -d[1][1])
+        ]
+        if pauses:
+            report.table(pauses[:12])
+    report.table([{"operation": name, **one} for name, one in found["operations"].items()])
+    if options.plots is not None:
+        from bench.forgetting import plotting
+
+        print(plotting.draw_year(found, options.plots))
     return found
+
+
+def _kills(options: argparse.Namespace) -> dict[str, Any]:
+    from bench.forgetting import kills
+
+    with tempfile.TemporaryDirectory(prefix="memdb-kills-") as folder:
+        outcomes = kills.measure(Path(folder) / "kills", options.kills, 1, options.operations)
+    report.table(kills.rows_of(outcomes))
+    for one in outcomes:
+        for message in one.messages[:20]:
+            print(message)
+    return {one.operation: vars(one) for one in outcomes}
 
 
 _PART = {
@@ -106,4 +138,5 @@ _PART = {
     "size": _size,
     "levels": _levels,
     "year": _year,
+    "kills": _kills,
 }

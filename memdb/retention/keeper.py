@@ -25,7 +25,6 @@ from memdb.retention import config, ladder, leaving, planning, policies, room, u
 from memdb.retention.applying import Applied, Applier
 from memdb.retention.config import Wanted
 from memdb.storage import tables
-from memdb.storage.ids import require_id
 from memdb.storage.store import Writer
 
 log = logging.getLogger("memdb")
@@ -142,8 +141,7 @@ class Keeper:
         engine = self._engine
         if leaving.step(engine):
             return True
-        with engine.store.read() as txn:
-            position = (txn.state.content_seq, txn.state.layout_seq, _pages(engine))
+        position = self._position()
         now = engine.now()
         if position == self._looked_at and (self._next is None or now < self._next):
             return False
@@ -152,9 +150,16 @@ class Keeper:
         if not wanted.asked:
             return False
         if wanted.disk_budget is not None and self._is_full(wanted.disk_budget):
-            self.make_room(wanted.disk_budget, headroom(wanted.disk_budget))
-            return True
+            if self.make_room(wanted.disk_budget, headroom(wanted.disk_budget)):
+                return True
+            self._looked_at = self._position()  # what is left may not go: until somebody writes
         return self._run_daily(wanted, now)
+
+    def _position(self) -> tuple[int, int, int]:
+        """What changes when anything is written."""
+        engine = self._engine
+        with engine.store.read() as txn:
+            return txn.state.content_seq, txn.state.layout_seq, _pages(engine)
 
     def _is_full(self, budget: int) -> bool:
         engine = self._engine
@@ -184,8 +189,9 @@ class Keeper:
             self._keep_report("policies", now, [] if applied is None else [applied], 0)
         return applied is not None
 
-    def make_room(self, budget: int, more: int) -> None:
-        """Bring the directory well under its budget, so that ``more`` can be written."""
+    def make_room(self, budget: int, more: int) -> bool:
+        """Bring the directory well under its budget, so that ``more`` can be written; whether any
+        memory or step of the ladder was left to be taken for it."""
         engine = self._engine
         with self._guard, self._alone():
             now = engine.now()
@@ -210,10 +216,12 @@ class Keeper:
                 if plan.is_empty:
                     break
                 done.append(self.apply(plan))
-            if done or shortfall:
+            last = self.last() or {}
+            if done or (shortfall and shortfall != last.get("shortfall")):
                 self._keep_report("budget", now, done, shortfall)
-            if shortfall:
-                log.warning("retention: the disk budget is %d bytes too small", shortfall)
+                if shortfall:
+                    log.warning("retention: the disk budget is %d bytes too small", shortfall)
+            return bool(done)
 
     def apply(
         self, plan: planning.Plan, changed: Any = "skip", derive: Derive | None = None
@@ -226,10 +234,6 @@ class Keeper:
             applier = Applier(engine, plan)
             applier.forget(changed, derive or _underivable)
             applier.lower(lambda: room.stay_under(engine, limit))
-            gone = {require_id(item.id) for item in plan.of("evict") if item.current}
-            gone -= {require_id(id) for id in applier.skipped}
-            if gone:
-                leaving.drop_keys(engine, gone)
             for step in plan.steps:
                 room.take(engine, step, plan.now)
                 room.stay_under(engine, limit)

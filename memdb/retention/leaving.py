@@ -2,8 +2,9 @@
 
 Which rows are leaving is a set in ``meta`` that is written in the transaction that hides them, so
 that a process killed at any point leaves each memory either as it was or on its way, and the holder
-of the lease goes on with those that are. What an evicted vector and LMDB's free pages still take is
-given back by ``room``.
+of the lease goes on with those that are. Beside it stand the ids that left: last of all, the keys
+under which the caller's own ids and exact duplicates lead to them are forgotten. What an evicted
+vector and LMDB's free pages still take is given back by ``room``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from memdb.storage.store import Reader, Writer
 from memdb.types import Memory
 
 _KEY: Final = b"retention/leaving"
+_IDS: Final = b"retention/left"
+_ID_BYTES: Final = 16
 _AT_ONCE: Final = 4
+_DROPPED: Final = 256  # keys of one transaction
 _SLICE_S: Final = settings.MAINTENANCE_SLICE_MS / 1000
 
 
@@ -46,27 +50,22 @@ def hide(txn: Writer, engine: Engine, memories: Sequence[tuple[int, Memory]]) ->
     """
     removal.withdraw(txn, engine, memories)
     leaving = rows(txn)
+    left = []
     for row, memory in memories:
         leaving.add(row)
         raw_id = parse_id(memory.id)
         if raw_id is not None and lookups.row_of(txn, raw_id) == row:
             leaving |= BitMap(lookups.versions(txn, raw_id))
             lookups.forget_id(txn, raw_id)
+            left.append(raw_id)
     _put(txn, leaving)
+    if left:
+        txn.put(tables.META, _IDS, (txn.get(tables.META, _IDS) or b"") + b"".join(left))
 
 
 def drop_versions(txn: Writer, earlier: Sequence[int]) -> None:
     """Make earlier versions leave; their memories stay."""
     _put(txn, rows(txn) | BitMap(earlier))
-
-
-def drop_keys(engine: Engine, raw_ids: set[bytes]) -> None:
-    """Forget the caller's own ids of memories that left, and what duplicates are found by."""
-    with engine.store.read() as txn:
-        keys = lookups.keys_naming(txn, raw_ids)
-    for start in range(0, len(keys), 256):
-        some = keys[start : start + 256]
-        engine.store.write(partial(lookups.drop_keys, keys=some, raw_ids=raw_ids))
 
 
 def step(engine: Engine) -> bool:
@@ -76,7 +75,10 @@ def step(engine: Engine) -> bool:
     """
     with engine.store.read() as txn:
         if not rows(txn):
-            return False
+            ids = txn.get(tables.META, _IDS)
+            if ids is not None:
+                _drop_keys(engine, ids)
+            return ids is not None
 
     def remove(txn: Writer) -> None:
         stop = time.perf_counter() + _SLICE_S
@@ -89,3 +91,24 @@ def step(engine: Engine) -> bool:
 
     engine.store.write(remove)
     return True
+
+
+def _drop_keys(engine: Engine, packed: bytes) -> None:
+    """Forget the keys that lead to ids that left, which no record tells: all keys are looked at,
+    again by the next process where this one is killed meanwhile."""
+    ids = {packed[at : at + _ID_BYTES] for at in range(0, len(packed), _ID_BYTES)}
+    with engine.store.read() as txn:
+        keys = lookups.keys_naming(txn, ids)
+
+    def drop(txn: Writer, some: list[bytes]) -> None:
+        back = lookups.rows_of(txn, sorted(ids))  # an import may have brought one back
+        lookups.drop_keys(txn, some, ids - back.keys())
+
+    for start in range(0, len(keys), _DROPPED):
+        engine.store.write(partial(drop, some=keys[start : start + _DROPPED]))
+
+    def forget(txn: Writer) -> None:
+        if txn.get(tables.META, _IDS) == packed:
+            txn.delete(tables.META, _IDS)
+
+    engine.store.write(forget)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from memdb.engine import Engine
 from memdb.errors import InvalidArgument
+from memdb.pauses import collection_paused
 from memdb.retention import ladder, policies, usage, valuing
 from memdb.retention.config import Wanted
 from memdb.retention.policies import UNDOABLE, Candidate, Decision, Situation
@@ -112,7 +113,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def make(engine: Engine, wanted: Wanted, now: datetime) -> Plan:
     """The plan for this moment; see ``Plan``."""
-    with engine.store.read() as txn:
+    # All memories at once are objects that the collector would walk again and again, and whoever
+    # reads in this process would wait for it.
+    with collection_paused(), engine.store.read() as txn:
         found = plan_in(engine, txn, wanted, now)
     return found
 

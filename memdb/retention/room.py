@@ -22,7 +22,6 @@ from memdb.engine import Engine
 from memdb.retention import cleaning, leaving, usage
 from memdb.retention.planning import PlanStep
 from memdb.storage import postings, spaces
-from memdb.storage.ids import parse_id
 from memdb.storage.store import Writer
 
 _USERS_END_S: Final = 2.0
@@ -83,19 +82,16 @@ def purge_trash(engine: Engine, now: datetime, at_least: int = 0) -> int:
             break
         freed += usage.TRASHED_BYTES * len(rows)
 
-        def purge(txn: Writer, name: str = name) -> set[bytes]:
+        def purge(txn: Writer, name: str = name) -> int:
             found, samples = trash.held(txn, engine, name)
             memories = list(engine.records.outlines(txn, found).items())
             leaving.hide(txn, engine, memories)
             if samples:
                 removal.remove_samples(txn, samples)
             trash.drop(txn, name)
-            return {parse_id(memory.id) or b"" for _, memory in memories}
+            return len(memories)
 
-        gone = engine.store.write(purge)
-        removed += len(gone)
-        if gone:
-            leaving.drop_keys(engine, gone)
+        removed += engine.store.write(purge)
     return removed
 
 

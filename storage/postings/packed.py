@@ -212,7 +212,7 @@ class Packed:
     @classmethod
     def of(cls, txn: ReadTxn, number: int) -> Packed:
         """From what transactions of this environment share: a segment never changes."""
-        known: dict[int, Packed] = txn.scratch.setdefault(_SCRATCH, {})
+        known: dict[int, Packed] = txn.of_copy.setdefault(_SCRATCH, {})
         if number not in known:
             known[number] = cls(txn, number)
         return known[number]

@@ -118,11 +118,21 @@ def test_a_full_map_is_store_full_and_the_store_stays_readable(tmp_path: Path) -
 def _in_child(path: str, number: int, ready: object, go: object) -> None:
     store = Store.open(path)
     assert get(store, 1) == b"before"
+    with store.read() as txn:
+        txn.scratch["derived"] = "from what a copy holds as well"
     ready.set()  # type: ignore[attr-defined]
     assert go.wait(20)  # type: ignore[attr-defined]
-    put(store, number, b"from the child")
+    os.fsync = _refused  # who moves on waits neither for the disk nor for a walk over all pages
+    Environment.verify_pages = _refused  # type: ignore[method-assign, assignment]
     assert get(store, 1) == b"before"
+    with store.read() as txn:
+        assert txn.scratch["derived"]
+    put(store, number, b"from the child")
     store.close()
+
+
+def _refused(*_: object, **__: object) -> None:
+    raise AssertionError("a reader was made to wait")
 
 
 def test_a_process_on_a_superseded_generation_moves_on_without_losing_a_write(
@@ -150,7 +160,7 @@ def test_a_process_on_a_superseded_generation_moves_on_without_losing_a_write(
     store.close()
 
 
-@pytest.mark.parametrize("crash_at", ["copy", "rename", "commit", "current"])
+@pytest.mark.parametrize("crash_at", ["copy", "rename", "commit", "current", "current, reaped"])
 def test_a_crash_at_any_point_of_a_compaction_loses_nothing(
     tmp_path: Path, crash_at: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +188,8 @@ def test_a_crash_at_any_point_of_a_compaction_loses_nothing(
         store.compact()
     monkeypatch.undo()
     put(store, 99, b"later")
+    if crash_at == "current, reaped":
+        assert store.reap() == 1
     store.close()
     again = Store.open(tmp_path / "db")
     assert get(again, 99) == b"later"

@@ -186,6 +186,11 @@ class MappedFile:
         return self._body if self._keeps else self._mapping(self._seen_bytes)
 
     @property
+    def stays_mapped(self) -> bool:
+        """Whether ``body`` is there between calls."""
+        return self._keeps
+
+    @property
     def body_bytes(self) -> int:
         """The length of ``body``."""
         return max(0, self._seen_bytes - self.header_bytes)

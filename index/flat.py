@@ -162,6 +162,7 @@ class FlatIndex(RowAccess):
 
     def close(self) -> None:
         """Idempotent."""
+        self._space = None
         for file in (self._codes, self._records):
             if file is not None:
                 file.close()

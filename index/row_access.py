@@ -45,6 +45,7 @@ class RowAccess:
     _quantiser: Quantiser
     _codes: CodesFile | None
     _records: RecordsFile | None
+    _space: tuple[tuple[object, ...], SpaceArrays] | None = None
 
     if TYPE_CHECKING:
 
@@ -61,7 +62,11 @@ class RowAccess:
         codes, records = self._codes, self._records
         if codes is None or records is None or not codes.rows:
             return None
-        return SpaceArrays(
+        of = (codes.file.body, codes.centre, records.file.body if mapped else None, self._quantiser)
+        known = self._space
+        if known is not None and all(a is b for a, b in zip(known[0], of, strict=True)):
+            return known[1]  # most searches meet the files as the one before left them
+        space = SpaceArrays(
             codes.groups,
             records.records if mapped else np.zeros((0, records.size), np.uint8),
             layout.METRICS[self._spec.metric],
@@ -69,6 +74,9 @@ class RowAccess:
             self._quantiser.signs,
             codes.centre,
         )
+        if not mapped or records.file.stays_mapped:  # else it goes with this call
+            self._space = of, space
+        return space
 
     def prepared(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """(q, dim) queries as kernels take them: of unit length for cosine."""

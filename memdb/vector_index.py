@@ -366,6 +366,8 @@ def _graph_stats(view: View) -> dict[str, Any]:
 
 
 def _ids_at(book: Book, slots: Slots, sound: NDArray[np.bool_]) -> Ids:
+    if sound.all():  # as most searches find
+        return book.ids[slots]
     ids = np.full(slots.shape, NO_ID, np.uint64)
     ids[sound] = book.ids[slots[sound]]
     return ids

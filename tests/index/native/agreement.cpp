@@ -240,9 +240,10 @@ bool can_be_direct(const TempFile& file) {
   }
 }
 
-// The same walks by reading, while pages are dropped from a cache that is too small. They find as
-// many as the mapped walks; of which, only chance estimates decide here: those of one page at a
-// time agree with each other.
+// The same walks by reading, while pages are dropped from a cache that is too small. Which vectors
+// they find chance estimates decide here, so it is how many that is compared: with one page at a
+// time as many as the mapped walks, and they agree with each other; with more, whole pages are
+// seen, and it may be more, or one fewer where most of a list is not allowed.
 void read_together(const Kernels& kernels, const GraphRequest& mapped,
                    const std::vector<uint8_t>& pages, const std::vector<uint8_t>& records) {
   const TempFile page_file(pages), record_file(records);
@@ -270,8 +271,9 @@ void read_together(const Kernels& kernels, const GraphRequest& mapped,
           request.counted = counted;
           require(search_graph_read(kernels, request, sources) == kAllGood, "a read walk",
                   kernels.name, request.records->dim);
-          require(std::memcmp(counts.data(), mapped.found, counts.size() * 4) == 0,
-                  "how many walks find", kernels.name, request.records->dim);
+          for (uint32_t i = 0; i < mapped.query_count; ++i)
+            require(depth == 1 ? counts[i] == mapped.found[i] : counts[i] + 1 >= mapped.found[i],
+                    "how many walks find", kernels.name, request.records->dim);
         });
       for (uint32_t page = 0; page < 200; ++page) {
         const uint32_t dropped = page % static_cast<uint32_t>(mapped.graph->count);

@@ -48,6 +48,7 @@ from memdb.storage.store import Reader, Store, Writer
 
 _ENCODE_BATCH = 1_024
 _COMPILED_KEPT = 8
+_SAMPLES_KEPT = 4  # some hundred vectors each
 _FAITHFUL = ("exact", "standard")  # profiles whose stored vectors measure as their records do
 
 
@@ -67,7 +68,7 @@ class SpaceVectors:
         self._fresh: Fresh | None = None
         self._layout: Layout | None = None
         self._compiled: list[Compiled] = []
-        self._sampled: Sample | None = None
+        self._sampled: list[Sample] = []
         with store.read() as txn:  # the snapshot keeps the files from being removed
             self._follow(spaces.get_space(txn, record.number))
 
@@ -193,8 +194,8 @@ class SpaceVectors:
         """
         if not len(rows):
             return np.empty(0, np.float32)
-        sample = self._sampled
-        if sample is not None and rows is sample.rows and self.record.profile in _FAITHFUL:
+        sample = next((one for one in self._sampled if one.rows is rows), None)
+        if sample is not None and self.record.profile in _FAITHFUL:
             return self._measured(txn, query, sample)
         layout, wanted = self.layout_view(txn), rows_bitmap(rows)
         if (
@@ -219,15 +220,17 @@ class SpaceVectors:
         """Up to ``size`` rows of ``allowed``, evenly spaced among those that have a vector."""
         fresh, layout = self._fresh_view(txn), self.layout_view(txn)
         asked = (fresh.content_seq, layout.layout_seq, allowed, size)
-        cached = self._sampled
-        if cached is not None and cached.of == asked:
+        samples = self._sampled  # replaced whole, never changed: agents ask by turns, each its own
+        cached = next((one for one in samples if one.of == asked), None)
+        if cached is not None:
             return cached.rows
         known = fresh.bitmap | layout.encoded
         rows = rows_array(known & allowed)
         step = -(-len(rows) // size)
         if step > 1:
             rows = rows[step // 2 :: step].copy()
-        self._sampled = Sample(asked, rows, same_vectors(cached, asked, rows))
+        matrix = same_vectors(samples, asked, rows)
+        self._sampled = [*samples[1 - _SAMPLES_KEPT :], Sample(asked, rows, matrix)]
         return rows
 
     def _measured(
@@ -243,7 +246,9 @@ class SpaceVectors:
                 if row in fetched:
                     added[place] = fetched[row]
             matrix = added if matrix is None else np.concatenate((matrix, added))
-            self._sampled = sample._replace(matrix=matrix)
+            others = [one for one in self._sampled if one is not sample]
+            measured = sample._replace(matrix=matrix)
+            self._sampled = [*others[1 - _SAMPLES_KEPT :], measured]
         return self.distances(query, matrix)
 
     def rows_with_vectors(self, txn: Reader) -> BitMap:

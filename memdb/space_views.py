@@ -126,11 +126,16 @@ def merge(parts: list[Neighbours], k: int | None) -> Neighbours:
 
 
 def same_vectors(
-    before: Sample | None, of: tuple[int, int, BitMap, int], rows: NDArray[np.uint32]
+    before: Sequence[Sample], of: tuple[int, int, BitMap, int], rows: NDArray[np.uint32]
 ) -> NDArray[np.float32] | None:
     """What is already known of a new sample: the vector of a row never changes in its layout."""
-    if before is None or before.matrix is None or before.of[1] != of[1]:
-        return None
-    common = min(len(before.rows), len(rows), len(before.matrix))
-    same = np.flatnonzero(before.rows[:common] != rows[:common])
-    return before.matrix[: int(same[0]) if len(same) else common]
+    best: NDArray[np.float32] | None = None
+    for one in before:
+        if one.matrix is None or one.of[1] != of[1]:
+            continue
+        common = min(len(one.rows), len(rows), len(one.matrix))
+        other = np.flatnonzero(one.rows[:common] != rows[:common])
+        same = int(other[0]) if len(other) else common
+        if best is None or same > len(best):
+            best = one.matrix[:same]
+    return best

@@ -60,13 +60,16 @@ class Background(NamedTuple):
 
 def background(sample: NDArray[np.float32]) -> Background:
     """Of a sample (n,) of similarities; NaN where one is unknown."""
-    absent = np.isnan(sample)
-    known = (sample[~absent] if absent.any() else sample).astype(np.float64)
+    known = sample.astype(np.float64)
+    # The sums behind mean() and std(), which spend longer on their arguments than on so few.
+    total = float(np.add.reduce(known))
+    if math.isnan(total):
+        known = known[~np.isnan(known)]
+        total = float(np.add.reduce(known))
     count = len(known)
     if not count:
         return Background(0.0, 0.0, 0)
-    # The sums behind mean() and std(), which spend longer on their arguments than on so few.
-    mean = float(np.add.reduce(known)) / count
+    mean = total / count
     if count < 2:
         return Background(mean, 0.0, count)
     known -= mean

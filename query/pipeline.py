@@ -145,6 +145,9 @@ class Pipeline:
         self._stages = [(stage, switched.get(stage.name, stage.default)) for stage in stages]
         self._silent = frozenset(stage.name for stage, on in self._stages if not on)
         self._working = [stage for stage, on in self._stages if on or stage.needed]
+        self._bringing = [
+            stage for stage, on in self._stages if on and type(stage).bring is not Stage.bring
+        ]
         self._seconds = dict.fromkeys((stage.name for stage in stages), 0.0)
         self._found: dict[str, dict[str, int]] = {}
 
@@ -202,13 +205,12 @@ class Pipeline:
 
     def _bring(self, shortlist: Candidates) -> Rows:
         brought = []
-        for stage, on in self._stages:
-            if on:
-                started = time.perf_counter()
-                rows = stage.bring(shortlist)
-                self._took(stage, started)
-                if len(rows):
-                    brought.append(rows)
+        for stage in self._bringing:
+            started = time.perf_counter()
+            rows = stage.bring(shortlist)
+            self._took(stage, started)
+            if len(rows):
+                brought.append(rows)
         return union(brought)
 
     def _weigh(self, candidates: Candidates, *, wide: bool, compares: bool | None = None) -> None:

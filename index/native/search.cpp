@@ -2,15 +2,14 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstring>
 #include <exception>
-#include <limits>
 #include <mutex>
 #include <thread>
 
 #include "codes.h"
 #include "rotation.h"
+#include "shortlist.h"
 
 namespace memdb {
 namespace {
@@ -18,36 +17,6 @@ namespace {
 constexpr uint32_t kChunkBlocks = 32;  // blocks estimated under one threshold
 constexpr uint32_t kChunkSlots = 256;  // records scored between two looks at the shortlist
 static_assert(kGroupBlocks % kChunkBlocks == 0, "a chunk lies within one group");
-
-// Keeps the `keep` smallest candidates offered, selecting only when twice as many have come.
-class Shortlist {
- public:
-  Shortlist(uint32_t keep, std::vector<Candidate>& found) : keep_(keep), found_(found) {
-    found_.clear();
-    found_.reserve(2 * static_cast<size_t>(keep) + kChunkBlocks * kBlockRows);
-  }
-
-  // NaN while fewer than `keep` are known: everything passes.
-  float threshold() const { return threshold_; }
-
-  void offer(float key, uint32_t slot) {
-    // A key that is not a number comes from a damaged factor: let the record decide.
-    if (std::isnan(key)) key = -std::numeric_limits<float>::infinity();
-    found_.push_back({key, slot});
-  }
-
-  void settle(bool last) {
-    if (found_.size() < 2 * static_cast<size_t>(keep_) && !(last && found_.size() > keep_)) return;
-    std::nth_element(found_.begin(), found_.begin() + (keep_ - 1), found_.end());
-    found_.resize(keep_);
-    threshold_ = found_[keep_ - 1].key;
-  }
-
- private:
-  uint32_t keep_;
-  std::vector<Candidate>& found_;
-  float threshold_ = std::numeric_limits<float>::quiet_NaN();
-};
 
 uint32_t lowest_bit(uint64_t mask) {
 #if defined(__GNUC__)

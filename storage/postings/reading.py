@@ -15,6 +15,7 @@ from pyroaring import BitMap
 
 from memdb.errors import StoreCorrupt
 from memdb.storage import tables
+from memdb.storage.changes import changes_since
 from memdb.storage.environment import ReadTxn, WriteTxn
 from memdb.storage.postings import manifest as manifests
 from memdb.storage.postings.layout import (
@@ -59,7 +60,8 @@ class _FreshTerms:
 
     @classmethod
     def of(cls, txn: ReadTxn) -> _FreshTerms:
-        """From the cache if nothing changed since: the same rows at the same ``content_seq``."""
+        """From the cache if nothing changed since: the same rows at the same ``content_seq``; with
+        the rows that came since, if nothing else did."""
         keys = list(txn.scan_keys(tables.FRESH_FORWARD))
         sequence = getattr(getattr(txn, "state", None), "content_seq", None)
         if sequence is None or isinstance(txn, WriteTxn):
@@ -68,9 +70,35 @@ class _FreshTerms:
         # Replaced whole, never mutated, so threads need no lock; readers repeat questions far more
         # often than a store changes.
         cached: tuple[tuple[int, bytes], _FreshTerms] | None = txn.scratch.get(_SCRATCH)
-        if cached is None or cached[0] != mark:
-            cached = txn.scratch[_SCRATCH] = (mark, cls(_load_fresh(txn, keys)))
-        return cached[1]
+        if cached is not None and cached[0] == mark:
+            return cached[1]
+        found = None if cached is None else cached[1]._extended(txn, *cached[0], *mark)
+        if found is None:
+            found = cls(_load_fresh(txn, keys))
+        txn.scratch[_SCRATCH] = (mark, found)
+        return found
+
+    def _extended(
+        self, txn: ReadTxn, before: int, known: bytes, now: int, wanted: bytes
+    ) -> _FreshTerms | None:
+        """These and the rows whose keys, in a row, ``wanted`` has after the ``known`` ones; None
+        where more happened to these than that others came."""
+        if before > now or not wanted.startswith(known):
+            return None
+        change = changes_since(txn, before, now)
+        if change is None or any(row in change.added for row in self.rows.tolist()):
+            return None
+        more = [wanted[at : at + 4] for at in range(len(known), len(wanted), 4)]
+        if not more:
+            return self
+        (rows, batch), old = _load_fresh(txn, more), self.batch
+        together = AnalysedBatch(
+            np.concatenate((old.offsets, old.offsets[-1] + batch.offsets[1:])),
+            np.concatenate((old.hashes, batch.hashes)),
+            np.concatenate((old.tfs, batch.tfs)),
+            np.concatenate((old.lengths, batch.lengths)),
+        )
+        return _FreshTerms(Fresh(np.concatenate((self.rows, rows)), together))
 
     def entries(self, term_hash: bytes) -> NDArray[np.void]:
         if not len(self.rows):

@@ -159,6 +159,38 @@ def test_scans_find_the_same_slots_and_keys(kernels: Kernels, dim: int, density:
         np.testing.assert_array_equal(keys[order], wanted_keys)
 
 
+@each
+@pytest.mark.parametrize("order", ["falling", "rising", "even", "two", "normal", "far", "tight"])
+def test_a_shortlist_is_the_smallest_whatever_the_order(kernels: Kernels, order: str) -> None:
+    """A slope of nothing makes an offset the key; halves of words make many of them equal."""
+    dim, groups = 64, 3
+    rng = np.random.default_rng(2)
+    rows = groups * GROUP_ROWS
+    keys = {
+        "falling": np.linspace(9, -9, rows),
+        "rising": np.linspace(-9, 9, rows),
+        "even": np.full(rows, 0.5),
+        "two": rng.integers(0, 2, rows) * 1e-3 - 7,
+        "normal": rng.standard_normal(rows),
+        "far": rng.standard_normal(rows) * 10.0 ** rng.integers(-30, 30, rows),
+        "tight": 1e6 + rng.integers(0, 9, rows) * 1e4,
+    }[order].astype(np.float32)
+    body = random_groups(dim, groups, seed=1)
+    for number in range(groups):
+        part = keys[number * GROUP_ROWS : (number + 1) * GROUP_ROWS]
+        factors = layout.pack_factors(part, np.zeros(GROUP_ROWS, np.float32))
+        layout.group_at(body, dim, number).factors[:] = factors
+    allowed = np.packbits(rng.random(rows) < 0.9, bitorder="little")
+    entries, bases, steps = TWIN.query_tables(rng.standard_normal((1, dim)).astype(np.float32))
+    for keep in (1, 10, 300, 2000):
+        arguments = (body, dim, entries[0], float(bases[0]), float(steps[0]), allowed, keep)
+        slots, found = kernels.scan(*arguments)
+        wanted_slots, wanted = TWIN.scan(*arguments)
+        by_key = np.lexsort((slots, found))
+        np.testing.assert_array_equal(slots[by_key], wanted_slots)
+        np.testing.assert_array_equal(found[by_key], wanted)
+
+
 def random_records(dim: int, precision: int, count: int, seed: int) -> np.ndarray:
     """(count, record bytes) sealed, the awkward ones among them."""
     rng = np.random.default_rng(seed)

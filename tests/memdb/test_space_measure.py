@@ -164,3 +164,31 @@ def test_a_space_that_takes_the_place_of_another_is_known_at_once(tmp_path: Path
         db.spaces.create("photos", dim=5)
         with pytest.raises(memdb.DimensionMismatch):
             db.recall(vector=query, space="photos", mode="vector")
+
+
+def test_samples_of_several_filters_are_kept_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_small(monkeypatch)
+    with memdb.open(tmp_path / "db", embedder="none") as db:
+        db.spaces.create("photos", dim=DIM)
+        fill(db, 60, 1)
+        engine = db._engine
+        db._maintenance.stop()
+        with engine.store.read() as txn:
+            space = engine.vectors(engine.require_space(txn, "photos"))
+            live = list(engine.live(txn))
+            sets = [BitMap(live), BitMap(live[::2]), BitMap(live[1::3])]
+            query = np.random.default_rng(4).standard_normal(DIM).astype(np.float32)
+            first = [space.measure(txn, query, space.sample(txn, one, 20)) for one in sets]
+            fetched = []
+            monkeypatch.setattr(space, "fetch", lambda *given: fetched.append(given))
+            for _ in range(2):
+                for one, right in zip(sets, first, strict=True):
+                    found = space.measure(txn, query, space.sample(txn, BitMap(one), 20))
+                    np.testing.assert_array_equal(found, right)
+            assert not fetched
+            assert len(space._sampled) == 3
+            for step in range(2, 12):
+                space.sample(txn, BitMap(live[::step]), 20)
+            assert len(space._sampled) == 4

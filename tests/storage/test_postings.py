@@ -286,3 +286,34 @@ def test_fresh_rows_are_seen_by_the_next_read_however_often_they_were_read(tmp_p
         assert len(postings.fresh(txn).rows) == 0
         assert sorted(postings.PostingsReader(txn).every_row()["row"].tolist()) == expected
     store.close()
+
+
+def test_fresh_rows_that_come_again_with_other_terms_are_known_by_those(tmp_path: Path) -> None:
+    """Most often rows come and nothing else happens, and only those are read."""
+    store = Store.open(tmp_path / "db")
+
+    def rows_of(term: str) -> list[int]:
+        with store.read() as txn:
+            found = postings.PostingsReader(txn).entries(txn.digest(term.encode(), 12))
+            return sorted(found["row"].tolist())
+
+    def write(row: int, term: str, again: bool = False) -> None:
+        def change(txn: Writer) -> None:
+            if again:
+                postings.remove(txn, [row])
+            terms = Counter({txn.digest(term.encode(), 12): 1})
+            postings.add(txn, row, analysed(terms))
+            txn.changed(added=[row])
+
+        store.write(change)
+
+    for row in range(5):
+        write(row, "one" if row % 2 else "two")
+        assert rows_of("one") == list(range(1, row + 1, 2))
+        assert rows_of("two") == list(range(0, row + 1, 2))
+    write(4, "one", again=True)
+    assert (rows_of("one"), rows_of("two")) == ([1, 3, 4], [0, 2])
+    write(3, "two", again=True)
+    write(5, "two")
+    assert (rows_of("one"), rows_of("two")) == ([1, 4], [0, 2, 3, 5])
+    store.close()

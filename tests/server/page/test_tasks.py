@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from selenium.webdriver import ActionChains
+from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from memdb import PermissionDenied
-from tests.server.page.driving import Chrome, Hand, Keyboard, Mouse, needs_browser
+from tests.server.page.driving import Hand, Keyboard, Mouse, needs_browser
 from tests.server.page.hosting import Hosted
 
 pytestmark = needs_browser

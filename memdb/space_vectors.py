@@ -275,9 +275,9 @@ class SpaceVectors:
                 # Some were encoded or removed, or come without a change of what is visible: the
                 # keys tell. A row's vector never changes, nor is a row used again.
                 present = BitMap(vectors.fresh_rows(txn, self.record.number))
-                new = self._load(txn, list(present - cached.bitmap))
+                came = self._load(txn, list(present - cached.bitmap))
                 kept = cached.among(present, state.layout_seq)
-                self._fresh = kept.extended(state.content_seq, *new)
+                self._fresh = kept.extended(state.content_seq, *came)
                 return self._fresh
             if cached is not None and behind == 0:
                 if cached.content_seq >= state.content_seq:

@@ -99,7 +99,7 @@ def plant(root: Path, at: int = 0, begin: Callable[[], None] = lambda: None) -> 
         ]
         ids = [one.id for one in db.remember_many(given)]
         for n in (1, 2, 3):
-            ids.append(db.remember(given[n]["text"], kind="note", dedup="off").id)
+            ids.append(db.remember(str(given[n]["text"]), kind="note", dedup="off").id)
             db.update(ids[n + 3], text=next(texts))
         for n in range(4):
             db.profile.set(f"fact{n}", next(texts), subject="user", valid_from="2024-01-01")

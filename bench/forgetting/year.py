@@ -166,7 +166,7 @@ def run(
         for one in (control, db):
             one.profile.set("name", "Ana", subject="user")
         pins = [db.remember(f"a pinned thing, number {n}", pinned=True).id for n in range(20)]
-        db.settings.disk_budget = budget  # type: ignore[assignment]
+        db.settings.disk_budget = budget
         limit = db.settings.disk_budget or 0
         started, cpu = time.monotonic(), time.process_time()
         days_lived: list[dict[str, Any]] = []

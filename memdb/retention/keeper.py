@@ -181,10 +181,13 @@ class Keeper:
             return False
         self._next = now + EVERY
         chain = [one for one in wanted.policies if not isinstance(one, policies.Budget)]
+        applied = None
         with self._alone():
-            wanted = replace(wanted, policies=tuple(chain), disk_budget=None)
-            plan = planning.make(self._engine, wanted, now)
-            applied = None if plan.is_empty else self.apply(plan)
+            if not all(isinstance(one, policies.Expired | policies.Pinned) for one in chain):
+                # Else there is nothing to weigh every memory for: what expired is swept at once.
+                wanted = replace(wanted, policies=tuple(chain), disk_budget=None)
+                plan = planning.make(self._engine, wanted, now)
+                applied = None if plan.is_empty else self.apply(plan)
             room.purge_trash(self._engine, now)
             self._keep_report("policies", now, [] if applied is None else [applied], 0)
         return applied is not None

@@ -89,7 +89,7 @@ class History:
 
     def limit(self, budget: int) -> None:
         self.budget = budget
-        self.db.settings.disk_budget = budget  # type: ignore[assignment]
+        self.db.settings.disk_budget = budget
         self.db._maintenance.drain()
 
     def later(self, days: int) -> None:
@@ -180,3 +180,17 @@ def test_a_budget_that_cannot_be_kept_is_said_and_leaves_the_background_at_rest(
         history.remember(1, 40, False)
         assert (history.refused, history.db.count()) == (1, 21)
         history.holds()
+
+
+def test_a_day_under_a_budget_that_holds_weighs_no_memory(tmp_path: Path) -> None:
+    history = History(tmp_path, 3)
+    with history.db, watched(history.db) as operations:
+        history.limit(5_000_000)
+        history.remember(10, 40, False)
+        history.later(2)
+        assert history.db.retention.status()["last"]["why"] == "policies"
+        assert "plan" not in {name for name, _, _ in operations.spans}
+        history.db.settings.policies = {"decay": {"below": 0.5}}
+        history.later(2)
+        assert "plan" in {name for name, _, _ in operations.spans}
+        assert history.holds() == 10

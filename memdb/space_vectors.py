@@ -43,6 +43,7 @@ from memdb.space_views import (
 from memdb.storage import spaces, vectors
 from memdb.storage.changes import changes_since
 from memdb.storage.filters import FilterIndex
+from memdb.storage.generations import make_folder
 from memdb.storage.spaces import SpaceRecord
 from memdb.storage.store import Reader, Store, Writer
 
@@ -89,7 +90,7 @@ class SpaceVectors:
             return
         spec = SpaceSpec.from_dict(stored.index)
         if self._index is None or self._index.spec.profile != spec.profile:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self.directory)
             self._index = FlatIndex(self.directory, spec, writable=not self._store.readonly)
 
     # --- reading ------------------------------------------------------------------------
@@ -442,7 +443,7 @@ class SpaceVectors:
     def _train(self, sample: NDArray[np.float32]) -> FlatIndex:
         with self._store.read() as txn:
             record = spaces.get_space(txn, self.record.number) or self.record
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self.directory)
         untrained = SpaceSpec(dim=record.dim, metric=record.metric, profile=record.profile)
         index = FlatIndex(self.directory, untrained, writable=True)
         self._save_spec(index.train(sample))

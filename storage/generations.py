@@ -54,9 +54,11 @@ def fsync_directory(path: Path) -> None:
 
 def make_folder(path: Path) -> None:
     """Make a private folder, and those above it, whose names last; one that is there stays."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for folder in missing:
+    if not made and not any(path.iterdir()):
+        made = [path]  # perhaps by a process that was killed before it could sync the name
+    for folder in made:
         with suppress(PermissionError):  # who may write in a folder need not be able to read it
             fsync_directory(folder.parent)
 

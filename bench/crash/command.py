@@ -1,6 +1,7 @@
 """What is left of a run when the power fails: anything acknowledged missing, anything wrong?
 
     python -m bench crash index --operations 1000 --subsets 1000
+    python -m bench crash database --operations 200 --subsets 500
 
 A run of the real library in a process of its own is recorded: every write, size, name and sync of
 its files, in order. Then the folder is made again as a crash may have left it: at every sync, what
@@ -28,11 +29,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import report
-from bench.crash import of_index
+from bench.crash import of_database, of_index
 from bench.crash.disk import Contents, Disk, lay_out
 from bench.crash.recording import CannotRecord, Event, Kind, events, record, recorder
 
-SUBJECTS: Final = {"index": of_index}
+SUBJECTS: Final[dict[str, Any]] = {"index": of_index, "database": of_database}
 _MARKS: Final = "marks"
 _BEGUN, _DONE = b"B", b"D"
 _DEEP_EVERY: Final = 20
@@ -79,7 +80,7 @@ def drive(subject: str, root: Path, seed: int, count: int) -> None:
     os.close(out)
 
 
-_judge: of_index.Judge | None = None
+_judge: of_index.Judge | of_database.Judge | None = None
 
 
 def _prepare(subject: str, seed: int, count: int) -> None:

@@ -152,6 +152,26 @@ def test_names_change_in_order_and_a_rename_is_whole() -> None:
     assert found == {("old",), ("new", "old"), ("folder", "old")}
 
 
+def test_a_folder_that_is_made_lasts_with_those_above_it(library: Path, tmp_path: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from memdb.storage.generations import make_folder
+root = Path(sys.argv[1])
+os.mkdir(root / "killed before it was synced")
+make_folder(root / "killed before it was synced")
+make_folder(root / "a" / "b")
+os.mkdir(root / "c")
+"""
+    root, trace = recorded(library, tmp_path, program)
+    disk = Disk()
+    for event in events(trace, root):
+        disk.apply(event)
+    assert {path for path, _, _ in disk.contents()} == {
+        "a", "a/b", "killed before it was synced",
+    }  # fmt: skip
+
+
 def test_nothing_is_lost_of_a_short_run_whenever_the_power_fails(tmp_path: Path) -> None:
     """Some of what ``python -m bench crash index`` does."""
     outcome = command.run(tmp_path, operations=8, subsets=8, seed=5)

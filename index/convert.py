@@ -29,7 +29,7 @@ from memdb.index.quantise import Quantiser
 from memdb.index.records_file import NAMES as RECORDS_NAMES
 from memdb.index.records_file import RecordsFile
 
-LADDER: Final[tuple[Profile, ...]] = ("exact", "standard", "compact", "nano")
+LADDER: Final[tuple[Profile, ...]] = ("exact", "standard", "compact", "nano", "pico")
 """Profiles from the most precise to the smallest."""
 
 _NEXT_CODES: Final = "codes.next"

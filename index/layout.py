@@ -34,10 +34,17 @@ INT5: Final = 2
 INT4: Final = 3
 INT2: Final = 4
 BITS: Final = 5
-PRECISIONS: Final = {"standard": INT8, "exact": FLOAT16, "compact": INT5, "nano": INT2}
+INT1: Final = 6
+PRECISIONS: Final = {
+    "standard": INT8,
+    "exact": FLOAT16,
+    "compact": INT5,
+    "nano": INT2,
+    "pico": INT1,
+}
 """By profile; a Hamming space keeps its bits whatever the profile."""
-PRECISION_BITS: Final = {INT8: 8, FLOAT16: 16, INT5: 5, INT4: 4, INT2: 2, BITS: 1}
-PACKED: Final = (INT5, INT4, INT2)
+PRECISION_BITS: Final = {INT8: 8, FLOAT16: 16, INT5: 5, INT4: 4, INT2: 2, BITS: 1, INT1: 1}
+PACKED: Final = (INT5, INT4, INT2, INT1)
 """Precisions whose payload is a bit stream of levels."""
 
 

@@ -32,7 +32,7 @@ from memdb.index import layout
 from memdb.index.slots import SlotSet
 
 Metric = Literal["cosine", "ip", "l2", "hamming"]
-Profile = Literal["exact", "standard", "compact", "nano"]
+Profile = Literal["exact", "standard", "compact", "nano", "pico"]
 PlanName = Literal["exact", "refine", "scan", "gather", "records", "graph"]
 
 NO_SLOT: Final = 2**32 - 1
@@ -49,7 +49,7 @@ class SpaceSpec:
     """What an index is made with; the caller stores it and passes it back.
 
     ``profile`` chooses the lasting copy of a vector: "exact" is float16, "standard" 8 bits a
-    coordinate, "compact" 5 and "nano" 2, each with one scale a vector; a Hamming space keeps its
+    coordinate, "compact" 5, "nano" 2 and "pico" 1, each with one scale a vector; a Hamming space keeps its
     bits. ``epoch`` counts trainings; 0 is untrained. ``shortlist`` is how many estimates must be
     re-scored among 4,096 vectors, measured at training; 0 is not measured.
     """
@@ -84,7 +84,7 @@ class SpaceSpec:
     @property
     def has_codes(self) -> bool:
         """Whether scans read sign codes; records of 2 bits and less are scanned themselves."""
-        return self.precision not in (layout.INT2, layout.BITS)
+        return self.precision not in (layout.INT2, layout.INT1, layout.BITS)
 
     def to_dict(self) -> dict[str, Any]:
         """Integers and strings only: fits JSON and msgpack."""

@@ -5,7 +5,7 @@
     record   := slot u32 | scale f32 | norm f32 | payload | crc32c u32 of all before it
     payload  := i8[dim]    of the rotated vector                  (refine.8)
               | f16[dim]   of the vector                          (refine.f16)
-              | level[dim] of the rotated vector, a bit stream    (refine.5, refine.4, refine.2)
+              | level[dim] of the rotated vector, a bit stream    (refine.5, .4, .2, .1)
               | bit[dim]   the vector                             (refine.bits)
 
 Streams begin at the low end of each byte. ``quantise`` says what the numbers mean. A slot that is
@@ -31,6 +31,7 @@ NAMES = {
     layout.INT5: "refine.5",
     layout.INT4: "refine.4",
     layout.INT2: "refine.2",
+    layout.INT1: "refine.1",
     layout.BITS: "refine.bits",
 }
 _FIELDS = struct.Struct("<IBBHQ")

@@ -14,7 +14,7 @@ from google_crc32c import value as crc32c
 from numpy.typing import NDArray
 
 from memdb.index import layout
-from memdb.index.layout import BITS, BLOCK_ROWS, FLOAT16, GROUP_ALLOWED, INT2, PACKED
+from memdb.index.layout import BITS, BLOCK_ROWS, FLOAT16, GROUP_ALLOWED, INT1, INT2, PACKED
 from memdb.index.reference_graph import NumpyGraph
 from memdb.index.reference_live import NumpyLive
 
@@ -181,9 +181,9 @@ class NumpyKernels(NumpyGraph, NumpyLive):
     def _rough(
         self, records: Bytes, dim: int, metric: int, precision: int, query: Floats, slots: Slots
     ) -> Floats:
-        """Distances from records as they are; of 2 bits a coordinate, to the query in 8 bits."""
+        """Distances from records as they are; of 1 or 2 bits a coordinate, to the query in 8 bits."""
         fields = records[slots].view(layout.record_type(dim, precision)).reshape(-1)
-        if precision != INT2:
+        if precision not in (INT1, INT2):
             sealed = records.copy()
             self.seal(sealed, np.arange(len(sealed), dtype=np.uint32))
             return self.rescore(sealed, dim, metric, precision, query, slots)[0]
@@ -253,7 +253,7 @@ class NumpyKernels(NumpyGraph, NumpyLive):
         return slots, distances, -1
 
 
-_NORMAL_STEP = {2: 0.9957, 4: 0.3352, 5: 0.1881}
+_NORMAL_STEP = {1: 1.5958, 2: 0.9957, 4: 0.3352, 5: 0.1881}
 """The step of the uniform quantiser that loses least of a unit normal, by bits a number: Max,
 "Quantizing for Minimum Distortion", IRE Transactions on Information Theory, 1960, table II."""
 

@@ -84,7 +84,9 @@ def begin(txn: Writer, engine: Engine, spec: str, identity: Identity) -> None:
     reembed_job.put_job(txn, Job(made.number, spec))
 
 
-def _profile_of(space: SpaceRecord | None) -> Literal["exact", "standard", "compact", "nano"]:
+def _profile_of(
+    space: SpaceRecord | None,
+) -> Literal["exact", "standard", "compact", "nano", "pico"]:
     """The profile a space has, or is to have."""
     return settings.DEFAULT_PROFILE if space is None else space.converting or space.profile
 

@@ -1,7 +1,7 @@
-"""A second look at the closest memories of a space that keeps two bits a coordinate.
+"""A second look at the closest memories of a space that keeps one or two bits a coordinate.
 
-Profile "nano" ranks by what little it keeps: the right memories are among the best fifty, not in
-their order. Their texts are still there, so the owner may have those few embedded again for each
+Profiles "nano" and "pico" rank by what little they keep: the right memories are among the best
+fifty, not in their order. Their texts are still there, so the owner may have those few embedded again for each
 question (``db.settings.reembed_top``): vectors at full precision for the time of one model call,
 in place of bytes on disk. LEANN does so at every hop of its graph; here once, after the scan.
 
@@ -35,7 +35,8 @@ class SecondLook:
     ) -> None:
         self._engine, self._txn, self._space, self._query = engine, txn, space, query
         record = space.record
-        fits = record.profile == "nano" and record.name == DEFAULT_SPACE and record.embedder
+        small = record.profile in ("nano", "pico")
+        fits = small and record.name == DEFAULT_SPACE and record.embedder
         self.top = int(engine.stored_settings(txn).get(SETTING, 0)) if fits else 0
 
     def again(self, near: Neighbours) -> Neighbours:

@@ -26,7 +26,7 @@ from memdb.storage.store import Writer
 from memdb.types import Space
 
 METRICS = ("cosine", "ip", "l2")
-PROFILES = ("exact", "standard", "compact", "nano")
+PROFILES = ("exact", "standard", "compact", "nano", "pico")
 _PATIENCE_S: Final = 10.0  # with a process that has the lease and moves nothing
 _READERS_END_S: Final = 2.0
 
@@ -44,10 +44,10 @@ class Spaces:
         *,
         dim: int,
         metric: Literal["cosine", "ip", "l2"] = "cosine",
-        profile: Literal["exact", "standard", "compact", "nano"] = settings.DEFAULT_PROFILE,
+        profile: Literal["exact", "standard", "compact", "nano", "pico"] = settings.DEFAULT_PROFILE,
     ) -> Space:
         """A new space of ``dim`` dimensions. ``profile``: "exact" keeps 16 bits a dimension,
-        "standard" 8, "compact" 5 and "nano" 2: smaller, and less sure to rank the very nearest
+        "standard" 8, "compact" 5, "nano" 2 and "pico" 1: smaller, and less sure to rank the very nearest
         first. Raises ``Conflict`` when the name is taken, ``InvalidArgument``."""
         validate.string(name, "name")
         validate.integer(dim, "dim", 1, settings.MAX_DIM)
@@ -131,7 +131,7 @@ class Spaces:
     def convert(
         self,
         name: str,
-        profile: Literal["exact", "standard", "compact", "nano"],
+        profile: Literal["exact", "standard", "compact", "nano", "pico"],
         *,
         progress: Progress = None,
     ) -> Space:

@@ -88,7 +88,7 @@ class SpaceOf(msgspec.Struct, frozen=True):
     name: str
     dim: int
     metric: Literal["cosine", "ip", "l2"] = "cosine"
-    profile: Literal["exact", "standard", "compact", "nano"] = "standard"
+    profile: Literal["exact", "standard", "compact", "nano", "pico"] = "standard"
 
 
 class _Header(msgspec.Struct, omit_defaults=True):

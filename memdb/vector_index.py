@@ -57,7 +57,7 @@ class VectorIndex:
     graph and vectors are mapped where they fit the budget and read where they do not ("auto"), or
     one of it anyway ("mapped", "read"; "direct" reads past the system's page cache). "hnsw" keeps
     hnswlib's graph in memory (the extra ``hnsw``, else ``MissingDependency``) and takes M (16) and
-    ef_construction (200). A graph needs codes: "hamming" and profile "nano" are flat.
+    ef_construction (200). A graph needs codes: "hamming" and profiles "nano" and "pico" are flat.
     ``memory_budget`` bounds what stays in memory: codes, ids and graph; beyond it ``add`` raises
     ``BudgetExceeded``. Thread-safe.
     """

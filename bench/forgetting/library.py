@@ -133,7 +133,7 @@ def _sizes_with(folder: Path, embedder: Any, vectors: Any) -> list[dict[str, Any
         (space,) = db.spaces.list()
         _take(db, "encode")
         _take(db, "cold")
-        _take(db, "space", space=space.name, profile="nano")
+        _take(db, "space", space=space.name, profile="pico")
         db.compact()
         parts = disk_bytes(Path(directory))
         stored = db.count()
@@ -171,6 +171,8 @@ _STEPS: Sequence[tuple[str, str, dict[str, str]]] = (
     ("cold", "cold", {}),
     ("compact", "space", {"profile": "compact"}),
     ("nano", "space", {"profile": "nano"}),
+    ("pico", "space", {"profile": "pico"}),
+    ("packed", "compact", {}),
 )
 
 
@@ -183,7 +185,9 @@ def levels(path: Path, embedder: Any = None) -> list[dict[str, Any]]:
             db.remember_many(_items(one, one["id"]))
         (space,) = db.spaces.list()
         for level, what, where in _STEPS:
-            if what:
+            if what == "compact":
+                db.compact()
+            elif what:
                 named = {"space": space.name, **where} if what == "space" else {}
                 _take(db, what, **named)
             for mode in ("hybrid", "vector"):

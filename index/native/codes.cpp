@@ -80,7 +80,7 @@ namespace {
 
 // The step of the uniform quantiser that loses least of a unit normal, by bits a number: Max,
 // "Quantizing for Minimum Distortion", IRE Transactions on Information Theory, 1960, table II.
-constexpr double kNormalStep[6] = {0, 0, 0.9957, 0.5860, 0.3352, 0.1881};
+constexpr double kNormalStep[6] = {0, 1.5958, 0.9957, 0.5860, 0.3352, 0.1881};
 
 // Eight fields of kBits bits, from the low end of `word`, into eight bytes.
 template <uint32_t kBits>
@@ -143,7 +143,8 @@ Fit quantise_packed(const float* vector, uint32_t dim, uint32_t bits, uint8_t* p
 void unpack(const uint8_t* payload, uint32_t dim, Precision precision, int8_t* numbers) {
   if (precision == Precision::kInt5) return unpack_levels<5>(payload, dim, numbers);
   if (precision == Precision::kInt4) return unpack_levels<4>(payload, dim, numbers);
-  unpack_levels<2>(payload, dim, numbers);
+  if (precision == Precision::kInt2) return unpack_levels<2>(payload, dim, numbers);
+  unpack_levels<1>(payload, dim, numbers);
 }
 
 void seal_record(const Kernels& kernels, uint8_t* record, uint64_t size, uint32_t slot) {

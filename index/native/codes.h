@@ -14,8 +14,9 @@ enum class Precision : uint32_t {
   kInt4 = 3,
   kInt2 = 4,
   kBits = 5,  // of a Hamming space: the vector itself
+  kInt1 = 6,
 };
-constexpr uint32_t kPrecisions = 6;
+constexpr uint32_t kPrecisions = 7;
 
 constexpr uint32_t bits_of(Precision precision) {
   switch (precision) {
@@ -25,6 +26,7 @@ constexpr uint32_t bits_of(Precision precision) {
     case Precision::kInt4: return 4;
     case Precision::kInt2: return 2;
     case Precision::kBits: return 1;
+    case Precision::kInt1: return 1;
   }
   return 0;
 }
@@ -32,7 +34,7 @@ constexpr uint32_t bits_of(Precision precision) {
 // Whether a payload is a bit stream of levels: coordinate i is 2 * level + 1 - 2^bits.
 constexpr bool is_packed(Precision precision) {
   return precision == Precision::kInt5 || precision == Precision::kInt4 ||
-         precision == Precision::kInt2;
+         precision == Precision::kInt2 || precision == Precision::kInt1;
 }
 
 constexpr uint64_t payload_bytes(uint32_t dim, Precision precision) {
@@ -53,7 +55,7 @@ struct Fit {
   float norm;   // length of the vector
 };
 
-// Packs a vector in levels of `bits` (2, 4 or 5), steps as fit a normal distribution best.
+// Packs a vector in levels of `bits` (1, 2, 4 or 5), steps as fit a normal distribution best.
 Fit quantise_packed(const float* vector, uint32_t dim, uint32_t bits, uint8_t* payload);
 
 // The numbers of a packed payload: dim int8, written in whole groups of 8.

@@ -16,6 +16,20 @@ Scorer::Scorer(const Kernels& kernels, const Records& records, const float* quer
     for (uint32_t i = 0; i < dim; ++i)
       bits_[i / 8] |= static_cast<uint8_t>((query[i] > 0.5f) << (i % 8));
   }
+  if (records.precision == Precision::kInt1) {
+    std::vector<int8_t> one_by_one(8 * bytes, 0);
+    step_ = quantise8(query, dim, one_by_one.data());
+    sums_.assign(256 * bytes, 0);
+    int32_t total = 0;
+    for (uint64_t i = 0; i < 8 * bytes; ++i) {
+      int16_t* const table = sums_.data() + 256 * (i / 8);
+      const uint32_t bit = 1u << (i % 8);
+      for (uint32_t v = 0; v < bit; ++v)
+        table[bit + v] = static_cast<int16_t>(table[v] + one_by_one[i]);
+      total += one_by_one[i];
+    }
+    sum_ = static_cast<float>(total);
+  }
   if (records.precision != Precision::kInt2) return;
   std::vector<int8_t> levels(4 * bytes, 0);
   step_ = quantise8(query, dim, levels.data());
@@ -60,6 +74,12 @@ float Scorer::distance(const uint8_t* record) {
 }
 
 float Scorer::rough(const uint8_t* record) {
+  if (records_.precision == Precision::kInt1) {
+    const uint8_t* payload = record + kRecordHead;
+    int32_t set = 0;
+    for (uint64_t b = 0; b < sums_.size() / 256; ++b) set += sums_[256 * b + payload[b]];
+    return from_product(record, step_ * (2.0f * static_cast<float>(set) - sum_));
+  }
   if (records_.precision != Precision::kInt2) return distance(record);
   const int32_t levels = kernels_.dot2(strips_.data(), record + kRecordHead,
                                        static_cast<uint32_t>(strips_.size() / 4));

@@ -325,7 +325,7 @@ COMMANDS = (
             NAME,
             Option(
                 "profile",
-                "exact, standard, compact or nano: never one that keeps more",
+                "exact, standard, compact, nano or pico: never one that keeps more",
                 place="one",
             ),
         ),

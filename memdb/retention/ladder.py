@@ -26,7 +26,16 @@ NANO: Final = 3
 POINTER: Final = 4
 GONE: Final = 5
 
-LEVEL_OF_PROFILE: Final = {"exact": 0, "standard": 0, "compact": COMPACT, "nano": NANO}
+LEVEL_OF_PROFILE: Final = {
+    "exact": 0,
+    "standard": 0,
+    "compact": COMPACT,
+    "nano": NANO,
+    "pico": NANO,
+}
+
+PROFILES: Final = tuple(LEVEL_OF_PROFILE)
+"""The most precise first. A budget goes down to "nano"; to "pico" only the owner's word does."""
 
 LOSS: Final[Mapping[int, float]] = {
     AS_WRITTEN: 0.0,
@@ -190,7 +199,7 @@ def _lost(space: SpaceUse, step: Step, losses: Mapping[int, float]) -> float:
 
 
 def _next_step(space: SpaceUse) -> Step | None:
-    order = [name for name in ("exact", "standard", "compact", "nano") if name in space.bytes_at]
+    order = [name for name in PROFILES if name in space.bytes_at]
     place = order.index(space.profile)
     if space.profile == space.smallest or place + 1 >= len(order) or not space.vectors:
         return None

@@ -147,7 +147,7 @@ def with_values(engine: Engine, txn: Reader, used: Usage, candidates: Sequence[C
         textless = space.embedder is None or any(row in given for row in encoded)
         smallest = "compact" if textless else "nano"
         if LEVEL_OF_PROFILE[space.profile] == NANO:
-            smallest = "nano"
+            smallest = space.profile
         found.append(
             SpaceUse(
                 name=space.name,

@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 
 from memdb.index import layout
 from memdb.index.kernels import Kernels, NativeKernels, available
-from memdb.index.layout import BITS, FLOAT16, GROUP_ROWS, INT2, INT4, INT5, INT8, METRICS, PACKED
+from memdb.index.layout import (
+    BITS,
+    FLOAT16,
+    GROUP_ROWS,
+    INT1,
+    INT2,
+    INT4,
+    INT5,
+    INT8,
+    METRICS,
+    PACKED,
+)
 from memdb.index.reference import NumpyKernels, numbers_of
 
 TWIN = NumpyKernels()
@@ -97,7 +108,7 @@ def test_tables_give_the_product_with_any_signs_to_half_a_step_an_entry(dim: int
 
 
 @pytest.mark.parametrize(
-    ("precision", "distortion"), [(INT5, 0.00349), (INT4, 0.01154), (INT2, 0.1188)]
+    ("precision", "distortion"), [(INT5, 0.00349), (INT4, 0.01154), (INT2, 0.1188), (INT1, 0.3634)]
 )
 def test_packed_vectors_lose_what_the_theory_says_and_keep_their_products(
     precision: int, distortion: float
@@ -358,15 +369,16 @@ def test_whole_searches_agree_on_random_spaces(
 
 
 @each
-def test_products_of_two_bit_levels_are_whole_numbers(kernels: Kernels) -> None:
+@pytest.mark.parametrize("precision", [INT1, INT2])
+def test_products_of_few_levels_are_whole_numbers(kernels: Kernels, precision: int) -> None:
     for dim in DIMS:
-        raw = random_records(dim, INT2, 60, seed=dim)
+        raw = random_records(dim, precision, 60, seed=dim)
         query = np.random.default_rng(dim).standard_normal((1, dim)).astype(np.float32)
         common = {
             "groups": None,
             "records": raw,
             "metric": METRICS["ip"],
-            "precision": INT2,
+            "precision": precision,
             "queries": query,
             "signs": layout.rotation_signs(dim, 3),
             "centre": np.zeros(0, np.float32),

@@ -12,8 +12,14 @@ from memdb.storage import lookups
 from memdb.storage.ids import require_id
 
 DIM = 16
-COSINES = {"exact": 0.9999, "standard": 0.999, "compact": 0.96, "nano": 0.55}
-FILES = {"exact": "refine.f16", "standard": "refine.8", "compact": "refine.5", "nano": "refine.2"}
+COSINES = {"exact": 0.9999, "standard": 0.999, "compact": 0.96, "nano": 0.55, "pico": 0.4}
+FILES = {
+    "exact": "refine.f16",
+    "standard": "refine.8",
+    "compact": "refine.5",
+    "nano": "refine.2",
+    "pico": "refine.1",
+}
 
 
 def make_small(patch: pytest.MonkeyPatch) -> None:

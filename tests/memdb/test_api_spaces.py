@@ -167,7 +167,7 @@ def test_the_command_line_drops_a_space(
     assert "no space of that name" in err
 
 
-@pytest.mark.parametrize("profile", ["exact", "standard", "compact", "nano"])
+@pytest.mark.parametrize("profile", ["exact", "standard", "compact", "nano", "pico"])
 @pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
 def test_every_profile_answers_fresh_and_encoded_and_survives_a_reopen(
     db: memdb.Database, profile: str, metric: str
@@ -183,7 +183,7 @@ def test_every_profile_answers_fresh_and_encoded_and_survives_a_reopen(
         for vector, text in ((vectors[7], "one 7 of 0"), (late[1], "one 1 of 2")):
             hits = again.recall(vector=vector, space="one", mode="vector", k=63)
             assert len(hits) == 63
-            # Products favour long vectors; 2 bits of 16 dimensions are a rough memory.
-            wanted = 10 if profile == "nano" or metric == "ip" else 1
+            # Products favour long vectors; 1 or 2 bits of 16 dimensions are a rough memory.
+            wanted = 10 if profile in ("nano", "pico") or metric == "ip" else 1
             assert text in [hit.text for hit in hits[:wanted]]
         assert again.check()["ok"]

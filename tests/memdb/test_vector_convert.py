@@ -28,11 +28,17 @@ from memdb.vector_book import Draft
 NO_ID = 2**64 - 1
 ROOT = Path(__file__).parents[2]
 DIM = 32
-COSINES = {"exact": 0.99999, "standard": 0.999, "compact": 0.97, "nano": 0.7}
+COSINES = {"exact": 0.99999, "standard": 0.999, "compact": 0.97, "nano": 0.7, "pico": 0.5}
 """Of what a profile gives back with what was given, at the least; of two vectors it is under .8."""
-OFF = {"exact": 2e-3, "standard": 5e-3, "compact": 0.03, "nano": 0.5}
+OFF = {"exact": 2e-3, "standard": 5e-3, "compact": 0.03, "nano": 0.5, "pico": 1.0}
 """How far distances may lie from those of the vectors that ``get`` gives, whose length is kept."""
-FILES = {"exact": "refine.f16", "standard": "refine.8", "compact": "refine.5", "nano": "refine.2"}
+FILES = {
+    "exact": "refine.f16",
+    "standard": "refine.8",
+    "compact": "refine.5",
+    "nano": "refine.2",
+    "pico": "refine.1",
+}
 
 
 def some(n: int, seed: int = 0, dim: int = DIM) -> np.ndarray:
@@ -178,7 +184,7 @@ WhileItIsConverted.TestCase.settings = settings(
 TestWhileItIsConverted = WhileItIsConverted.TestCase
 
 
-@pytest.mark.parametrize("target", ["standard", "compact", "nano"])
+@pytest.mark.parametrize("target", ["standard", "compact", "nano", "pico"])
 def test_an_index_becomes_what_it_would_be_if_made_at_that_profile(
     tmp_path: Path, target: str
 ) -> None:

@@ -49,9 +49,9 @@ class SpaceSpec:
     """What an index is made with; the caller stores it and passes it back.
 
     ``profile`` chooses the lasting copy of a vector: "exact" is float16, "standard" 8 bits a
-    coordinate, "compact" 5, "nano" 2 and "pico" 1, each with one scale a vector; a Hamming space keeps its
-    bits. ``epoch`` counts trainings; 0 is untrained. ``shortlist`` is how many estimates must be
-    re-scored among 4,096 vectors, measured at training; 0 is not measured.
+    coordinate, "compact" 5, "nano" 2 and "pico" 1, each with one scale a vector; a Hamming space
+    keeps its bits. ``epoch`` counts trainings; 0 is untrained. ``shortlist`` is how many estimates
+    must be re-scored among 4,096 vectors, measured at training; 0 is not measured.
     """
 
     dim: int

@@ -181,7 +181,7 @@ class NumpyKernels(NumpyGraph, NumpyLive):
     def _rough(
         self, records: Bytes, dim: int, metric: int, precision: int, query: Floats, slots: Slots
     ) -> Floats:
-        """Distances from records as they are; of 1 or 2 bits a coordinate, to the query in 8 bits."""
+        """Distances from records as they are; of 1 and 2 bits a number, to the query in 8 bits."""
         fields = records[slots].view(layout.record_type(dim, precision)).reshape(-1)
         if precision not in (INT1, INT2):
             sealed = records.copy()

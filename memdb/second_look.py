@@ -1,9 +1,10 @@
 """A second look at the closest memories of a space that keeps one or two bits a coordinate.
 
 Profiles "nano" and "pico" rank by what little they keep: the right memories are among the best
-fifty, not in their order. Their texts are still there, so the owner may have those few embedded again for each
-question (``db.settings.reembed_top``): vectors at full precision for the time of one model call,
-in place of bytes on disk. LEANN does so at every hop of its graph; here once, after the scan.
+fifty, not in their order. Their texts are still there, so the owner may have those few embedded
+again for each question (``db.settings.reembed_top``): vectors at full precision for the time of one
+model call, in place of bytes on disk. LEANN does so at every hop of its graph; here once, after the
+scan.
 
 This file knows memories, embedders and distances; it does not know ranking.
 """

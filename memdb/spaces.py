@@ -47,8 +47,8 @@ class Spaces:
         profile: Literal["exact", "standard", "compact", "nano", "pico"] = settings.DEFAULT_PROFILE,
     ) -> Space:
         """A new space of ``dim`` dimensions. ``profile``: "exact" keeps 16 bits a dimension,
-        "standard" 8, "compact" 5, "nano" 2 and "pico" 1: smaller, and less sure to rank the very nearest
-        first. Raises ``Conflict`` when the name is taken, ``InvalidArgument``."""
+        "standard" 8, "compact" 5, "nano" 2 and "pico" 1: smaller, and less sure to rank the
+        very nearest first. Raises ``Conflict`` when the name is taken, ``InvalidArgument``."""
         validate.string(name, "name")
         validate.integer(dim, "dim", 1, settings.MAX_DIM)
         if metric not in METRICS:

@@ -44,7 +44,7 @@ class Scorer {
   std::vector<int8_t> numbers_;   // of the record that is looked at
   std::vector<int8_t> strips_;    // kInt2: the query in 8 bits, coordinates 4 i + s in strip s
   std::vector<uint8_t> bits_;     // kBits: the query
-  std::vector<int16_t> sums_;     // kInt1: of byte b, at 256 b + v, the query's levels that v has set
+  std::vector<int16_t> sums_;     // kInt1: at 256 b + v, the levels whose bits byte b = v sets
 };
 
 constexpr int64_t kAllGood = -1;

@@ -53,6 +53,7 @@ __all__ = [
     "seal",
     "seal_many",
     "set_prefixes",
+    "union_rows",
     "unseal",
     "unseal_joined",
     "unseal_until",
@@ -257,6 +258,41 @@ def _extended(payload: bytes, first: int, rows: list[int]) -> bytes | None:
 def _roaring(rows: BitMap) -> bytes:
     rows.run_optimize()
     return b"R" + bytes(rows.serialize())
+
+
+_CHUNK_ROWS: Final = 8_192
+
+
+def union_rows(blocks: list[Pair], packed: list[bytes]) -> bytes:
+    """Blocks of rows, as (a key that ends in the block's first row, payload), and lists of rows as
+    u32 little-endian, as one set in roaring's portable form, whatever its containers are.
+
+    Raises ``StoreCorrupt`` where one of them has no known form.
+    """
+    found = BitMap()
+    lists = list(packed)
+    for key, block in blocks:
+        kind, rest = block[:1], block[1:]
+        if kind == b"A":
+            lists.append(rest)
+        elif kind == b"R":
+            try:
+                found |= BitMap.deserialize(rest)
+            except ValueError as error:
+                raise StoreCorrupt("a block of rows has no known form", path="kv") from error
+        elif kind == b"B" and len(rest) <= _CHUNK_ROWS // 8:
+            first = int.from_bytes(key[-4:], "big")
+            if first % _CHUNK_ROWS:
+                raise StoreCorrupt("a block of rows has no known form", path="kv")
+            bits = np.unpackbits(np.frombuffer(rest, np.uint8), bitorder="little")
+            found |= BitMap((np.flatnonzero(bits) + first).tolist())
+        else:
+            raise StoreCorrupt("a block of rows has no known form", path="kv")
+    for rows in lists:
+        if len(rows) % 4:
+            raise StoreCorrupt("a list of rows has no known form", path="kv")
+        found |= BitMap(_numbers("I", rows))
+    return bytes(found.serialize())
 
 
 def _numbers(code: str, packed: bytes) -> list[int]:

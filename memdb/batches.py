@@ -7,7 +7,7 @@ batch is raised in its turn: the batches before it are written. This file writes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -46,7 +46,9 @@ class Batch:
         return [check({"text": one} if isinstance(one, str) else one) for one in self._items]
 
 
-def batches_of(items: Iterable[Item], size: int, checker: Callable[[], Check]) -> Iterator[Batch]:
+def batches_of(
+    items: Iterable[Item], size: int, checker: Callable[[], Check]
+) -> Generator[Batch, None, None]:
     """Batches of ``size`` in order. To be closed: nothing is checked after that."""
     iterator = iter(items)
     ahead = isinstance(items, list | tuple)

@@ -220,7 +220,7 @@ def _keep_vectors(
             engine.vectors(next_space).put_fresh(txn, [row], following[None, :])
     found = []
     for number in by_space:
-        space = next((s for s in spaces.spaces(txn) if s.number == number), None)
+        space = spaces.get_space(txn, number)
         if space is None:
             raise NotFound("the space of the vector was dropped meanwhile", hint="write it again")
         found.append(engine.vectors(space))

@@ -351,7 +351,7 @@ class SpaceVectors:
         """
         kept: NDArray[np.float16 | np.float32] = matrix
         if self.record.metric == "cosine":
-            directions = unit(matrix)
+            directions = unit_of(matrix[0])[None, :] if len(matrix) == 1 else unit(matrix)
             kept = directions.astype(np.float16) if self.record.profile != "exact" else directions
         vectors.put_fresh(txn, self.record.number, rows, kept)
 

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.storage import reference
-from memdb.storage.reference import Entry, Numbers, Pair, RowSet, Scores, Terms, Text
+from memdb.storage.reference import Entry, Numbers, Pair, RowSet, Terms, Text
+from memdb.storage.reference_scores import Scores
 
 
 class Kernels(Protocol):

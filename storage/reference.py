@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb.errors import StoreCorrupt
+from memdb.storage.reference_scores import add_scores, clear_scores, postings_end
 
 SMALL_MAX_BYTES: Final = 1_900
 SMALL_PAYLOAD_MAX_BYTES: Final = SMALL_MAX_BYTES - 4
@@ -31,8 +32,6 @@ PAGE_BYTES: Final = 4_096
 PAGE_HEADER_BYTES: Final = 16
 _U32 = struct.Struct("<I")
 _ENTRY_KEY = struct.Struct(">HQI")
-
-_POSTINGS: Final = np.dtype([("row", "<u4"), ("tf", "u1"), ("length", "u1")])
 
 __all__ = [
     "add_scores",
@@ -65,7 +64,6 @@ Entry = tuple[int, int]  # (key, row)
 Text = tuple[bytes, int]  # (text, row)
 Terms = tuple[bytes, bytes, int]  # distinct hashes ascending, how often each, how many in all
 Numbers = NDArray[np.int64]
-Scores = NDArray[np.float32]
 
 
 # --- the envelope of values -----------------------------------------------------------------------
@@ -258,9 +256,6 @@ def _extended(payload: bytes, first: int, rows: list[int]) -> bytes | None:
 def _roaring(rows: BitMap) -> bytes:
     rows.run_optimize()
     return b"R" + bytes(rows.serialize())
-
-
-_CHUNK_ROWS: Final = 8_192
 
 
 def union_rows(blocks: list[Pair], packed: list[bytes]) -> bytes:
@@ -487,30 +482,3 @@ def invert(segment: int, rows: list[int], forwards: list[bytes], lengths: bytes)
             key = segment.to_bytes(4, "big") + term + part[0][0].to_bytes(4, "big")
             pairs.append((key, b"".join([_POSTING.pack(*entry) for entry in part])))
     return pairs
-
-
-# --- scores -------------------------------------------------------------------------------------
-
-
-def postings_end(postings: bytes) -> int:
-    """One more than the greatest row of postings; 0 where there are none."""
-    entries = np.frombuffer(postings, _POSTINGS)
-    return int(entries["row"].max()) + 1 if len(entries) else 0
-
-
-def add_scores(postings: bytes, norm: Scores, weight: float, scores: Scores) -> None:
-    """scores[row] += weight tf / (tf + norm[length]) of one term's postings, in float32.
-
-    norm (256,); scores (n,) with n > every row, else ``IndexError`` and nothing is added. Rows are
-    distinct.
-    """
-    entries = np.frombuffer(postings, _POSTINGS)
-    tf = entries["tf"].astype(np.float32)
-    parts = tf / (tf + norm[entries["length"]])
-    parts *= np.float32(weight)
-    scores[entries["row"]] += parts
-
-
-def clear_scores(postings: bytes, scores: Scores) -> None:
-    """scores[row] = 0 of one term's postings."""
-    scores[np.frombuffer(postings, _POSTINGS)["row"]] = 0

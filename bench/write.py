@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -49,6 +50,7 @@ class Run:
     seconds: float
     profile: bool
     batch: int
+    writers: int = 1
     filled: memdb.Database | None = None
     rows_of_batches: Rows | None = None
 
@@ -231,12 +233,13 @@ def singles(run: Run) -> Rows:
     ):
         together.remember_many(items)
         started = time.perf_counter()
-        for number, item in enumerate(items):
-            if number % 100 == 0:
-                report.progress(f"single writes: {number:,}/{run.singles:,}")
-            alone.remember(**item)
+        with ThreadPoolExecutor(run.writers) as pool:
+            for number, _ in enumerate(pool.map(lambda item: alone.remember(**item), items)):
+                if number % 100 == 0:
+                    report.progress(f"single writes: {number:,}/{run.singles:,}")
         rate = run.singles / (time.perf_counter() - started)
-        rows.append(judged(f"single writes, {run.singles:,} records", rate, "records/s"))
+        name = f"single writes, {run.singles:,} records, {run.writers} at a time"
+        rows.append(judged(name, rate, "records/s"))
         settle(together)
         settle(alone)
         for mode in ("lexical", "vector", "hybrid"):
@@ -317,6 +320,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--events", type=int, default=100_000, help="a thousand are a day")
     parser.add_argument("--singles", type=int, default=20_000, help="records written one by one")
+    parser.add_argument("--writers", type=int, default=1, help="threads that write one by one")
     parser.add_argument("--rounds", type=int, default=400, help="durable writes timed")
     parser.add_argument("--seconds", type=float, default=5.0, help="each kind of client writes")
     parser.add_argument("--batch", type=int, default=1024)
@@ -336,6 +340,7 @@ def main(arguments: list[str]) -> int:
             options.seconds,
             options.profile,
             options.batch,
+            options.writers,
         )
         for name, part in PARTS.items():
             if not options.only or name in options.only:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import builtins
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from memdb import sharing, validate
 from memdb.admin import Admin
 from memdb.asking import Asking
+from memdb.batches import batches_of
 from memdb.engine import Engine
 from memdb.erasure import Eraser
 from memdb.errors import InvalidArgument, NotFound
@@ -149,21 +150,29 @@ class Database(Asking, Forgetting, Upkeep):
     ) -> list[Written]:
         """Remember many; each batch is one durable transaction.
 
-        An item is the keyword arguments of ``remember`` as a mapping, or a text. ``progress`` is
+        An item is the keyword arguments of ``remember`` as a mapping, or a text; of a list, the
+        next batch is checked in another thread while one is committed. ``progress`` is
         True (a bar on a terminal) or a callable of (done, total or None). An error in one batch
         leaves the batches before it written.
         """
         validate.integer(batch, "batch", 1, 1 << 16)
         written: list[Written] = []
         total = len(items) if isinstance(items, Sequence) else None
-        iterator = iter(items)
         batch = self._engine.admission.rows_at_once(batch)
-        with reporting(progress, total, "remembering") as report:
-            while chunk := list(islice(iterator, batch)):
+        with (
+            reporting(progress, total, "remembering") as report,
+            closing(batches_of(items, batch, self._checker)) as batches,
+        ):
+            for one in batches:
                 with self._maintenance.importing(), collection_paused():
-                    check = self._checker()
-                    drafts = [check({"text": i} if isinstance(i, str) else i) for i in chunk]
-                    written.extend(self._write(drafts, on_conflict=on_conflict, dedup=dedup))
+                    written.extend(
+                        self._write(
+                            one.drafts(),
+                            on_conflict=on_conflict,
+                            dedup=dedup,
+                            committing=one.begin_next,
+                        )
+                    )
                 report(len(written))
         return written
 
@@ -177,9 +186,16 @@ class Database(Asking, Forgetting, Upkeep):
         return done
 
     def _write(
-        self, drafts: Sequence[Draft], *, on_conflict: str = "error", dedup: str = "exact"
+        self,
+        drafts: Sequence[Draft],
+        *,
+        on_conflict: str = "error",
+        dedup: str = "exact",
+        committing: Callable[[], None] | None = None,
     ) -> builtins.list[Written]:
-        written = self._writer.insert(drafts, on_conflict=on_conflict, dedup=dedup)
+        written = self._writer.insert(
+            drafts, on_conflict=on_conflict, dedup=dedup, committing=committing
+        )
         self._maintenance.notify()
         return written
 

@@ -14,6 +14,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
 
 from memdb import validate
 from memdb.errors import MissingDependency
@@ -236,60 +239,75 @@ class _Walk:
 
     def _chunk(self, txn: Reader, want: int) -> list[Memory]:
         """The next ``want`` memories; remembers where it stopped."""
-        entries = self._entries(txn, want)
+        times, rows = self._entries(txn, want)
         samples = self._samples(txn, want)
         if not samples:
-            order = [(0, place) for place in range(len(entries))]
-        elif not entries:
-            order = [(1, place) for place in range(len(samples))]
-        else:
-            order = self._merged(entries, samples, want)
-        rows = [entries[place] for leg, place in order if leg == 0]
+            return self._memories(txn, times, rows)
+        order = self._merged(times, samples, want)
         taken = [samples[place] for leg, place in order if leg == 1]
-        found = self._engine.records.get_many(txn, [row for _, row in rows]) if rows else {}
-        if rows:
-            self._last_row = rows[-1]
         if taken:
             self._last_sample = taken[-1][0].position
+        places = sum(leg == 0 for leg, _ in order)
+        found = iter(self._memories(txn, times[:places], rows[:places]))
+        return [next(found) if leg == 0 else samples[place][1] for leg, place in order]
+
+    def _memories(self, txn: Reader, times: list[int], rows: list[int]) -> list[Memory]:
+        """The memories of rows, which are the last ones read."""
         if not rows:
-            return [memory for _, memory in taken]
-        return [found[entries[place][1]] if leg == 0 else samples[place][1] for leg, place in order]
+            return []
+        self._last_row = times[-1], rows[-1]
+        found = self._engine.records.get_many(txn, rows)
+        return list(map(found.__getitem__, rows))
 
     def _merged(
-        self,
-        entries: list[tuple[int, int]],
-        samples: list[tuple[series.Found, Memory]],
-        want: int,
+        self, times: list[int], samples: list[tuple[series.Found, Memory]], want: int
     ) -> list[tuple[int, int]]:
         """(0 for a row or 1 for a sample, its place) of the first ``want`` in order of time."""
         merged = heapq.merge(
-            ((micros, 0, place) for place, (micros, _) in enumerate(entries)),
+            ((micros, 0, place) for place, micros in enumerate(times)),
             ((sample.event_us, 1, place) for place, (sample, _) in enumerate(samples)),
             key=lambda item: -item[0] if self._reverse else item[0],
         )
         return [(leg, place) for _, leg, place in islice(merged, want)]
 
-    def _entries(self, txn: Reader, want: int) -> list[tuple[int, int]]:
-        """Up to ``want`` of (microseconds, row) past the last one."""
-        rows = self._db._reader.select(txn, self._namespace, self._rows_filter)
+    def _entries(self, txn: Reader, want: int) -> tuple[list[int], list[int]]:
+        """The times, in microseconds, and the rows of up to ``want`` entries past the last one."""
+        allowed = self._db._reader.select(txn, self._namespace, self._rows_filter)
         low, high, last, reverse = self._low, self._high, self._last_row, self._reverse
         if last is not None:
             low, high = (low, last[0] + 1) if reverse else (last[0], high)
-        found: list[tuple[int, int]] = []
-        if not rows:
-            return found
-        for times, its_rows in self._engine.filters.times_in_blocks(
+        if not allowed:
+            return [], []
+        found: list[tuple[NDArray[np.int64], NDArray[np.uint32]]] = []
+        count = 0
+        for times, rows in self._engine.filters.times_in_blocks(
             txn, "event_time", low, high, reverse=reverse
         ):
-            entries: Iterable[tuple[int, int]] = zip(times, its_rows.tolist(), strict=True)
-            if last is not None:
-                entries = [one for one in entries if (one < last if reverse else one > last)]
-            if not rows_bitmap(its_rows) <= rows:
-                entries = [one for one in entries if one[1] in rows]
-            found += entries
-            if len(found) >= want:
-                break
-        return found[:want]
+            found.append((times, rows))
+            count += len(rows)
+            if count >= want:  # by what is read so far; of it some may be left out
+                found = [self._wanted(found, allowed)]
+                count = len(found[0][0])
+                if count >= want:
+                    break
+        times, rows = self._wanted(found, allowed)
+        return times[:want].tolist(), rows[:want].tolist()
+
+    def _wanted(
+        self, blocks: list[tuple[NDArray[np.int64], NDArray[np.uint32]]], allowed: BitMap
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        """Blocks in a row, without entries that are not allowed or were read before."""
+        times = np.concatenate([times for times, _ in blocks] or [np.empty(0, np.int64)])
+        rows = np.concatenate([rows for _, rows in blocks] or [np.empty(0, np.uint32)])
+        if not rows_bitmap(rows) <= allowed:
+            kept = np.fromiter((row in allowed for row in rows.tolist()), np.bool_, len(rows))
+            times, rows = times[kept], rows[kept]
+        if self._last_row is not None:
+            last, row = np.int64(self._last_row[0]), np.uint32(self._last_row[1])
+            side = np.less if self._reverse else np.greater
+            kept = side(times, last) | ((times == last) & side(rows, row))
+            times, rows = times[kept], rows[kept]
+        return times, rows
 
     def _samples(self, txn: Reader, want: int) -> list[tuple[series.Found, Memory]]:
         """Up to ``want`` samples past the last one, with the memories they are."""

@@ -9,6 +9,7 @@ decide what to write; ``writer`` does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from typing import NamedTuple
 
@@ -17,12 +18,12 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb import settings
+from memdb.aside import Encoding
 from memdb.embedding import DEFAULT_SPACE, SpaceReplaced
 from memdb.engine import HIDDEN, LIVE, Engine
 from memdb.errors import Conflict, NotFound
 from memdb.query.indexed_text import indexed_text
 from memdb.query.tokenizer import TOKENIZER_VERSION
-from memdb.space_vectors import SpaceVectors
 from memdb.storage import lookups, postings, spaces, vectors
 from memdb.storage.ids import require_id
 from memdb.storage.postings import Analysed
@@ -94,6 +95,17 @@ def enter(txn: Writer, engine: Engine, entries: Sequence[Entry]) -> list[int]:
             _require_default(txn, entries)
             break
     rows = _allocate(txn, entries)
+    with ExitStack() as begun:
+        encodings = _keep_vectors(txn, engine, entries, rows, begun)
+        _file(txn, engine, entries, rows)
+        for encoding in encodings:
+            encoding.publish(txn)
+    txn.changed(added=BitMap(rows))
+    return rows
+
+
+def _file(txn: Writer, engine: Engine, entries: Sequence[Entry], rows: Sequence[int]) -> None:
+    """Everything but the vectors, which are written meanwhile."""
     _place_in_streams(txn, entries, rows)
     pairs = [(row, entry.memory) for row, entry in zip(rows, entries, strict=True)]
     plain = sorted(
@@ -116,9 +128,6 @@ def enter(txn: Writer, engine: Engine, entries: Sequence[Entry]) -> list[int]:
         if engine.filters.fresh_count(txn) > settings.FRESH_FILTERS_LIMIT:
             engine.filters.fold(txn, max(_FOLDED_AT_ONCE, 2 * len(rows)))
     _index_terms(txn, entries, rows)
-    _keep_vectors(txn, engine, entries, rows)
-    txn.changed(added=bitmap)
-    return rows
 
 
 def _require_default(txn: Writer, entries: Sequence[Entry]) -> None:
@@ -194,8 +203,10 @@ def _index_terms(txn: Writer, entries: Sequence[Entry], rows: Sequence[int]) -> 
 
 
 def _keep_vectors(
-    txn: Writer, engine: Engine, entries: Sequence[Entry], rows: Sequence[int]
-) -> None:
+    txn: Writer, engine: Engine, entries: Sequence[Entry], rows: Sequence[int], begun: ExitStack
+) -> list[Encoding]:
+    """Keep the vectors in the transaction, or begin to write them to their files: whatever becomes
+    of the transaction, the end of ``begun`` waits for that."""
     by_space: dict[int, tuple[list[int], list[NDArray[np.float32]]]] = {}
     for row, entry in zip(rows, entries, strict=True):
         if entry.vector is not None:
@@ -207,24 +218,24 @@ def _keep_vectors(
         if following is not None and next_space is not None:
             spaces.share(txn, number, [row >> 16])
             engine.vectors(next_space).put_fresh(txn, [row], following[None, :])
-    for number, (its_rows, its_vectors) in by_space.items():
-        space = next((s for s in spaces.spaces(txn) if s.number == number), None)
+    found = []
+    for number in by_space:
+        space = spaces.get_space(txn, number)
         if space is None:
             raise NotFound("the space of the vector was dropped meanwhile", hint="write it again")
-        _keep(txn, engine, engine.vectors(space), its_rows, np.stack(its_vectors))
-
-
-def _keep(
-    txn: Writer,
-    engine: Engine,
-    space: SpaceVectors,
-    rows: list[int],
-    matrix: NDArray[np.float32],
-) -> None:
-    """A batch goes straight to the files if this process may write them; the rest is fresh."""
-    direct = len(rows) >= settings.ENCODE_DIRECTLY_AT and engine.store.lease.held
-    if not (direct and space.put_encoded(txn, rows, matrix)):
-        space.put_fresh(txn, rows, matrix)
+        found.append(engine.vectors(space))
+    encodings = []
+    for space_vectors, (its_rows, its_vectors) in zip(found, by_space.values(), strict=True):
+        encoding = None
+        if len(its_rows) >= settings.ENCODE_DIRECTLY_AT and engine.store.lease.held:
+            # A batch goes straight to the files if this process may write them.
+            encoding = space_vectors.begin_encoded(txn, its_rows, np.stack(its_vectors))
+        if encoding is None:
+            space_vectors.put_fresh(txn, its_rows, np.stack(its_vectors))
+        else:
+            begun.callback(encoding.wait)
+            encodings.append(encoding)
+    return encodings
 
 
 def twin(txn: Writer, engine: Engine, row: int, memory: Memory) -> Entry:

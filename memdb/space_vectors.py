@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb import settings, space_convert
+from memdb.aside import Encoding
 from memdb.errors import StoreCorrupt
 from memdb.index import exact
 from memdb.index.flat import FlatIndex
@@ -356,29 +357,38 @@ class SpaceVectors:
         """
         kept: NDArray[np.float16 | np.float32] = matrix
         if self.record.metric == "cosine":
-            directions = unit(matrix)
+            directions = unit_of(matrix[0])[None, :] if len(matrix) == 1 else unit(matrix)
             kept = directions.astype(np.float16) if self.record.profile != "exact" else directions
         vectors.put_fresh(txn, self.record.number, rows, kept)
 
-    def put_encoded(self, txn: Writer, rows: Sequence[int], matrix: NDArray[np.float32]) -> bool:
-        """Write vectors of rows to the files, where they are read from the commit of ``txn`` on.
+    def begin_encoded(
+        self, txn: Writer, rows: Sequence[int], matrix: NDArray[np.float32]
+    ) -> Encoding | None:
+        """Begin to write vectors of rows to the files, beside what else is done in ``txn``.
 
-        Lease holder only. False while untrained or without sound codes: nothing was written.
+        They are read from its commit on, once ``Encoding.publish`` was called. Lease holder only.
+        None while untrained or without sound codes: nothing is written.
         """
         with self._guard:  # the profile may have changed with the last commit, or in this one
             self._follow(spaces.get_space(txn, self.record.number))
             index = self._index
         if index is None or index.codes_problem is not None:
-            return False
-        self._write_files(txn, index, rows, index.encode(matrix))
-        self._publish(txn, rows)
-        return True
+            return None
+        slots = self._slots(txn, rows)
+        write = lambda: self._write_slots(index, slots, index.encode(matrix))
+        return Encoding(lambda txn: self._publish(txn, rows), write)
+
+    def _slots(self, txn: Reader | Writer, rows: Sequence[int]) -> NDArray[Any]:
+        allocation = spaces.allocation(txn, self.record.number)
+        return allocation.slots(np.asarray(rows, dtype=np.uint32))
 
     def _write_files(
         self, txn: Reader | Writer, index: FlatIndex, rows: Sequence[int], encoded: Encoded
     ) -> None:
         """Durable on return, where nobody looks before ``_publish``. Two syncs."""
-        slots = spaces.allocation(txn, self.record.number).slots(np.asarray(rows, dtype=np.uint32))
+        self._write_slots(index, self._slots(txn, rows), encoded)
+
+    def _write_slots(self, index: FlatIndex, slots: NDArray[Any], encoded: Encoded) -> None:
         with self.files_guard:
             index.publish(index.prepare(slots, encoded))
 

@@ -61,15 +61,18 @@ class MemoryWriter:
         on_conflict: str = "error",
         dedup: str = "exact",
         by_id: bool = False,
+        committing: Callable[[], None] | None = None,
     ) -> list[Written]:
         """Write a batch as one transaction; durable when this returns.
 
         ``by_id``: the drafts bring their ids (an import); those that exist are left alone.
+        ``committing`` is called while the disk is waited for: see ``Store.write``.
         """
         while True:
             try:
                 return self._engine.store.write(
-                    self.insertion(drafts, on_conflict=on_conflict, dedup=dedup, by_id=by_id)
+                    self.insertion(drafts, on_conflict=on_conflict, dedup=dedup, by_id=by_id),
+                    committing=committing,
                 )
             except SpaceReplaced:
                 continue

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.storage import reference
-from memdb.storage.reference import Entry, Numbers, Pair, RowSet, Scores, Terms, Text
+from memdb.storage.reference import Entry, Numbers, Pair, RowSet, Terms, Text
+from memdb.storage.reference_scores import Scores
 
 
 class Kernels(Protocol):
@@ -66,6 +67,7 @@ class Kernels(Protocol):
     def unseal_joined(
         self, entries: Iterable[Pair], stop: bytes | None
     ) -> tuple[bytes, bytes, bytes]: ...
+    def union_rows(self, blocks: list[Pair], packed: list[bytes]) -> bytes: ...
     def postings_end(self, postings: bytes) -> int: ...
     def add_scores(self, postings: bytes, norm: Scores, weight: float, scores: Scores) -> None: ...
     def clear_scores(self, postings: bytes, scores: Scores) -> None: ...

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb.errors import StoreCorrupt
+from memdb.storage.reference_scores import add_scores, clear_scores, postings_end
 
 SMALL_MAX_BYTES: Final = 1_900
 SMALL_PAYLOAD_MAX_BYTES: Final = SMALL_MAX_BYTES - 4
@@ -31,8 +32,6 @@ PAGE_BYTES: Final = 4_096
 PAGE_HEADER_BYTES: Final = 16
 _U32 = struct.Struct("<I")
 _ENTRY_KEY = struct.Struct(">HQI")
-
-_POSTINGS: Final = np.dtype([("row", "<u4"), ("tf", "u1"), ("length", "u1")])
 
 __all__ = [
     "add_scores",
@@ -53,6 +52,7 @@ __all__ = [
     "seal",
     "seal_many",
     "set_prefixes",
+    "union_rows",
     "unseal",
     "unseal_joined",
     "unseal_until",
@@ -64,7 +64,6 @@ Entry = tuple[int, int]  # (key, row)
 Text = tuple[bytes, int]  # (text, row)
 Terms = tuple[bytes, bytes, int]  # distinct hashes ascending, how often each, how many in all
 Numbers = NDArray[np.int64]
-Scores = NDArray[np.float32]
 
 
 # --- the envelope of values -----------------------------------------------------------------------
@@ -259,6 +258,38 @@ def _roaring(rows: BitMap) -> bytes:
     return b"R" + bytes(rows.serialize())
 
 
+def union_rows(blocks: list[Pair], packed: list[bytes]) -> bytes:
+    """Blocks of rows, as (a key that ends in the block's first row, payload), and lists of rows as
+    u32 little-endian, as one set in roaring's portable form, whatever its containers are.
+
+    Raises ``StoreCorrupt`` where one of them has no known form.
+    """
+    found = BitMap()
+    lists = list(packed)
+    for key, block in blocks:
+        kind, rest = block[:1], block[1:]
+        if kind == b"A":
+            lists.append(rest)
+        elif kind == b"R":
+            try:
+                found |= BitMap.deserialize(rest)
+            except ValueError as error:
+                raise StoreCorrupt("a block of rows has no known form", path="kv") from error
+        elif kind == b"B" and len(rest) <= _CHUNK_ROWS // 8:
+            first = int.from_bytes(key[-4:], "big")
+            if first % _CHUNK_ROWS:
+                raise StoreCorrupt("a block of rows has no known form", path="kv")
+            bits = np.unpackbits(np.frombuffer(rest, np.uint8), bitorder="little")
+            found |= BitMap((np.flatnonzero(bits) + first).tolist())
+        else:
+            raise StoreCorrupt("a block of rows has no known form", path="kv")
+    for rows in lists:
+        if len(rows) % 4:
+            raise StoreCorrupt("a list of rows has no known form", path="kv")
+        found |= BitMap(_numbers("I", rows))
+    return bytes(found.serialize())
+
+
 def _numbers(code: str, packed: bytes) -> list[int]:
     numbers = array(code, packed)
     if sys.byteorder == "big":
@@ -451,30 +482,3 @@ def invert(segment: int, rows: list[int], forwards: list[bytes], lengths: bytes)
             key = segment.to_bytes(4, "big") + term + part[0][0].to_bytes(4, "big")
             pairs.append((key, b"".join([_POSTING.pack(*entry) for entry in part])))
     return pairs
-
-
-# --- scores -------------------------------------------------------------------------------------
-
-
-def postings_end(postings: bytes) -> int:
-    """One more than the greatest row of postings; 0 where there are none."""
-    entries = np.frombuffer(postings, _POSTINGS)
-    return int(entries["row"].max()) + 1 if len(entries) else 0
-
-
-def add_scores(postings: bytes, norm: Scores, weight: float, scores: Scores) -> None:
-    """scores[row] += weight tf / (tf + norm[length]) of one term's postings, in float32.
-
-    norm (256,); scores (n,) with n > every row, else ``IndexError`` and nothing is added. Rows are
-    distinct.
-    """
-    entries = np.frombuffer(postings, _POSTINGS)
-    tf = entries["tf"].astype(np.float32)
-    parts = tf / (tf + norm[entries["length"]])
-    parts *= np.float32(weight)
-    scores[entries["row"]] += parts
-
-
-def clear_scores(postings: bytes, scores: Scores) -> None:
-    """scores[row] = 0 of one term's postings."""
-    scores[np.frombuffer(postings, _POSTINGS)["row"]] = 0

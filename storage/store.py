@@ -49,11 +49,17 @@ _OPEN_ATTEMPTS = 100
 class _Job(Generic[T]):
     """One queued write: its function, and its outcome once the leader ran it."""
 
-    __slots__ = ("beside", "done", "error", "function", "result")
+    __slots__ = ("beside", "committing", "done", "error", "function", "result")
 
-    def __init__(self, function: Callable[[Writer], T], beside: Beside | None) -> None:
+    def __init__(
+        self,
+        function: Callable[[Writer], T],
+        beside: Beside | None,
+        committing: Callable[[], None] | None,
+    ) -> None:
         self.function = function
         self.beside = beside
+        self.committing = committing
         self.done = False
         self.result: T | None = None
         self.error: BaseException | None = None
@@ -273,17 +279,21 @@ class Store:
         finally:
             generation.leave()
 
-    def write(self, function: Callable[[Writer], T]) -> T:
+    def write(
+        self, function: Callable[[Writer], T], *, committing: Callable[[], None] | None = None
+    ) -> T:
         """Run ``function`` in the write transaction; durable when this returns.
 
         ``function`` may run more than once and must have no effect but on its transaction.
-        Raises what it raises, ``StoreFull``, ``PermissionDenied``.
+        ``committing`` is called, perhaps more than once, when all that is left is to wait for the
+        disk; nothing is promised by then. Raises what ``function`` raises, ``StoreFull``,
+        ``PermissionDenied``.
         """
         if self.readonly:
             raise PermissionDenied("the database was opened read-only")
         if self._leading_thread == threading.get_ident():
             raise MemdbError("a write inside a write: use the transaction at hand")
-        job = _Job(function, getattr(self._threads, "beside", None))
+        job = _Job(function, getattr(self._threads, "beside", None), committing)
         with self._queue_guard:
             self._queue.append(job)
         with self._leader:
@@ -330,6 +340,9 @@ class Store:
                             txn.end_operation()
                         if txn.state != before:
                             txn.put(tables.META, STATE_KEY, txn.state.pack())
+                        for job in group:
+                            if job.committing is not None:
+                                job.committing()
                 if not before.superseded_by:
                     return
             finally:

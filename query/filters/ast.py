@@ -222,7 +222,16 @@ def _flat(parts: Iterable[Filter], kind: type[And | Or]) -> list[Filter]:
 
 def _in_order(parts: Iterable[Filter]) -> tuple[Filter, ...]:
     distinct = set(parts)
-    return tuple(sorted(distinct, key=_written) if len(distinct) > 1 else distinct)
+    if len(distinct) < 2:
+        return tuple(distinct)
+    named: dict[tuple[str, str], list[Filter]] = {}
+    for part in distinct:
+        named.setdefault((type(part).__name__, getattr(part, "field", "")), []).append(part)
+    ordered: list[Filter] = []
+    for name in sorted(named):  # few are of one kind and one field, and only those are written out
+        alike = named[name]
+        ordered += sorted(alike, key=_written) if len(alike) > 1 else alike
+    return tuple(ordered)
 
 
 def _written(part: Filter) -> str:

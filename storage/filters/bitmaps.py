@@ -13,7 +13,6 @@ prefixes and rows, not fields or values.
 
 from __future__ import annotations
 
-import struct
 import sys
 from array import array
 from bisect import bisect_left
@@ -21,24 +20,19 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb.errors import StoreCorrupt
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
+from memdb.storage.kernels import KERNELS
 from memdb.storage.reference import RowSet
 from memdb.storage.values import SMALL_PAYLOAD_MAX_BYTES
 
 PREFIX_BYTES = 10
 INLINE_MAX = 8
 _CHUNK_ROWS = 1 << 13
-_CONTAINER_ROWS = 1 << 16
-_CONTAINER_BYTES = _CONTAINER_ROWS // 8
-_LISTED_MAX = 64
-_SORTED_MAX = 8192
-_ARRAY_MAX = 4096  # roaring: a container of at most so many rows is an array, else bits
-_COOKIE = 12346  # roaring, portable form without run containers
+_KEPT_MAX = 8  # blocks of one set that are joined as they are
 _END = b"\xff\xff\xff\xff"
 
 
@@ -189,31 +183,19 @@ def load_range(txn: ReadTxn, start: bytes, stop: bytes) -> BitMap:
 
 
 def blocks_between(txn: ReadTxn, start: bytes, stop: bytes) -> list[tuple[bytes, bytes]]:
-    """(first row, payload) of the blocks with start <= key < stop, for ``union_of_blocks``."""
-    return [(key[-4:], payload) for key, payload in txn.entries(tables.BITMAPS, start, stop)]
+    """The blocks with start <= key < stop, for ``union_of_blocks``."""
+    return txn.entries(tables.BITMAPS, start, stop)
 
 
-def union_of_blocks(blocks: Iterable[tuple[bytes, bytes]]) -> BitMap:
-    """The union of stored blocks given as (first row, payload)."""
-    few: list[bytes] = []
-    maps: list[BitMap] = []
-    containers: dict[int, NDArray[np.uint8]] = {}
-    for first, payload in blocks:
-        tag = payload[:1]
-        if tag == b"A":
-            few.append(payload[1:])
-        elif tag == b"R":
-            maps.append(BitMap.deserialize(payload[1:]))
-        elif tag == b"B":
-            _glue(containers, int.from_bytes(first, "big"), payload)
-        else:
-            raise StoreCorrupt("a block of rows has no known form", path="kv")
-    if few:
-        maps.append(BitMap(row_array(b"".join(few))))
-    maps.extend(_container(number, bits) for number, bits in containers.items())
-    if not maps:
-        return BitMap()
-    return maps[0] if len(maps) == 1 else BitMap.union(*maps)
+def union_of_blocks(blocks: list[tuple[bytes, bytes]], packed: Sequence[bytes] = ()) -> BitMap:
+    """The union of stored blocks, each as (a key that ends in its first row, payload), and of
+    lists of rows as u32 little-endian."""
+    if not packed and all(payload[:1] == b"R" for _, payload in blocks):
+        # As they are: they may have runs, which take less room than rows do.
+        maps = [BitMap.deserialize(payload[1:]) for _, payload in blocks]
+        if len(maps) <= _KEPT_MAX:
+            return BitMap.union(*maps) if len(maps) > 1 else maps[0] if maps else BitMap()
+    return BitMap.deserialize(KERNELS.union_rows(blocks, list(packed)))
 
 
 def load_many(txn: ReadTxn, prefixes: Sequence[bytes]) -> BitMap:
@@ -226,61 +208,16 @@ def load_many(txn: ReadTxn, prefixes: Sequence[bytes]) -> BitMap:
     keys = sorted(prefix + bytes(4) for prefix in prefixes)
     blocks = []
     for key, payload in txn.get_many(tables.BITMAPS, keys).items():
-        blocks.append((key[-4:], payload))
+        blocks.append((key, payload))
         if payload[:1] == b"A":
             continue
         blocks += blocks_between(txn, key + b"\0", key[:-4] + _END)
     return union_of_blocks(blocks)
 
 
-def _glue(containers: dict[int, NDArray[np.uint8]], first: int, payload: bytes) -> None:
-    bits = containers.get(first >> 16)
-    if bits is None:
-        bits = containers[first >> 16] = np.zeros(_CONTAINER_BYTES, np.uint8)
-    at = (first & (_CONTAINER_ROWS - 1)) >> 3
-    bits[at : at + len(payload) - 1] |= np.frombuffer(payload, np.uint8, offset=1)
-
-
-def _container(number: int, bits: NDArray[np.uint8]) -> BitMap:
-    """One container of 65,536 rows from its bits."""
-    packed = bits.tobytes()
-    count = int.from_bytes(packed, "little").bit_count()
-    if count <= _ARRAY_MAX:
-        return _bitmap_of_bools(number, np.unpackbits(bits, bitorder="little").view(np.bool_))
-    return _bitmap_of_bits(number, count, packed)
-
-
-def _bitmap_of_bools(number: int, present: NDArray[np.bool_]) -> BitMap:
-    """One container from a truth value a row."""
-    count = int(np.count_nonzero(present))
-    if count <= _ARRAY_MAX:
-        rows = np.flatnonzero(present) + (number << 16)
-        return BitMap(array("I", rows.astype(np.uint32).tobytes()))
-    return _bitmap_of_bits(number, count, np.packbits(present, bitorder="little").tobytes())
-
-
-def _bitmap_of_bits(number: int, count: int, packed: bytes) -> BitMap:
-    head = struct.pack("<IIHHI", _COOKIE, 1, number, count - 1, 16)
-    return BitMap.deserialize(head + packed)
-
-
-def bitmap_of(rows: Iterable[int] | NDArray[np.uint32]) -> BitMap:
-    """Any rows as a bitmap. In order they enter four times as fast, and many as bits at once."""
-    if not isinstance(rows, np.ndarray):
-        return rows.copy() if isinstance(rows, BitMap) else BitMap(array("I", rows))
-    if len(rows) <= _LISTED_MAX:
-        return BitMap(rows.tolist())
-    low, high = int(rows.min()) >> 16, int(rows.max()) >> 16
-    # Bits cost by the container, order by the row.
-    if len(rows) < _SORTED_MAX or (high - low + 1) * _ARRAY_MAX > 2 * len(rows):
-        return BitMap(array("I", np.sort(rows).astype(np.uint32, copy=False).tobytes()))
-    present = np.zeros((high - low + 1) << 16, np.bool_)
-    present[rows.astype(np.intp) - (low << 16)] = True
-    size = _CONTAINER_ROWS
-    parts = [
-        _bitmap_of_bools(low + i, present[i * size : (i + 1) * size]) for i in range(high - low + 1)
-    ]
-    return parts[0] if len(parts) == 1 else BitMap.union(*parts)
+def bitmap_of(rows: Iterable[int]) -> BitMap:
+    """Any rows as a bitmap of their own."""
+    return rows.copy() if isinstance(rows, BitMap) else BitMap(array("I", rows))
 
 
 def _decode(payload: bytes, first: int) -> BitMap:

@@ -53,11 +53,25 @@ def keep_fresh(txn: WriteTxn, row: int, terms: Iterable[Term], named: Sequence[b
 
     False, and nothing written, where that would not be small.
     """
-    sets, ordered = _sorted_out(txn, {term: [row] for term in terms})
-    entries = fresh.Entries(
-        [*((prefix, text) for prefix, _, text in sets), *((prefix, None) for prefix in named)],
-        [(number, key) for number, pairs in ordered.items() for key, _ in pairs],
-    )
+    sets: list[tuple[bytes, bytes | None]] = []
+    ordered: list[tuple[int, int]] = []
+    long: set[int] = set()
+    for kind, number, value in dict.fromkeys(terms):
+        if isinstance(value, int):
+            ordered.append((number, value))
+        elif isinstance(value, bytes):
+            sets.append((code_prefix(number, value), None))
+        elif kind == "part":
+            sets.append((part_prefix(txn, number, value.encode()), None))
+        else:
+            text = value.encode()
+            kept = len(text) <= strings.TEXT_MAX_BYTES
+            sets.append((text_prefix(txn, number, text), text if kept else None))
+            if not kept:
+                long.add(number)
+    sets += [(code_prefix(number, LONG), None) for number in long]
+    sets.sort(key=itemgetter(0))
+    entries = fresh.Entries([*sets, *((prefix, None) for prefix in named)], ordered)
     return fresh.put(txn, row, entries)
 
 

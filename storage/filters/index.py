@@ -394,8 +394,8 @@ class FilterIndex:
         high_us: int | None,
         *,
         reverse: bool = False,
-    ) -> Iterator[tuple[list[int], NDArray[np.uint32]]]:
-        """What ``times_in_order`` gives, some at a time: microseconds, and rows (n,), n >= 1."""
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint32]]]:
+        """What ``times_in_order`` gives, some at a time: microseconds (n,), rows (n,), n >= 1."""
         number = FIELDS[field].number
         low = 0 if low_us is None else time_key(low_us)
         high = KEY_END if high_us is None else time_key(high_us)

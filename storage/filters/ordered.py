@@ -50,10 +50,9 @@ def key_time(key: int) -> int:
     return key - _TIME_BIAS
 
 
-def keys_times(keys: NDArray[np.uint64]) -> list[int]:
+def keys_times(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """``key_time`` of each."""
-    micros: list[int] = (keys ^ np.uint64(_TIME_BIAS)).view(np.int64).tolist()
-    return micros
+    return (keys ^ np.uint64(_TIME_BIAS)).view(np.int64)
 
 
 def number_key(number: float) -> int:
@@ -144,9 +143,7 @@ class OrderedIndex:
             packed += self._edge(txn, field, low, high, start)
         else:
             sets += self._sets(txn, field, level, low, high)
-        found = bitmaps.union_of_blocks(sets)
-        found |= bitmaps.bitmap_of(np.frombuffer(b"".join(packed), "<u4"))
-        return found
+        return bitmaps.union_of_blocks(sets, packed)
 
     def _sets(
         self, txn: ReadTxn, field: int, level: int, low: int, high: int

@@ -11,18 +11,16 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
-import numpy as np
 from pyroaring import BitMap
 
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn
 from memdb.storage.filters import text_runs
-from memdb.storage.filters.bitmaps import bitmap_of
+from memdb.storage.filters.bitmaps import union_of_blocks
 from memdb.storage.filters.strings import Labels, block_key, count_below
 from memdb.storage.filters.text_runs import Runs, Slice, rows_and_texts, whole
 
 MANY_BLOCKS = 128  # a range over fewer blocks does not make anybody read the whole field
-_PACKED_AT_ONCE = 4  # runs made into sets by one question, so that several share the price
 
 
 class Found(NamedTuple):
@@ -93,7 +91,7 @@ def _cut(part: Slice, low: bytes | None, high: bytes | None) -> Slice:
 
 def _gathered(slices: list[Slice], *, outside: bool) -> Found:
     packed, many = rows_and_texts(slices)
-    return Found(bitmap_of(np.frombuffer(b"".join(packed), "<u4")), many, outside)
+    return Found(union_of_blocks([], packed), many, outside)
 
 
 class _Search:
@@ -101,9 +99,8 @@ class _Search:
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
-        self._to_pack = _PACKED_AT_ONCE
         self._slices: list[Slice] = []
-        self._sets: list[BitMap] = []
+        self._packed: list[bytes] = []
         self._many: list[bytes] = []
 
     def find(self, low: bytes, high: bytes | None, *, or_outside: bool) -> Found:
@@ -119,11 +116,9 @@ class _Search:
                 self._between(end, count, high, None)
         else:
             self._between(begin, end, low, high)
-        found = _gathered(self._slices, outside=outside)
-        if not self._sets:
-            return found
-        rows = BitMap.union(found.rows, *self._sets)
-        return Found(rows, [*found.many, *self._many], outside)
+        packed, many = rows_and_texts(self._slices)
+        rows = union_of_blocks([], self._packed + packed)
+        return Found(rows, self._many + many, outside)
 
     def _between(self, begin: int, end: int, low: bytes | None, high: bytes | None) -> None:
         """What lies at low <= text < high: ``low`` in block ``begin``, ``high`` in block ``end``.
@@ -145,21 +140,11 @@ class _Search:
         while begin < end:
             run = self._runs.runs[at]
             blocks = run.blocks[begin - before[at] : end - before[at]]
-            if len(blocks) < len(run.blocks) or not self._add_set(at):
+            if len(blocks) < len(run.blocks):
                 self._slices += [whole(payload) for payload in blocks]
+            else:
+                packed, many = run.content()
+                self._packed.append(packed)
+                self._many += many
             begin += len(blocks)
             at += 1
-
-    def _add_set(self, at: int) -> bool:
-        """A whole run as a set, if it is one or is asked for again."""
-        run = self._runs.runs[at]
-        content = run.content
-        if content is None and run.asked and self._to_pack:
-            self._to_pack -= 1
-            content = run.pack()
-        run.asked = True
-        if content is None:
-            return False
-        self._sets.append(content[0])
-        self._many += content[1]
-        return True

@@ -18,13 +18,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Final
 
-import numpy as np
-from pyroaring import BitMap
-
 from memdb.storage import tables
 from memdb.storage.changes import changes_since
 from memdb.storage.environment import ReadTxn, WriteTxn
-from memdb.storage.filters.bitmaps import bitmap_of, row_array, row_bytes
+from memdb.storage.filters.bitmaps import row_array, row_bytes
 from memdb.storage.filters.strings import MANY, Entry, block_key, decode_block, first_entry
 
 RUN_BLOCKS = 8
@@ -43,12 +40,11 @@ class Run:
     """Neighbouring blocks, which never change. What is derived of them is entered when asked for,
     by any thread, and is the same whoever enters it."""
 
-    __slots__ = ("_firsts", "asked", "blocks", "content")
+    __slots__ = ("_content", "_firsts", "blocks")
 
     def __init__(self, blocks: list[bytes]) -> None:
         self.blocks = blocks
-        self.asked = False
-        self.content: tuple[BitMap, list[bytes]] | None = None
+        self._content: tuple[bytes, list[bytes]] | None = None
         self._firsts: dict[int, Entry] = {}
 
     def first(self, block: int) -> Entry:
@@ -58,12 +54,13 @@ class Run:
             found = self._firsts[block] = first_entry(self.blocks[block])
         return found
 
-    def pack(self) -> tuple[BitMap, list[bytes]]:
-        """The rows of strings with few rows, and the texts of strings with many."""
-        packed, many = rows_and_texts([whole(payload) for payload in self.blocks])
-        rows = bitmap_of(np.frombuffer(b"".join(packed), "<u4"))
-        self.content = content = rows, many
-        return content
+    def content(self) -> tuple[bytes, list[bytes]]:
+        """The packed rows of strings with few rows, and the texts of strings with many."""
+        found = self._content
+        if found is None:
+            packed, many = rows_and_texts([whole(payload) for payload in self.blocks])
+            found = self._content = b"".join(packed), many
+        return found
 
 
 class Runs:
@@ -135,10 +132,7 @@ def whole(payload: bytes) -> Slice:
 def rows_and_texts(slices: Sequence[Slice]) -> tuple[list[bytes], list[bytes]]:
     """The packed rows of strings with few rows, and the texts of strings with many."""
     packed = [payload[2 + 4 * begin : 2 + 4 * finish] for payload, begin, finish in slices]
-    rows = np.frombuffer(b"".join(packed), "<u4")
     many: list[bytes] = []
-    if not len(rows) or rows.max() != MANY:
-        return packed, many
     for number, (payload, begin, finish) in enumerate(slices):
         if _MANY_BYTES in packed[number]:
             packed[number] = row_bytes(row for row in row_array(packed[number]) if row != MANY)

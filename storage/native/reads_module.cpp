@@ -1,4 +1,5 @@
-// What reading adds to memdb.storage._native: many values joined, and postings scored.
+// What reading adds to memdb.storage._native: many values joined, rows put together as a set, and
+// postings scored.
 #include "objects.h"
 
 #include <nanobind/ndarray.h>
@@ -7,6 +8,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "row_union.h"
 #include "score.h"
 #include "seal.h"
 
@@ -49,6 +51,28 @@ nb::object unseal_joined(nb::iterable entries, nb::object stop) {
   return new_tuple({joined(keys), joined(payloads), new_bytes(firsts.data(), firsts.size())});
 }
 
+uint32_t first_row(Bytes key) {
+  uint32_t first = 0;
+  for (size_t i = key.size < 4 ? 0 : key.size - 4; i < key.size; ++i)
+    first = first << 8 | key.data[i];
+  return first;
+}
+
+nb::object union_rows(nb::list blocks, nb::list packed) {
+  RowUnion all;
+  const Items given(blocks.ptr()), lists(packed.ptr());
+  for (size_t i = 0; i < given.size; ++i) {
+    const Pair pair(given[i]);
+    if (!all.add_block(first_row(view(pair.first)), view(pair.second)))
+      corrupt("a block of rows has no known form");
+  }
+  for (size_t i = 0; i < lists.size; ++i)
+    if (!all.add_rows(view(lists[i]))) corrupt("a list of rows has no known form");
+  Payload made;
+  all.write(&made);
+  return new_bytes(made.data(), made.size());
+}
+
 // The postings of a payload, and how many; every row is below `limit`.
 size_t checked(Bytes postings, size_t limit) {
   if (postings.size % kPostingBytes) throw nb::value_error("postings of six bytes each");
@@ -63,6 +87,7 @@ size_t checked(Bytes postings, size_t limit) {
 void bind_reads(nb::module_& module) {
   using namespace nb::literals;
   module.def("unseal_joined", &unseal_joined, "entries"_a, "stop"_a.none());
+  module.def("union_rows", &union_rows, "blocks"_a, "packed"_a);
   module.def(
       "postings_end",
       [](nb::bytes postings) {

@@ -98,9 +98,8 @@ struct Container {
   size_t begin = 0, end = 0;  // intervals; those at the ends may reach beyond the container
 
   size_t run_bytes() const { return 2 + 4 * size_t{runs}; }
-  // As CRoaring counts when it chooses: an array has two bytes more than it takes.
-  bool as_runs() const {
-    return run_bytes() < (rows <= kArrayMax ? 2 + 2 * size_t{rows} : kBitsBytes);
+  bool as_runs() const {  // as CRoaring chooses
+    return run_bytes() < (rows <= kArrayMax ? 2 * size_t{rows} : kBitsBytes);
   }
   size_t bytes() const {
     return as_runs() ? run_bytes() : rows <= kArrayMax ? 2 * size_t{rows} : kBitsBytes;

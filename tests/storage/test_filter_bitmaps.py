@@ -140,9 +140,10 @@ def test_many_sets_are_read_together(txn: WriteTxn) -> None:
 
 @pytest.mark.parametrize("count", [0, 10, 5_000, 70_000])
 @pytest.mark.parametrize("spread", [100_000, 1 << 28])
-def test_an_array_in_any_order_becomes_its_bitmap(count: int, spread: int) -> None:
+def test_rows_in_any_order_become_their_bitmap(count: int, spread: int) -> None:
     rows = np.random.default_rng(count).integers(0, spread, count).astype(np.uint32)
-    assert bitmaps.bitmap_of(rows) == BitMap(rows.tolist())
+    packed = rows.astype("<u4").tobytes()
+    assert bitmaps.union_of_blocks([], [packed, packed[:40]]) == BitMap(rows.tolist())
 
 
 def test_a_block_of_no_known_form_is_corruption(txn: WriteTxn) -> None:
@@ -155,7 +156,8 @@ def test_a_block_of_no_known_form_is_corruption(txn: WriteTxn) -> None:
 def test_a_container_of_as_many_rows_as_turn_an_array_into_bits(count: int, txn: WriteTxn) -> None:
     """At 4,096 rows, roaring's limit between its two forms, neither may be taken for the other."""
     rows = np.array(random.Random(3).sample(range(1 << 16), count), np.uint32)
-    assert set(bitmaps.bitmap_of(rows)) == set(rows.tolist())
+    packed = rows.astype("<u4").tobytes()
+    assert set(bitmaps.union_of_blocks([], [packed])) == set(rows.tolist())
     dense = [2 * row for row in range(count)]  # kept as bits, in one chunk of 8,192 rows or two
     bitmaps.add_rows(txn, PREFIX, dense)
     assert any(payload[:1] == b"B" for _, payload in blocks(txn))

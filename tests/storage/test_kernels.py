@@ -254,6 +254,44 @@ def test_sets_are_extended_as_by_the_twin(
     assert native.extend_sets(cursor, sets) == TWIN.extend_sets(cursor, sets)
 
 
+@pytest.mark.parametrize("native", NATIVE)
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(ROWS, st.sampled_from("ABRL"), st.binary(max_size=1024)), max_size=5))
+def test_rows_are_put_together_as_by_the_twin(
+    native: Kernels, parts: list[tuple[list[int], str, bytes]]
+) -> None:
+    blocks, lists, expected = [], [], set()
+    for rows, kind, bits in parts:
+        if kind == "A":
+            blocks.append((bytes(4), b"A" + array("I", rows[:8]).tobytes()))
+            expected.update(rows[:8])
+        elif kind == "R":
+            blocks += blocks_of(b"prefix", rows).items()
+            expected.update(rows)
+        elif kind == "L":
+            lists.append(array("I", rows[::-1]).tobytes())
+            expected.update(rows)
+        else:
+            first = rows[0] >> 13 << 13
+            blocks.append((b"prefix" + first.to_bytes(4, "big"), b"B" + bits))
+            set_bits = np.flatnonzero(np.unpackbits(np.frombuffer(bits, "u1"), bitorder="little"))
+            expected.update((set_bits + first).tolist())
+    for kernels in (native, TWIN):
+        assert set(BitMap.deserialize(kernels.union_rows(blocks, lists))) == expected
+
+
+@pytest.mark.parametrize("kernels", [*NATIVE, TWIN])
+@pytest.mark.parametrize(
+    "block", [b"", b"?", b"A123", b"R\x3a\x30", b"B" + bytes(1025), b"Bodd", b"Rnonsense"]
+)
+def test_a_block_of_no_known_form_is_not_put_together(kernels: Kernels, block: bytes) -> None:
+    first = 8 if block == b"Bodd" else 0
+    with pytest.raises(StoreCorrupt):
+        kernels.union_rows([(first.to_bytes(4, "big"), block)], [])
+    with pytest.raises(StoreCorrupt):
+        kernels.union_rows([], [b"abc"])
+
+
 ENTRIES = st.lists(
     st.tuples(
         st.one_of(st.integers(0, 40), st.integers(0, (1 << 64) - 1)),

@@ -376,3 +376,24 @@ def test_a_reader_that_was_killed_holds_nothing_up(store: Store) -> None:
     reader.kill()
     reader.join()
     assert store.wait_for_readers(5.0)
+
+
+def test_who_writes_is_told_when_only_the_disk_is_waited_for(store: Store) -> None:
+    told: list[bytes | None] = []
+
+    def run(txn: Writer) -> int:
+        txn.put(tables.RECORDS, b"\0\0\0\7", b"x")
+        txn.changed(added=[7])
+        assert not told
+        return 7
+
+    assert store.write(run, committing=lambda: told.append(get(store, 7))) == 7
+    assert told == [None]  # after the function, and nobody else sees it yet
+    assert get(store, 7) == b"x"
+
+    def fail(txn: Writer) -> None:
+        raise NotFound("no")
+
+    with pytest.raises(NotFound):
+        store.write(fail, committing=lambda: told.append(b"never"))
+    assert told == [None]

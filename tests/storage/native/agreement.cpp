@@ -13,6 +13,7 @@
 #include "blake2b.h"
 #include "crc32c.h"
 #include "row_sets.h"
+#include "row_union.h"
 #include "score.h"
 #include "seal.h"
 #include "sorted_runs.h"
@@ -159,6 +160,15 @@ void check_row_sets() {
     require(read_roaring({after.data.get() + 1, after.size - 1}, &found) &&
                 rows_in(found) == std::vector<uint32_t>(all.begin(), all.end()),
             "a set of rows", after.size);
+    RowUnion together;
+    Payload portable;
+    const Buffer list = copied({9, 0, 1, 0, 7, 0, 0, 0});
+    require(together.add_block(0, after.view()) && together.add_rows(list.view()), "blocks", 0);
+    together.write(&portable);
+    all.insert({65545, 7});
+    require(read_roaring({portable.data(), portable.size()}, &found) &&
+                rows_in(found) == std::vector<uint32_t>(all.begin(), all.end()),
+            "rows put together", portable.size());
     after.data[1 + next_number() % (after.size - 1)] ^= 1 << next_number() % 8;
     read_roaring({after.data.get() + 1, after.size - 1}, &found);  // whatever it is, no crash
   }
@@ -178,6 +188,9 @@ void check_damage() {
     TextBlock texts;
     Payload joined;
     read_roaring(body.view(), &intervals);
+    RowUnion together;
+    together.add_block(round % 3 ? 0 : 8192, body.view());
+    together.write(&joined);
     read_entries(body.view(), &entries);
     read_forward(body.view(), 1, 1, &postings);
     inline_rows(body.view(), &rows);

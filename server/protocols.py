@@ -137,6 +137,8 @@ def _over_httptools() -> type[_Timed]:
             if not self.url.startswith(b"/") or b"#" in self.url:
                 raise ValueError("the target is no path")  # told as what is no HTTP
             super().on_headers_complete()
+            if self.parser.should_upgrade():  # nobody does: the parser reads nothing after it
+                self.cycle.keep_alive = False
 
         def on_body(self, body: bytes) -> None:
             self._unread = 0

@@ -56,6 +56,20 @@ def test_a_body_in_pieces_is_one_body(spoken: Served) -> None:
     assert statuses(answer) == [200]
 
 
+def test_who_would_speak_another_protocol_is_answered_in_this_one(spoken: Served) -> None:
+    lines = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+    with socket.create_connection(("127.0.0.1", spoken.port), timeout=15) as connection:
+        connection.sendall(head(spoken, "/v1/healthz", *lines))
+        answer = connection.recv(65_536)
+        assert statuses(answer) == [200]
+        if b"connection: close" in answer.lower():
+            while connection.recv(65_536):
+                pass
+        else:
+            connection.sendall(head(spoken, "/v1/healthz"))
+            assert statuses(connection.recv(65_536)) == [200]
+
+
 @pytest.mark.parametrize(
     "sent",
     [

@@ -34,6 +34,7 @@ from memdb.space_views import (
     Layout,
     Neighbours,
     Sample,
+    evenly_spaced,
     merge,
     rows_array,
     rows_bitmap,
@@ -227,10 +228,7 @@ class SpaceVectors:
         if cached is not None:
             return cached.rows
         known = fresh.bitmap | layout.encoded
-        rows = rows_array(known & allowed)
-        step = -(-len(rows) // size)
-        if step > 1:
-            rows = rows[step // 2 :: step].copy()
+        rows = evenly_spaced(rows_array(known & allowed), size)
         matrix = same_vectors(samples, asked, rows)
         self._sampled = [*samples[1 - _SAMPLES_KEPT :], Sample(asked, rows, matrix)]
         return rows
@@ -260,10 +258,7 @@ class SpaceVectors:
     def _scan_fresh(
         self, fresh: Fresh, allowed: BitMap, query: NDArray[np.float32], k: int
     ) -> Neighbours:
-        rows, matrix = fresh.rows, fresh.matrix
-        if len(allowed) < len(rows):
-            keep = np.isin(rows, rows_array(allowed))
-            rows, matrix = rows[keep], matrix[keep]
+        rows, matrix = fresh.within(allowed)
         places, distances = exact.scan(query[None, :], matrix, k, self._metric)
         kept = np.isfinite(distances[0])
         return Neighbours(rows[places[0][kept]], self._scaled(distances[0][kept]))

@@ -54,6 +54,12 @@ def unit_of(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     return vector / length if length > 0 else np.zeros_like(vector)
 
 
+def evenly_spaced(rows: NDArray[np.uint32], size: int) -> NDArray[np.uint32]:
+    """At most ``size`` of ascending rows."""
+    step = -(-len(rows) // size)
+    return rows[step // 2 :: step].copy() if step > 1 else rows
+
+
 class Fresh(NamedTuple):
     """Fresh vectors as of one snapshot. Immutable: a later view shares the buffers behind it."""
 
@@ -70,6 +76,13 @@ class Fresh(NamedTuple):
         left = self.bitmap & present
         kept = np.isin(self.rows, rows_array(left))
         return Fresh(self.content_seq, layout_seq, self.rows[kept], self.matrix[kept], left)
+
+    def within(self, allowed: BitMap) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+        """Rows and vectors of those of ``allowed``, a subset of them."""
+        if len(allowed) == len(self.rows):
+            return self.rows, self.matrix
+        keep = np.isin(self.rows, rows_array(allowed))
+        return self.rows[keep], self.matrix[keep]
 
     def extended(
         self, content_seq: int, rows: NDArray[np.uint32], matrix: NDArray[np.float32]

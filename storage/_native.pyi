@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memdb.storage.reference import Entry, Numbers, Pair, RowSet, Scores, Terms, Text
+from memdb.storage.reference import Entry, Numbers, Pair, RowSet, Terms, Text
+from memdb.storage.reference_scores import Scores
 
 def crc32c(data: bytes) -> int: ...
 def seal(key: bytes, payload: bytes) -> bytes: ...

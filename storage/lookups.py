@@ -122,6 +122,11 @@ def keys_naming(txn: ReadTxn, raw_ids: set[bytes]) -> list[bytes]:
     return [key for key, raw_id in dense.scan(txn, tables.EXTERNAL) if raw_id in raw_ids]
 
 
+def dangling_keys(txn: ReadTxn) -> int:
+    """How many keys lead to an id that leads to no row."""
+    return sum(row_of(txn, raw_id) is None for _, raw_id in dense.scan(txn, tables.EXTERNAL))
+
+
 def drop_keys(txn: WriteTxn, keys: list[bytes], raw_ids: set[bytes]) -> None:
     """Forget keys that still name one of these ids."""
     for key in keys:

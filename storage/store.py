@@ -1,10 +1,8 @@
 """The store of one database: transactions across generations, threads and processes.
 
-The strategy. Reads are LMDB snapshots. Writes are functions of a transaction: whichever thread
-holds the leader lock runs everything that queued while the last commit was syncing, as one
-transaction with one sync (group commit without a timer). If any of them fails, the transaction
-is aborted and each is run again alone, so that one caller's error is never another's. Every
-transaction reads ``State`` first and moves on when its generation was superseded.
+Reads are LMDB snapshots. Writes are functions of a transaction, and those that queue while one is
+synced go together (``group_commit``). Every transaction reads ``State`` first and moves on when its
+generation was superseded.
 
 This file knows the state, the generations and the lease. It does not know records.
 """
@@ -21,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import lmdb
 
@@ -32,6 +30,7 @@ from memdb.storage import generations, tables
 from memdb.storage.copying import copy_into, make_copy
 from memdb.storage.environment import translate
 from memdb.storage.generations import Generation
+from memdb.storage.group_commit import Beside, GroupCommit, Job
 from memdb.storage.lease import CreationLock, Lease
 from memdb.storage.state import STATE_KEY, State
 from memdb.storage.transactions import Reader, Writer
@@ -39,30 +38,7 @@ from memdb.storage.transactions import Reader, Writer
 __all__ = ["Reader", "Store", "Writer"]
 
 T = TypeVar("T")
-Beside = Callable[[Writer, Any], None]
-"""What is called in the transaction of a write, with what the write returned."""
-
-_MAX_GROUP = 64
 _OPEN_ATTEMPTS = 100
-
-
-class _Job(Generic[T]):
-    """One queued write: its function, and its outcome once the leader ran it."""
-
-    __slots__ = ("beside", "committing", "done", "error", "function", "result")
-
-    def __init__(
-        self,
-        function: Callable[[Writer], T],
-        beside: Beside | None,
-        committing: Callable[[], None] | None,
-    ) -> None:
-        self.function = function
-        self.beside = beside
-        self.committing = committing
-        self.done = False
-        self.result: T | None = None
-        self.error: BaseException | None = None
 
 
 class Store:
@@ -77,10 +53,7 @@ class Store:
         self._poisoned = False
         self._closed = False
         self._references = 1
-        self._leader = threading.Lock()
-        self._leading_thread: int | None = None
-        self._queue: list[_Job[Any]] = []
-        self._queue_guard = threading.Lock()
+        self._writes = GroupCommit(self._run)
         self._threads = threading.local()
         self._swap_guard = threading.Lock()
         disk_format.refuse_network_file_system(path if path.exists() else path.parent)
@@ -291,41 +264,11 @@ class Store:
         """
         if self.readonly:
             raise PermissionDenied("the database was opened read-only")
-        if self._leading_thread == threading.get_ident():
-            raise MemdbError("a write inside a write: use the transaction at hand")
-        job = _Job(function, getattr(self._threads, "beside", None), committing)
-        with self._queue_guard:
-            self._queue.append(job)
-        with self._leader:
-            self._leading_thread = threading.get_ident()
-            try:
-                while not job.done:
-                    self._commit_group()
-            finally:
-                self._leading_thread = None
-        if job.error is not None:
-            raise job.error
-        return job.result  # type: ignore[return-value]
+        return self._writes.submit(
+            Job(function, getattr(self._threads, "beside", None), committing)
+        )
 
-    def _commit_group(self) -> None:
-        with self._queue_guard:
-            group = self._queue[:_MAX_GROUP]
-            del self._queue[: len(group)]
-        try:
-            self._run(group)
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that asked
-            if len(group) == 1:
-                group[0].error = error
-            else:
-                for job in group:
-                    try:
-                        self._run([job])
-                    except BaseException as own:  # noqa: BLE001 - likewise
-                        job.error = own
-        for job in group:
-            job.done = True
-
-    def _run(self, group: list[_Job[Any]]) -> None:
+    def _run(self, group: list[Job[Any]]) -> None:
         while True:
             generation = self._enter()
             try:
@@ -381,7 +324,7 @@ class Store:
         """
         if not self.lease.held:
             raise MemdbError("compact needs the maintenance lease")
-        with self._leader:
+        with self._writes.paused():
             generation = self._enter()
             try:
                 self._replace(

@@ -25,7 +25,6 @@ import numpy as np
 import memdb
 from bench import dying, report
 from memdb.retention import Decay, leaving
-from memdb.storage import dense, lookups, tables
 
 _DIM = 16
 _EVENTS = 72
@@ -348,14 +347,8 @@ def _finished(db: memdb.Database, tell: Callable[[object], None]) -> None:
     with db._engine.store.read() as txn:
         if leaving.rows(txn):
             tell("rows are leaving still")
-        leading = dense.scan(txn, tables.EXTERNAL)
-        dangling = [raw for _, raw in leading if lookups.row_of(txn, raw) is None]
-        if dangling:
-            tell(f"{len(dangling)} keys lead to memories that are gone")
-        live = db._engine.filters.get_set(txn, "live")
-        for row in live:
-            if db._engine.records.get(txn, row) is None:
-                tell("a row without a record")
+        if dangling := leaving.dangling(txn):
+            tell(f"{dangling} keys lead to memories that are gone")
     if any(receipt.state != "scrubbed" for receipt in db.receipts()):
         tell("an erasure is unfinished")
 

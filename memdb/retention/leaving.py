@@ -37,6 +37,11 @@ def rows(txn: Reader | Writer) -> BitMap:
     return BitMap() if payload is None else BitMap.deserialize(payload)
 
 
+def dangling(txn: Reader | Writer) -> int:
+    """How many keys lead to memories that are gone: none once ``step`` has nothing left to do."""
+    return lookups.dangling_keys(txn)
+
+
 def _put(txn: Writer, leaving: BitMap) -> None:
     if leaving:
         txn.put(tables.META, _KEY, bytes(leaving.serialize()))

@@ -14,9 +14,11 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import memdb
 from memdb import settings
 
 _PRELOADED = ["bench.erase", "bench.forgetting.kills", "memdb.database", "memdb.opening"]
@@ -36,9 +38,9 @@ def small_steps() -> None:
         setattr(settings, name, value)
 
 
-def count_or_die(store: Any, at: int) -> Callable[[], int]:
+def count_or_die(db: memdb.Database, at: int) -> Callable[[], int]:
     """Count what this process does to the disk from now on, and end it with SIGKILL at half-step
-    ``at`` (0: never). Calling what is returned gives the steps so far. ``store``: the class."""
+    ``at`` (0: never). Calling what is returned gives the steps so far."""
     seen = 0
 
     def tick() -> None:
@@ -48,9 +50,7 @@ def count_or_die(store: Any, at: int) -> Callable[[], int]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def wrap(owner: Any, name: str) -> None:
-        original = getattr(owner, name, None)
-        if original is None:
-            return
+        original = getattr(owner, name)
 
         def counted(*arguments: Any, **named: Any) -> Any:
             tick()
@@ -60,9 +60,9 @@ def count_or_die(store: Any, at: int) -> Callable[[], int]:
 
         setattr(owner, name, counted)
 
-    for name in _CALLS:
+    for name in filter(partial(hasattr, os), _CALLS):
         wrap(os, name)
-    wrap(store, "_commit_group")
+    wrap(type(db._engine.store._writes), "_commit_group")
     return lambda: seen
 
 

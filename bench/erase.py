@@ -227,7 +227,7 @@ def victim(root: Path, at: int, begin: Callable[[], None]) -> int:
     planted = [Planted(**one) for one in json.loads((root / "planted.json").read_text())]
     with memdb.open(root / "db", embedder="none", clock=Clock()) as db:
         db.snapshot(root / "snapshot")
-        counted = dying.count_or_die(type(db._engine.store), at)
+        counted = dying.count_or_die(db, at)
         begin()
         db.erase([one.erase_by for one in planted[::2]]).wait(60)
         return counted()

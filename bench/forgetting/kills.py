@@ -201,7 +201,7 @@ class Victim:
         dying.small_steps()
         with memdb.open(root / "db", embedder="none", clock=Clock()) as db:
             db.count()
-            counted = dying.count_or_die(type(db._engine.store), at)
+            counted = dying.count_or_die(db, at)
             begin()
             OPERATIONS[self.operation](db)
             return counted()

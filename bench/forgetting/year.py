@@ -95,7 +95,7 @@ class Operations:
 def watched(db: memdb.Database) -> Iterator[Operations]:
     """Within the block, what this process does to ``db`` is told."""
     found = Operations(db.path)
-    store = type(db._engine.store)
+    store, writes = type(db._engine.store), type(db._engine.store._writes)
     applier = applying.Applier
     operations = [
         ("plan", planning, "make"),
@@ -108,11 +108,11 @@ def watched(db: memdb.Database) -> Iterator[Operations]:
         ("trash", room, "purge_trash"),
         ("clean", cleaning, "clean"),
         ("copy", store, "compact"),
-        ("write", store, "_commit_group"),
+        ("write", writes, "_commit_group"),
     ]
     looks = [
         *((os, name) for name in ("fsync", "fdatasync", "rename", "replace", "unlink", "rmdir")),
-        (store, "_commit_group"),
+        (writes, "_commit_group"),
         (store, "_replace"),
     ]
     with ExitStack() as undone:

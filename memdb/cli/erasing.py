@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from memdb.cli.calls import Call, with_database
 from memdb.cli.output import counted
@@ -54,13 +54,14 @@ def erase(call: Call, db: Database) -> int:
     from memdb import LockHeld
 
     fields = call.arguments()
+    confirmed = fields.pop("confirm_count", None)
     if not call.args.yes:
-        agreed = _agreed(call, db)
+        agreed = _agreed(db, fields)
         if agreed is None:
             call.out.note("nothing was erased")
             return 1
-        fields["confirm_count"] = agreed
-    receipt = db.erase(**fields)
+        confirmed = agreed if confirmed is None else confirmed
+    receipt = db.erase(**fields, confirm_count=confirmed)
     with working("erasing"):
         try:
             receipt.wait(_PATIENCE_S if call.args.timeout is None else call.args.timeout)
@@ -73,7 +74,7 @@ def erase(call: Call, db: Database) -> int:
     return 0
 
 
-def _agreed(call: Call, db: Database) -> int | None:
+def _agreed(db: Database, selector: dict[str, Any]) -> int | None:
     """How many memories a person at a terminal says yes to; None for no."""
     from memdb import InvalidArgument
 
@@ -81,7 +82,7 @@ def _agreed(call: Call, db: Database) -> int | None:
         raise InvalidArgument(
             "erasing cannot be undone", field="yes", hint="add --yes to do it without being asked"
         )
-    found = db.report(**call.arguments())
+    found = db.report(**selector)
     print(f"This removes {_amounts(found.counts)} for good.", file=sys.stderr)
     print("Type yes to erase: ", end="", file=sys.stderr, flush=True)
     return found.total if sys.stdin.readline().strip().lower() == "yes" else None
@@ -165,6 +166,8 @@ COMMANDS = (
         (
             *SELECTOR_TO_ACT_ON,
             Option("yes", "do not ask; needed where no person can answer", kind="flag", own=True),
+            Option("confirm_count", "erase only if it reaches just so many, the total of a report",
+                   kind="integer"),
             Option("timeout", "seconds to wait for the last byte (default: 60)", kind="number",
                    own=True),
         ),

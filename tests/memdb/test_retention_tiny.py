@@ -151,14 +151,14 @@ def test_at_a_small_budget_room_is_made_now_and_then_and_not_for_each_write(
     """Hysteresis: what one run frees, many writes use up."""
     history = History(tmp_path, 1)
     with history.db, watched(history.db) as operations:
-        history.limit(1_500_000)
+        history.limit(600_000)
         for _ in range(60):
             history.remember(5, 300, False)
         history.holds()
         assert history.refused == 0
         plans = sum(name == "plan" for name, _, _ in operations.spans)
         assert 0 < plans < 15
-        assert operations.most <= 1_500_000
+        assert operations.most <= 600_000
 
 
 def test_a_budget_that_cannot_be_kept_is_said_and_leaves_the_background_at_rest(

@@ -125,8 +125,8 @@ class WhileItIsConverted(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "db"):
-            self.db.spaces.convert("photos", "nano")
-            check_vectors(self.db, self.model, "nano")
+            self.db.spaces.convert("photos", LADDER[-1])
+            check_vectors(self.db, self.model, LADDER[-1])
             assert self.db.check()["ok"]
             self.db.close()
             self.directory.cleanup()

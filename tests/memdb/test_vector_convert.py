@@ -168,8 +168,8 @@ class WhileItIsConverted(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "index"):
-            self.index.convert("nano")
-            check_vectors(self.index, self.model, "nano")
+            self.index.convert(LADDER[-1])
+            check_vectors(self.index, self.model, LADDER[-1])
             check_files(self.index)
             self.index.close()
             self.directory.cleanup()

@@ -470,8 +470,9 @@ void change_while_walked(const Kernels& kernels, uint32_t dim) {
   }
   std::vector<uint8_t> reached(count);
   mark_led_to(kernels, graph, entries, reached.data());
-  require(reached[count - 1] == 1 && graph.record(kernels, at_once - 1) == nullptr, "who is left",
-          kernels.name, dim);
+  require(!graph.record(kernels, at_once - 1), "who is left", kernels.name, dim);
+  for (uint32_t i = 0; i < count; ++i)  // nothing leads to those that are gone
+    require(!reached[i] || graph.record(kernels, i) != nullptr, "who is led to", kernels.name, dim);
   done = true;
   for (std::thread& thread : threads) thread.join();
   munmap(mapped, size);

@@ -2,8 +2,9 @@
 
     python -m bench serve [--records 100000] [--only offered] [--folder DIR] [--seconds 30]
 
-Clients are processes of their own, with vectors given (and four words, with --words). Parts, each
-to be had alone with --only:
+Clients are processes of their own, with vectors given (and four words, with --words): those of
+real texts in --vectors where there are enough, else made up, which take a search several times
+longer. Parts, each to be had alone with --only:
 
 * offered    8 clients offer 80 requests a second together, four recalls to an add; rounds with and
              without the audit take turns
@@ -60,6 +61,7 @@ class Run:
     rounds: int
     words: bool
     kills: int
+    vectors: Path
 
     @property
     def database(self) -> Path:
@@ -119,6 +121,7 @@ def main(arguments: list[str]) -> int:
             rounds=options.rounds,
             words=options.words,
             kills=options.kills,
+            vectors=options.vectors,
         )
         _prepare(run)
         for name in [options.only] if options.only else ["offered", "saturated", "soak", "kill"]:
@@ -142,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=2.0, help="of soak and fuzz")
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--words", action="store_true", help="questions have words as well")
+    parser.add_argument("--vectors", type=Path, default=makers.VECTORS)
     parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--folder", help="keep the database here, and use it again")
     parser.add_argument("--json", type=Path)
@@ -154,14 +158,17 @@ def _parser() -> argparse.ArgumentParser:
 def _prepare(run: Run) -> None:
     """The database, and the encoded requests of the clients."""
     run.folder.mkdir(parents=True, exist_ok=True)
+    real = makers.real_vectors(run.vectors, run.records)
+    if real is not None and len(real[0]) == run.records:
+        vectors, asked = real[0], real[1][:_VECTORS]
+    else:
+        vectors, asked = makers.vectors(run.records), makers.vectors(_VECTORS, seed=5)
     if not run.database.exists():
-        vectors = makers.vectors(run.records)
         with memdb.open(run.database, embedder="none") as db:
             report.progress(f"writing {run.records:,} memories")
             db.remember_many(makers.memories(run.records, vectors))
             settle(db)
             db.snapshot(run.bare)
-    asked = makers.vectors(_VECTORS, seed=5)
     texts = list(makers.texts(_VECTORS, seed=6, per_text=4))
     questions = [
         {"vector": [round(float(x), 5) for x in one], "k": 10}

@@ -40,6 +40,7 @@ from memdb.server.protocols import protocol
 from memdb.server.routes import ROUTES
 from memdb.server.routing import Services
 from memdb.server.sessions import Sessions
+from memdb.server.starting import short_turns
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8377
@@ -129,7 +130,7 @@ class Host:
         ``ready`` is called when it can be found: a request that comes then is answered.
         """
         try:
-            with self._sole(), _calm_signals(self.stop):
+            with self._sole(), _calm_signals(self.stop), short_turns():
                 self._announce()
                 ready()
                 self._server.run(sockets=[self._socket])

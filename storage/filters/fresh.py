@@ -33,6 +33,7 @@ _HEAD = struct.Struct("<HHH")
 _ENTRY = struct.Struct("<HQ")
 _PREFIX_BYTES = 10
 _WRITTEN: Final = "fresh filters, written"
+_LOOKED_UP: Final = 16  # rows that are looked up one by one, rather than all fresh ones read
 
 
 class Entries(NamedTuple):
@@ -91,9 +92,12 @@ def all_rows(txn: ReadTxn) -> BitMap:
 
 def among(txn: ReadTxn, rows: Iterable[int]) -> list[int]:
     """Those of ``rows`` that are fresh, ascending."""
+    wanted = BitMap(rows)
+    if len(wanted) <= _LOOKED_UP:
+        return [row for row in wanted if txn.exists(tables.FRESH_FILTERS, row_key(row))]
     if not count(txn):
         return []
-    return list(all_rows(txn) & BitMap(rows))
+    return list(all_rows(txn) & wanted)
 
 
 def lowest(txn: ReadTxn, at_most: int) -> list[int]:

@@ -12,6 +12,7 @@ Nobody sees it but by the order of rows: a memory that moved comes last among th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -34,8 +35,11 @@ _READERS_END_S: Final = 0.5
 _MOVED_AT_ONCE: Final = 4
 
 
-def clean(engine: Engine) -> int:
-    """Give back what can be; returns how many memories moved. Lease holder only."""
+def clean(engine: Engine, between: Callable[[], None] = lambda: None) -> int:
+    """Give back what can be; returns how many memories moved. Lease holder only.
+
+    ``between`` is called after each transaction, which writes before anything is given back.
+    """
     moved = 0
     with engine.store.read() as txn:
         known = [space for space in spaces.answering(txn) if space.converting is None]
@@ -46,6 +50,7 @@ def clean(engine: Engine) -> int:
         while sparse:
             some, sparse = sparse[:_MOVED_AT_ONCE], sparse[_MOVED_AT_ONCE:]
             moved += engine.store.write(partial(_move, engine=engine, chosen=some))
+            between()
         if engine.store.wait_for_readers(_READERS_END_S):
             with engine.store.read() as txn:
                 holes = _empty(engine, txn, space)

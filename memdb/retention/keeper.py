@@ -48,13 +48,13 @@ Derive = Callable[[dict[str, Any]], Callable[[Writer], Any]]
 
 
 def reserve(budget: int) -> int:
-    """What is kept free for a write that brings next to nothing."""
-    return min(RESERVE_BYTES, budget // 16)
+    """What is kept free for a write that brings next to nothing, or frees something."""
+    return max(room.STEP_BYTES, min(RESERVE_BYTES, budget // 16))
 
 
 def headroom(budget: int) -> int:
     """What the holder of the lease keeps free: room for a batch of ``rows_at_once`` of others."""
-    return 2 * reserve(budget) + budget // 16
+    return reserve(budget) + min(RESERVE_BYTES, budget // 16) + budget // 16
 
 
 class Keeper:
@@ -238,11 +238,10 @@ class Keeper:
             applier.forget(changed, derive or _underivable)
             applier.lower(lambda: room.stay_under(engine, limit))
             for step in plan.steps:
-                room.take(engine, step, plan.now)
-                room.stay_under(engine, limit)
+                room.take(engine, step, plan.now, limit)
             if plan.of("archive"):
                 applier.done["archive"] = len(plan.of("archive"))
-                room.freeze(engine)
+                room.freeze(engine, limit)
             if applier.done or plan.steps:
                 room.finish(engine, budget=limit)
             after = sum(usage.disk_bytes(engine.store.path).values())

@@ -25,39 +25,48 @@ from memdb.storage import postings, spaces
 from memdb.storage.store import Writer
 
 _USERS_END_S: Final = 2.0
+STEP_BYTES: Final = 192 << 10
+"""What the store's file may grow by in one transaction that frees something, as LMDB writes every
+page it changes anew, and what a copy takes beside its pages."""
 DEAD_WORTH: Final = 1 << 18
 """Bytes of free pages that are worth a copy, at least; and at least a tenth of the live ones."""
 
 
-def take(engine: Engine, step: PlanStep, now: datetime) -> None:
-    """One step of a plan."""
+def take(engine: Engine, step: PlanStep, now: datetime, budget: int | None = None) -> None:
+    """One step of a plan. Each step writes before it frees: a ``budget`` is looked at between the
+    transactions of one too.
+    """
     if step.what == "trash":
-        purge_trash(engine, now, step.bytes)
+        purge_trash(engine, now, step.bytes, budget)
     elif step.what == "encode":
-        encode(engine)
+        encode(engine, budget)
     elif step.what == "cold":
-        freeze(engine)
+        freeze(engine, budget)
     elif step.what == "space" and step.space is not None and step.profile is not None:
-        convert(engine, step.space, step.profile)
+        convert(engine, step.space, step.profile, budget)
 
 
-def freeze(engine: Engine) -> int:
+def freeze(engine: Engine, budget: int | None = None) -> int:
     """Move every full group of records into a cold block; returns how many moved."""
     with engine.store.read() as txn:
         groups = usage.freezable(engine, txn)
-    return sum(engine.store.write(partial(engine.records.freeze, rows=one)) for one in groups)
+    moved = 0
+    for rows in groups:
+        moved += engine.store.write(partial(engine.records.freeze, rows=rows))
+        stay_under(engine, budget)
+    return moved
 
 
-def encode(engine: Engine) -> None:
+def encode(engine: Engine, budget: int | None = None) -> None:
     """Move fresh vectors into files, where there are enough to train on."""
     with engine.store.read() as txn:
         known = spaces.spaces(txn)
     for record in known:
         while engine.vectors(record).encode_step(usage.ENCODE_MIN):
-            pass
+            stay_under(engine, budget)
 
 
-def convert(engine: Engine, name: str, profile: str) -> None:
+def convert(engine: Engine, name: str, profile: str, budget: int | None = None) -> None:
     """Bring a space to a smaller profile, now."""
     with engine.store.read() as txn:
         record = spaces.find_space(txn, name)
@@ -66,10 +75,10 @@ def convert(engine: Engine, name: str, profile: str) -> None:
     engine.store.write(lambda txn: space_convert.aim(txn, engine.filters, record, profile))
     space = engine.vectors(record)
     while space.convert_step():
-        pass
+        stay_under(engine, budget)
 
 
-def purge_trash(engine: Engine, now: datetime, at_least: int = 0) -> int:
+def purge_trash(engine: Engine, now: datetime, at_least: int = 0, budget: int | None = None) -> int:
     """Remove for good what is in the trash: what is over its seven days, and of the rest the oldest
     batches until ``at_least`` bytes are free. Returns how many memories.
     """
@@ -92,6 +101,7 @@ def purge_trash(engine: Engine, now: datetime, at_least: int = 0) -> int:
             return len(memories)
 
         removed += engine.store.write(purge)
+        stay_under(engine, budget)
     return removed
 
 
@@ -103,7 +113,7 @@ def finish(engine: Engine, *, budget: int | None = None, dead_worth: int = DEAD_
     """
     while leaving.step(engine):
         stay_under(engine, budget)
-    cleaning.clean(engine)
+    cleaning.clean(engine, lambda: stay_under(engine, budget))
     if dead_bytes(engine) >= dead_worth:
         engine.store.compact(packed=True)
     let_go(engine)
@@ -112,7 +122,7 @@ def finish(engine: Engine, *, budget: int | None = None, dead_worth: int = DEAD_
 
 def stay_under(engine: Engine, budget: int | None) -> None:
     """Copy the store where that is about to become impossible within ``budget``."""
-    if budget is not None and not fits(engine, budget, budget // 16):
+    if budget is not None and not fits(engine, budget, max(budget // 16, STEP_BYTES)):
         if dead_bytes(engine):
             engine.store.compact(dense=True)
         let_go(engine)

@@ -289,7 +289,7 @@ bool read_walk(const Estimator& estimator, NodeReader& nodes, const ReadSources&
     depth.looked(nearest);
   };
   const auto glance = [&](uint32_t page, const uint8_t* bytes) {
-    if (sources.most_depth == 1) return;
+    if (!sources.whole_pages) return;
     const uint8_t* rows[kMostDegree];
     const auto offer = [&]() {
       estimator.keys(rows, step.count, step.keys);

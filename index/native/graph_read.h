@@ -20,6 +20,7 @@ struct ReadSources {
   const FileReader* records;
   ReadPool* pool;
   uint32_t most_depth;  // 1 ... kMostDepth
+  bool whole_pages;  // of a page that had to be fetched every node is estimated: Starling's search
 };
 
 // `graph->first` and `records->first` are not looked at, nor is `records->count`. Marks in

@@ -56,7 +56,9 @@ int64_t graph_search_read(uint32_t level, const FileReader& page_file, PageCache
       static_cast<uint32_t>(queries.shape(0)), k, breadth, most_hops, threads, slots.data(),
       distances.data(), found.data(), counted.data()};
   nb::gil_scoped_release release;
-  return search_graph_read(kernels, request, {&page_file, &cache, &record_file, &pool, depth});
+  const bool whole_pages = depth > 1;
+  return search_graph_read(kernels, request,
+                           {&page_file, &cache, &record_file, &pool, depth, whole_pages});
 }
 
 int64_t gather_read(uint32_t level, const FileReader& record_file, ReadPool& pool,

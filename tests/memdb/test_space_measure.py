@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,25 @@ from pyroaring import BitMap
 import memdb
 from memdb.index import exact
 from memdb.index.protocol import Metric
+from memdb.space_vectors import SpaceVectors
 from memdb.space_views import unit, unit_of
 from tests.memdb.space_conversion import DIM, fill, make_small
+
+
+@contextmanager
+def photos(
+    path: Path, patch: pytest.MonkeyPatch, metric: Metric = "cosine", profile: str = "standard"
+) -> Iterator[tuple[memdb.Database, SpaceVectors]]:
+    """A database with sixty vectors in a space, whose background work waits to be told."""
+    make_small(patch)
+    with memdb.open(path / "db", embedder="none") as db:
+        db.spaces.create("photos", dim=DIM, metric=metric, profile=profile)
+        fill(db, 60, 1)
+        engine = db._engine
+        db._maintenance.stop()
+        with engine.store.read() as txn:
+            space = engine.vectors(engine.require_space(txn, "photos"))
+        yield db, space
 
 
 @pytest.mark.parametrize("profile", ["exact", "standard", "compact", "nano"])
@@ -20,15 +39,9 @@ from tests.memdb.space_conversion import DIM, fill, make_small
 def test_measured_distances_are_those_to_the_stored_vectors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str, metric: Metric
 ) -> None:
-    make_small(monkeypatch)
     rng = np.random.default_rng(6)
-    with memdb.open(tmp_path / "db", embedder="none") as db:
-        db.spaces.create("photos", dim=DIM, metric=metric, profile=profile)
-        fill(db, 60, 1)
+    with photos(tmp_path, monkeypatch, metric, profile) as (db, space):
         engine = db._engine
-        with engine.store.read() as txn:
-            space = engine.vectors(engine.require_space(txn, "photos"))
-        db._maintenance.stop()
         while space.encode_step():
             pass
         monkeypatch.undo()
@@ -124,14 +137,7 @@ def test_a_filter_is_compiled_again_only_when_its_encoded_rows_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A write is fresh at first, and most questions ask all there is."""
-    make_small(monkeypatch)
-    with memdb.open(tmp_path / "db", embedder="none") as db:
-        db.spaces.create("photos", dim=DIM)
-        fill(db, 60, 1)
-        engine = db._engine
-        db._maintenance.stop()
-        with engine.store.read() as txn:
-            space = engine.vectors(engine.require_space(txn, "photos"))
+    with photos(tmp_path, monkeypatch) as (db, space):
         while space.encode_step():
             pass
         query = np.ones(DIM, np.float32)
@@ -169,14 +175,9 @@ def test_a_space_that_takes_the_place_of_another_is_known_at_once(tmp_path: Path
 def test_samples_of_several_filters_are_kept_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_small(monkeypatch)
-    with memdb.open(tmp_path / "db", embedder="none") as db:
-        db.spaces.create("photos", dim=DIM)
-        fill(db, 60, 1)
+    with photos(tmp_path, monkeypatch) as (db, space):
         engine = db._engine
-        db._maintenance.stop()
         with engine.store.read() as txn:
-            space = engine.vectors(engine.require_space(txn, "photos"))
             live = list(engine.live(txn))
             sets = [BitMap(live), BitMap(live[::2]), BitMap(live[1::3])]
             query = np.random.default_rng(4).standard_normal(DIM).astype(np.float32)

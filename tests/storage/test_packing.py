@@ -21,9 +21,7 @@ from memdb.storage.postings import layout, packed
 from memdb.storage.records import Records
 from memdb.storage.values import obeys_size_rule
 from memdb.types import Memory
-from tests.storage.test_postings import TERMS, analysed
-
-Words = dict[int, Counter[bytes]]
+from tests.storage.test_postings import TERMS, Model, analysed, assert_entries_read_as
 
 
 class Folder:
@@ -52,18 +50,9 @@ def assert_sizes_are_allowed(txn: ReadTxn) -> None:
 # --- postings -------------------------------------------------------------------------------
 
 
-def assert_postings_read_as(txn: ReadTxn, model: Words) -> None:
+def assert_postings_read_as(txn: ReadTxn, model: Model) -> None:
     reader = postings.PostingsReader(txn)
-    code = {
-        row: int(postings.encode_lengths(np.array([sum(words.values())]))[0])
-        for row, words in model.items()
-    }
-    for term in TERMS:
-        found = reader.entries(term).tolist()
-        assert len(found) == len({row for row, _, _ in found})
-        assert set(found) == {
-            (row, min(words[term], 255), code[row]) for row, words in model.items() if words[term]
-        }
+    assert_entries_read_as(reader, model)
     assert sorted(reader.every_row()["row"].tolist()) == sorted(model)
     assert postings.stats(txn).docs == postings.row_count(txn) == len(model)
     assert model or not postings.stats(txn).total_length
@@ -107,7 +96,7 @@ def test_packed_postings_read_as_the_model(
 
 
 def _change_postings(  # type: ignore[no-untyped-def]
-    txn: WriteTxn, step: str, argument, model: Words, unused: list[int]
+    txn: WriteTxn, step: str, argument, model: Model, unused: list[int]
 ) -> None:
     if step == "add" and unused:
         row = unused.pop()

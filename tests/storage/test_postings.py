@@ -35,8 +35,7 @@ def analysed(counts: Counter[bytes]) -> Analysed:
     )
 
 
-def assert_reads_as(txn: ReadTxn, model: Model) -> None:
-    reader = postings.PostingsReader(txn)
+def assert_entries_read_as(reader: postings.PostingsReader, model: Model) -> None:
     lengths = {
         row: int(postings.encode_lengths(np.array([sum(c.values())]))[0])
         for row, c in model.items()
@@ -50,6 +49,11 @@ def assert_reads_as(txn: ReadTxn, model: Model) -> None:
             for row, counts in model.items()
             if counts[term]
         }
+
+
+def assert_reads_as(txn: ReadTxn, model: Model) -> None:
+    reader = postings.PostingsReader(txn)
+    assert_entries_read_as(reader, model)
     every = reader.every_row()
     assert sorted(every["row"].tolist()) == sorted(model)
     assert postings.stats(txn) == (len(model), sum(sum(c.values()) for c in model.values()))

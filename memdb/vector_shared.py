@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -91,20 +91,15 @@ class SharedIndex:
         kv = path / "kv"
         if not (readonly or kv.is_dir()):
             wanted.new_state()  # what is wrong with it is said before anything is made
-        with vector_making.opening(path, kv, readonly=readonly):
-            self._env = Environment(kv, readonly=readonly)
-            try:
+        with ExitStack() as undone:
+            with vector_making.opening(path, kv, readonly=readonly):
+                self._env = Environment(kv, readonly=readonly)
+                undone.callback(self._env.close)
                 state = vector_making.load_or_make(self._env, wanted, path)
-            except BaseException:
-                self._env.close()
-                raise
-        try:
             wanted.check(state)
             self.files = self._open_current(state)
             self.tidy()
-        except BaseException:
-            self._env.close()
-            raise
+            undone.pop_all()
         self.builder = vector_graph.Builder(self)
         self._linker = vector_linker.Linker(self._link)
         self._wake_linker()

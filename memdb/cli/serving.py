@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from memdb.cli.calls import Call
@@ -38,25 +39,20 @@ def hosted(call: Call, command: str, **options: Any) -> Host:
     import memdb
     from memdb.server.starting import collecting_later
 
-    with collecting_later():
+    with collecting_later(), ExitStack() as undone:
         try:
             from memdb.server.host import Host, ServeOptions
+
+            checked = ServeOptions(**options).checked()
+            db: Database = call.open()
+            undone.callback(db.close)
+            host = Host(db, checked)
         except ImportError as error:
             raise memdb.MissingDependency(
                 f"memdb {command} needs {error.name or 'its server'}", extra="server"
             ) from error
-        checked = ServeOptions(**options).checked()
-        db: Database = call.open()
-        try:
-            return Host(db, checked)
-        except ImportError as error:
-            db.close()
-            raise memdb.MissingDependency(
-                f"memdb {command} needs {error.name}", extra="server"
-            ) from error
-        except BaseException:
-            db.close()
-            raise
+        undone.pop_all()
+        return host
 
 
 def _say(call: Call, url: str, token_file: str) -> None:

@@ -12,10 +12,9 @@ import pytest
 import memdb
 from bench.forgetting import kills, year
 from memdb import BudgetExceeded
-from memdb.retention import Decay, cleaning, room, usage
+from memdb.retention import Decay, cleaning, leaving, room, usage
 from memdb.retention.applying import Applier
 from memdb.retention.planning import Plan
-from memdb.storage import dense, lookups, tables
 from tests.memdb.clock import Clock
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in "aeiou" for c in ("n", "rt", "lo")]
@@ -126,10 +125,8 @@ def test_killed_at_any_step_each_memory_is_there_or_not_and_the_store_is_sound(
 
 
 def dangling(db: memdb.Database) -> int:
-    """Keys that lead to ids of which there is no memory."""
     with db._engine.store.read() as txn:
-        leading = dense.scan(txn, tables.EXTERNAL)
-        return sum(lookups.row_of(txn, raw) is None for _, raw in leading)
+        return leaving.dangling(txn)
 
 
 def evict(db: memdb.Database, ids: list[str]) -> None:

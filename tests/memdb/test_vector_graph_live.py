@@ -123,7 +123,7 @@ def test_a_killed_writer_loses_nothing_and_readers_see_nothing_wrong() -> None:
         command, check=False, cwd=ROOT, timeout=110, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 kills (" in done.stdout and "0 wrong, 0 failed to open" in done.stdout
+    assert "6 kills (" in done.stdout and "): 0 wrong, 0 failed to open" in done.stdout
 
 
 class AgainstADictionary(RuleBasedStateMachine):

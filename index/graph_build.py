@@ -251,15 +251,13 @@ class GraphBuild:
             if not len(astray) or len(entries) >= MOST_ENTRIES:
                 break
             entries = np.concatenate((entries, astray[: MOST_ENTRIES - len(entries)][:64]))
-        order = kernels.graph_order(self.lists, entries, layout.graph_records(self._how.degree))
-        order = order[np.isin(order, everyone)]
-        missing = np.setdiff1d(everyone, order)
+        together = layout.graph_records(self._how.degree)
         graph_file.write_draft(
             self.flat.directory,
             self.flat.spec,
             self._how.degree,
             self.lists,
-            np.concatenate((order, missing)).astype(np.uint32),
+            kernels.graph_order(self.lists, everyone, entries, together),
             entries.astype(np.uint32),
             self._longest,
         )

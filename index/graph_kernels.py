@@ -156,8 +156,9 @@ class GraphKernels(Protocol):
         """(n,) whether the entries lead to each slot."""
         ...
 
-    def graph_order(self, lists: Slots, entries: Slots, together: int) -> Slots:
-        """What the entries lead to, in an order that keeps neighbours together."""
+    def graph_order(self, lists: Slots, slots: Slots, entries: Slots, together: int) -> Slots:
+        """The slots, distinct ones, in an order that keeps neighbours together: in groups of so
+        many, the first of which begin at the entries."""
         ...
 
 
@@ -277,6 +278,7 @@ class NativeGraph:
         self._native.graph_reached(lists, entries, reached)
         return reached.astype(np.bool_)
 
-    def graph_order(self, lists: Slots, entries: Slots, together: int) -> Slots:
-        order = np.empty(len(lists), np.uint32)
-        return order[: self._native.graph_order(lists, entries, together, order)]
+    def graph_order(self, lists: Slots, slots: Slots, entries: Slots, together: int) -> Slots:
+        order = slots.copy()
+        self._native.graph_order(lists, entries, together, order)
+        return order

@@ -34,6 +34,7 @@ _COUNTS = np.array([byte.bit_count() for byte in range(256)], np.uint8)
 _STARTS = 4
 _DOUBT = F32(3.0) * F32(0.6)
 _SCORED_AT_ONCE = 16
+_NEAR, _STEADY, _SEEDS = 8, 8, 64  # of an order that keeps neighbours together
 
 Neighbours = Callable[[int], Iterable[int]]
 Ranked = list[tuple[float, int]]
@@ -321,24 +322,39 @@ class NumpyGraph:
                 open_ += lists[here, 1 : 1 + lists[here, 0]].tolist()
         return reached
 
-    def graph_order(self, lists: Slots, entries: Slots, together: int) -> Slots:
-        taken: dict[int, None] = {}
-        seeds = [slot for slot in entries.tolist() if slot < len(lists)]
-        for seed in seeds:  # grows meanwhile
-            if seed in taken:
-                continue
-            group = [seed]
-            taken[seed] = None
-            for here in group:  # so does this
-                for slot in lists[here, 1 : 1 + lists[here, 0]].tolist():
-                    if slot >= len(lists) or slot in taken:
-                        continue
-                    if len(group) < together:
-                        group.append(slot)
-                        taken[slot] = None
-                    else:
-                        seeds.append(slot)
-        return np.array(list(taken), np.uint32)
+    def graph_order(self, lists: Slots, slots: Slots, entries: Slots, together: int) -> Slots:
+        edges = _near_edges(lists, slots)
+        left = {slot: len(edges[slot]) for slot in edges}
+        seeds = [slot for slot in entries.tolist() if slot in edges]
+        order: dict[int, None] = {}
+        drawn: dict[int, int] = {}  # to the group: how many edges of what waits, in the order found
+        while len(order) < len(slots):
+            waiting = {slot: count for slot, count in drawn.items() if slot not in order}
+            if len(order) % together == 0:
+                seeds += sorted(waiting, key=lambda slot: -waiting[slot])[:_SEEDS]
+                drawn = waiting = {}
+            if waiting:
+                here = max(waiting, key=lambda slot: waiting[slot] / (_STEADY + left[slot]))
+            else:
+                here = next(slot for slot in (*seeds, *slots.tolist()) if slot not in order)
+            order[here] = None
+            for slot in edges[here]:
+                left[slot] -= 1
+                if slot not in order:
+                    drawn[slot] = drawn.get(slot, 0) + 1
+        return np.array(list(order), np.uint32)
+
+
+def _near_edges(lists: Slots, slots: Slots) -> dict[int, list[int]]:
+    """Of each of the slots the others of them to whose nearest, or from which, an edge leads."""
+    edges: dict[int, list[int]] = {slot: [] for slot in slots.tolist()}
+    for here in edges:
+        named = lists[here, 1 : 1 + min(_NEAR, lists[here, 0])].tolist()
+        edges[here] = [slot for slot in named if slot in edges]
+    leading = [(there, here) for here in sorted(edges, reverse=True) for there in edges[here]]
+    for there, here in leading:
+        edges[there].append(here)
+    return edges
 
 
 def nearest_entries(entries: Slots, entry_rows: Bytes, query: Floats) -> Ranked:

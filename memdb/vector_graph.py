@@ -2,8 +2,8 @@
 
 One process at a time, the holder of ``graph.lock``. Where there is no graph, or so much waits that
 writing all of it anew costs less than linking in place, it links what waits in memory, writes a
-draft beside the present graph, and commits in one transaction which slots are linked; until then
-nothing has changed, whatever ends the process. Everything else is done in place
+draft beside the present graph, and installs it in one transaction, until which nothing has changed,
+whatever ends the process; some more say which slots are linked. Everything else is done in place
 (``vector_live``). An index that may choose its kind becomes "ssd" here. This file knows drafts of
 the book and when work is due; linking itself is ``memdb.index``'s.
 """
@@ -14,6 +14,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from memdb import settings, vector_book
 from memdb.errors import StoreCorrupt
 from memdb.index import engines, planner
@@ -21,7 +23,7 @@ from memdb.index.flat import FlatIndex
 from memdb.index.protocol import Build, Drafting
 from memdb.storage.environment import WriteTxn
 from memdb.storage.lease import Lease
-from memdb.vector_book import Book, Draft
+from memdb.vector_book import Book, Draft, Slots
 from memdb.vector_linker import Linker
 from memdb.vector_live import LiveWork, too_many_retired
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 LOCK: Final = "graph.lock"
 _LINKED_AT_ONCE: Final = 1024
 _POLL_S: Final = 0.05
+_PARTS: Final = 16  # commits that say what a build has linked; of so many slots or more
+_PART_SLOTS: Final = 4096
 
 
 class Builder:
@@ -185,21 +189,31 @@ class Builder:
         return self._build is not None
 
     def _commit(self, build: Build) -> None:
+        """Install the draft and say which slots are linked. A commit that said it of all would write
+        half of the book anew and leave as much free; those after the first use what was left before
+        them. What a kill keeps from being said waits, and is linked again."""
         slots, seals = build.write()
+        count = max(1, min(_PARTS, len(slots) // _PART_SLOTS))
+        parts = zip(np.array_split(slots, count), np.array_split(seals, count), strict=True)
+        for number, (mine, sealed) in enumerate(parts):
 
-        def publish(_: WriteTxn, draft: Draft) -> None:
-            files = self._shared.files
-            if not isinstance(files, Drafting):
-                raise StoreCorrupt("the index is of another kind than it was", path="kv")
-            files.install()
-            inside = slots < len(draft.states)
-            mine, sealed = slots[inside], seals[inside]
-            held = draft.states[mine] == vector_book.ENCODED
-            held &= engines.files_of(self._shared.files).seals(mine) == sealed
-            draft.link(mine[held])
-            draft.pages = None
+            def publish(
+                _: WriteTxn, draft: Draft, mine: Slots = mine, sealed: Slots = sealed,
+                first: bool = number == 0,
+            ) -> None:  # fmt: skip
+                files = self._shared.files
+                if not isinstance(files, Drafting):
+                    raise StoreCorrupt("the index is of another kind than it was", path="kv")
+                if first:
+                    files.install()
+                    draft.pages = None
+                inside = mine < len(draft.states)
+                mine, sealed = mine[inside], sealed[inside]
+                held = draft.states[mine] == vector_book.ENCODED
+                held &= engines.files_of(self._shared.files).seals(mine) == sealed
+                draft.link(mine[held])
 
-        self._shared.write(publish)
+            self._shared.write(publish)
         self._built += 1
         self._failed_with = 0
         self._give_up()

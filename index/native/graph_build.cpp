@@ -246,36 +246,128 @@ void mark_reached(const Lists& lists, const Entries& entries, uint8_t* reached) 
   }
 }
 
-uint64_t affinity_order(const Lists& lists, const Entries& entries, uint32_t together,
-                        uint32_t* order) {
-  std::vector<uint8_t> taken(lists.count, 0);
-  std::vector<uint32_t> seeds;  // what was seen and may begin a group, first come first
-  uint64_t placed = 0, next_seed = 0;
-  uint32_t named[kMostDegree];
-  const auto take = [&](uint32_t slot) {
-    taken[slot] = 1;
-    order[placed++] = slot;
-  };
-  // A group grows by the neighbours of what is in it, in the order they came in.
-  const auto grow_from = [&](uint32_t seed) {
-    const uint64_t first = placed;
-    take(seed);
-    for (uint64_t at = first; at < placed; ++at) {
-      const uint32_t degree = read_list(lists, order[at], named);
-      for (uint32_t i = 0; i < degree; ++i) {
-        if (named[i] >= lists.count || taken[named[i]]) continue;
-        if (placed - first < together)
-          take(named[i]);
-        else
-          seeds.push_back(named[i]);
-      }
+namespace {
+
+constexpr uint32_t kNear = 8;    // neighbours of a list that count: the first, which are the nearest
+constexpr uint64_t kSteady = 8;  // edges that each slot has besides its own, where shares are compared
+constexpr uint32_t kSeeds = 64;  // of what a group leaves
+
+// The edges of some slots to their nearest, both ways.
+class NearEdges {
+ public:
+  NearEdges(const Lists& lists, const uint8_t* member) : lists_(lists), member_(member) {
+    begin_.assign(lists.count + 1, 0);
+    for_all([&](uint32_t, uint32_t to) { ++begin_[to]; });
+    uint32_t total = 0;
+    for (uint32_t& begin : begin_) begin = total += begin;  // where each ends: filled from there
+    back_.resize(total);
+    for_all([&](uint32_t from, uint32_t to) { back_[--begin_[to]] = from; });
+  }
+
+  template <class Visit>
+  void visit(uint32_t slot, const Visit& visit) const {
+    forward(slot, [&](uint32_t to) { visit(to); });
+    for (uint32_t i = begin_[slot]; i < begin_[slot + 1]; ++i) visit(back_[i]);
+  }
+
+ private:
+  template <class Visit>
+  void forward(uint32_t slot, const Visit& visit) const {
+    uint32_t named[kMostDegree];
+    const uint32_t degree = std::min(kNear, read_list(lists_, slot, named));
+    for (uint32_t i = 0; i < degree; ++i)
+      if (named[i] < lists_.count && member_[named[i]]) visit(named[i]);
+  }
+  template <class Visit>
+  void for_all(const Visit& visit) const {
+    for (uint32_t slot = 0; slot < lists_.count; ++slot)
+      if (member_[slot]) forward(slot, [&](uint32_t to) { visit(slot, to); });
+  }
+
+  const Lists& lists_;
+  const uint8_t* member_;
+  std::vector<uint32_t> begin_, back_;
+};
+
+// Groups are filled one after the other, each with what has the greatest share of its edges in it.
+class Grouping {
+ public:
+  Grouping(const Lists& lists, std::vector<uint8_t>& waiting)
+      : waiting_(waiting), edges_(lists, waiting.data()), left_(lists.count), drawn_(lists.count) {
+    for (uint32_t slot = 0; slot < lists.count; ++slot)
+      if (waiting[slot]) edges_.visit(slot, [&](uint32_t) { ++left_[slot]; });
+  }
+
+  void take(uint32_t slot) {
+    waiting_[slot] = 0;
+    edges_.visit(slot, [&](uint32_t near) {
+      --left_[near];
+      if (waiting_[near] && drawn_[near]++ == 0) drawn_to_.push_back(near);
+    });
+  }
+
+  // What waits and has the greatest share of its edges in the group; false where nothing has any.
+  bool next(uint32_t& slot) {
+    size_t kept = 0;
+    bool any = false;
+    for (const uint32_t one : drawn_to_) {
+      if (!waiting_[one]) continue;
+      drawn_to_[kept++] = one;
+      if (any && !greater(one, slot)) continue;
+      slot = one;
+      any = true;
     }
+    drawn_to_.resize(kept);
+    return any;
+  }
+
+  // Ends a group; those of what is left that have most edges into it may begin others.
+  void end(std::vector<uint32_t>& seeds) {
+    const auto more = [&](uint32_t a, uint32_t b) { return drawn_[a] > drawn_[b]; };
+    std::stable_sort(drawn_to_.begin(), drawn_to_.end(), more);
+    uint32_t begun = 0;
+    for (const uint32_t one : drawn_to_) {
+      if (waiting_[one] && begun++ < kSeeds) seeds.push_back(one);
+      drawn_[one] = 0;
+    }
+    drawn_to_.clear();
+  }
+
+ private:
+  bool greater(uint32_t a, uint32_t b) const {
+    return drawn_[a] * (kSteady + left_[b]) > drawn_[b] * (kSteady + left_[a]);
+  }
+
+  std::vector<uint8_t>& waiting_;
+  NearEdges edges_;
+  std::vector<uint32_t> left_;   // edges to and from what is in no group yet
+  std::vector<uint32_t> drawn_;  // edges to and from the group, of what waits
+  std::vector<uint32_t> drawn_to_;
+};
+
+}  // namespace
+
+void affinity_order(const Lists& lists, const Entries& entries, uint32_t together, uint32_t* slots,
+                    uint64_t count) {
+  std::vector<uint8_t> waiting(lists.count, 0);
+  for (uint64_t i = 0; i < count; ++i) waiting[slots[i]] = 1;
+  Grouping grouping(lists, waiting);
+  std::vector<uint32_t> seeds(entries.slots, entries.slots + entries.count), rest;
+  rest.assign(slots, slots + count);
+  uint64_t next_seed = 0, next_rest = 0;
+  const auto seed = [&]() {
+    for (; next_seed < seeds.size(); ++next_seed)
+      if (seeds[next_seed] < lists.count && waiting[seeds[next_seed]]) return seeds[next_seed];
+    while (!waiting[rest[next_rest]]) ++next_rest;
+    return rest[next_rest];
   };
-  for (uint32_t i = 0; i < entries.count; ++i)
-    if (entries.slots[i] < lists.count) seeds.push_back(entries.slots[i]);
-  for (; next_seed < seeds.size(); ++next_seed)
-    if (!taken[seeds[next_seed]]) grow_from(seeds[next_seed]);
-  return placed;
+  for (uint64_t placed = 0; placed < count; ++placed) {
+    uint32_t one;
+    if (placed % together == 0) grouping.end(seeds);
+    if (placed % together == 0 || !grouping.next(one)) one = seed();
+    grouping.take(one);
+    slots[placed] = one;
+  }
 }
 
 }  // namespace memdb

@@ -93,13 +93,15 @@ void graph_reached(In<uint32_t, 2> lists, In<uint32_t, 1> entries, Array<uint8_t
                reached.data());
 }
 
-uint64_t graph_order(In<uint32_t, 2> lists, In<uint32_t, 1> entries, uint32_t together,
-                     Array<uint32_t, 1> order) {
+void graph_order(In<uint32_t, 2> lists, In<uint32_t, 1> entries, uint32_t together,
+                 Array<uint32_t, 1> slots) {
   const Lists view = lists_of(lists);
-  require(order.shape(0) == view.count && together >= 1, "order: (n,), together >= 1");
+  require(together >= 1, "together: at least 1");
+  for (uint64_t i = 0; i < slots.shape(0); ++i)
+    require(slots.data()[i] < view.count, "slots: within the lists");
   nb::gil_scoped_release release;
-  return affinity_order(view, {entries.data(), nullptr, static_cast<uint32_t>(entries.shape(0))},
-                        together, order.data());
+  affinity_order(view, {entries.data(), nullptr, static_cast<uint32_t>(entries.shape(0))},
+                 together, slots.data(), slots.shape(0));
 }
 
 // Marks in `checked` what it finds out about pages; `counted` are hops, estimates, records scored.
@@ -183,7 +185,7 @@ void bind_graph(nb::module_& module) {
   module.def("graph_reached", &graph_reached, array("lists"), array("entries"),
              array("reached"));
   module.def("graph_order", &graph_order, array("lists"), array("entries"), "together"_a,
-             array("order"));
+             array("slots"));
   module.def("graph_search", &graph_search, "level"_a, array("pages"), array("checked"),
              "degree"_a, array("places"), array("entries"), array("entry_rows"), array("groups"),
              array("records"), "metric"_a, "precision"_a, array("queries"), array("signs"),

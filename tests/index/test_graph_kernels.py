@@ -83,6 +83,22 @@ def test_orders_and_what_is_reached_agree(kernels: Kernels) -> None:
     reached = kernels.graph_reached(lists, entries)
     np.testing.assert_array_equal(reached, TWIN.graph_reached(lists, entries))
     for together in (1, 5, 200):
-        order = kernels.graph_order(lists, entries, together)
-        np.testing.assert_array_equal(order, TWIN.graph_order(lists, entries, together))
-        np.testing.assert_array_equal(np.sort(order), np.flatnonzero(reached))
+        for slots in (np.arange(80), np.flatnonzero(reached), np.arange(0)):
+            asked = lists, slots.astype(np.uint32), entries, together
+            order = kernels.graph_order(*asked)
+            np.testing.assert_array_equal(order, TWIN.graph_order(*asked))
+            np.testing.assert_array_equal(np.sort(order), slots)
+
+
+@each
+def test_an_order_keeps_what_is_near_together(kernels: Kernels) -> None:
+    rng = np.random.default_rng(4)
+    of = rng.permutation(300) // 10  # 30 clusters of ten: lists name their own, then one outside
+    lists = np.zeros((300, 6), np.uint32)
+    for slot in range(300):
+        mine = np.flatnonzero((of == of[slot]) & (np.arange(300) != slot))
+        lists[slot] = [5, *rng.permutation(mine)[:4], rng.integers(300)]
+    slots = np.arange(300, dtype=np.uint32)
+    order = kernels.graph_order(lists, slots, slots[:1], 10)
+    pages = [len(set(of[group])) for group in order.reshape(30, 10)]
+    assert np.mean(pages) < 2

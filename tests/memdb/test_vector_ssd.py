@@ -189,14 +189,23 @@ def test_a_build_that_is_killed_leaves_what_there_was(tmp_path: Path) -> None:
     program = """
         import os, signal, sys
         import numpy as np
-        from memdb import VectorIndex
+        from memdb import VectorIndex, vector_book, vector_graph
         from memdb.index import graph_file
         from tests.memdb.test_vector_ssd import points
         at = sys.argv[2]
+        vector_graph._PART_SLOTS = 1000
         def killed(*_):
             os.kill(os.getpid(), signal.SIGKILL)
         if at == "draft":
             graph_file._place_pages = killed
+        elif at == "said":
+            link, parts = vector_book.Draft.link, []
+            def saying(draft, slots):
+                link(draft, slots)
+                parts.append(slots)
+                if len(parts) == 2:
+                    killed()
+            vector_book.Draft.link = saying
         else:
             whole = graph_file.install
             def install(directory):
@@ -207,15 +216,15 @@ def test_a_build_that_is_killed_leaves_what_there_was(tmp_path: Path) -> None:
         index.add(np.arange(10_000, 15_100), points(5100, seed=3))
         index.wait()
     """
-    for at in ("draft", "rename"):
+    for at, said in (("draft", 0), ("rename", 0), ("said", 1020)):  # of parts of 1,020 slots
         command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), at]
         done = subprocess.run(command, check=False, cwd=ROOT, timeout=100)
         assert done.returncode == -signal.SIGKILL
         if at == "draft":
             assert (tmp_path / graph_file.NAME).read_bytes() == before
         with VectorIndex(tmp_path, readonly=True) as again:
-            assert again.stats()["linked"] == 5000
-            assert again.stats()["waiting"] == 5100
+            assert again.stats()["linked"] == 5000 + said
+            assert again.stats()["waiting"] == 5100 - said
             assert share(nearest(again, vectors[:30]), range(30)) >= 0.9
             added = points(5100, seed=3)[:30]
             assert share(nearest(again, added), range(10_000, 10_030)) >= 0.9

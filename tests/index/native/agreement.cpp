@@ -271,7 +271,8 @@ void walk_together(const Kernels& kernels, uint32_t dim) {
   std::vector<uint32_t> order(count);
   std::vector<uint8_t> reached(count);
   mark_reached(link.lists, entries, reached.data());
-  affinity_order(link.lists, entries, records_per_page(degree), order.data());
+  order = slots;
+  affinity_order(link.lists, entries, records_per_page(degree), order.data(), count);
 
   const uint32_t per_page = records_per_page(degree);
   const uint32_t page_count = (count + per_page - 1) / per_page;

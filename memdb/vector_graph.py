@@ -189,9 +189,9 @@ class Builder:
         return self._build is not None
 
     def _commit(self, build: Build) -> None:
-        """Install the draft and say which slots are linked. A commit that said it of all would write
-        half of the book anew and leave as much free; those after the first use what was left before
-        them. What a kill keeps from being said waits, and is linked again."""
+        """Install the draft and say which slots are linked. A commit that said it of all would
+        write half of the book anew and leave as much free; those after the first use what was left
+        before them. What a kill keeps from being said waits, and is linked again."""
         slots, seals = build.write()
         count = max(1, min(_PARTS, len(slots) // _PART_SLOTS))
         parts = zip(np.array_split(slots, count), np.array_split(seals, count), strict=True)

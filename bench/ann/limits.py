@@ -1,10 +1,10 @@
 """What a graph in a file is held to, and whether rows of one run meet it.
 
 Limits of speed, memory and build are relative to hnswlib, and to our own scan, in the same run;
-those of the disk are bytes: so many for a vector with its code, its edges, its record and its place,
-and beside them at most ``ID_BYTES`` for the caller's own 64-bit ids, which a VectorIndex adds. A limit
-that is stated for a number of vectors holds from there on. It knows rows, and neither measures nor
-prints.
+those of the disk are bytes: so many for a vector with its code, its edges, its record and its
+place, and beside them at most ``ID_BYTES`` for the caller's own 64-bit ids, which a VectorIndex
+adds. A limit that is stated for a number of vectors holds from there on. It knows rows, and neither
+measures nor prints.
 """
 
 from __future__ import annotations

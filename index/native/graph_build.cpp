@@ -248,8 +248,8 @@ void mark_reached(const Lists& lists, const Entries& entries, uint8_t* reached) 
 
 namespace {
 
-constexpr uint32_t kNear = 8;    // neighbours of a list that count: the first, which are the nearest
-constexpr uint64_t kSteady = 8;  // edges that each slot has besides its own, where shares are compared
+constexpr uint32_t kNear = 8;    // of a list, that count: the first, which are the nearest
+constexpr uint64_t kSteady = 8;  // edges added to those of each slot before shares are compared
 constexpr uint32_t kSeeds = 64;  // of what a group leaves
 
 // The edges of some slots to their nearest, both ways.

@@ -60,9 +60,9 @@ void trim_lists(const Kernels& kernels, const LinkRequest& request);
 // Marks in `reached`, a byte a slot, what the entries lead to.
 void mark_reached(const Lists& lists, const Entries& entries, uint8_t* reached);
 
-// Orders `count` slots, distinct and within the lists, so that those that are looked at together lie
-// together: groups of `together`, each a slot and what is nearest to it by edges. The first begin at
-// the entries.
+// Orders `count` slots, distinct and within the lists, so that those that are looked at together
+// lie together: in groups of `together`, each a slot and what is nearest to it by edges. The first
+// begin at the entries.
 void affinity_order(const Lists& lists, const Entries& entries, uint32_t together, uint32_t* slots,
                     uint64_t count);
 

@@ -19,13 +19,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from memdb.errors import FormatTooNew, PermissionDenied, StoreCorrupt
-from memdb.index import exact as brute
 from memdb.index import graph_file, layout, planner
 from memdb.index.calibration import Calibration
 from memdb.index.flat import FlatIndex
 from memdb.index.graph_build import GraphBuild, GraphParams, linking_of
 from memdb.index.graph_file import MOST_SLOTS, GraphFile
-from memdb.index.graph_kernels import NOWHERE, GraphArrays, SpaceArrays, Walked
+from memdb.index.graph_kernels import NONE, NOWHERE, GraphArrays, SpaceArrays, Walked
 from memdb.index.graph_live import LiveGraph
 from memdb.index.kernels import Kernels
 from memdb.index.over_flat import OverFlat
@@ -392,7 +391,7 @@ class GraphIndex(OverFlat):
             view = self._viewed(allowed)
         if view is None:
             return self._flat.search(given, k, allowed=allowed, effort=effort, exact=exact)
-        walked = self._walk(given, k, space, view, plan)
+        walked = self._walk(given, k, space, view, plan, effort)
         if view.state.file.torn() != view.state.torn:  # it met torn pages: scanned, then
             if self._state is view.state:
                 self._show(view.state.file)
@@ -438,9 +437,17 @@ class GraphIndex(OverFlat):
         return view
 
     def _walk(
-        self, queries: Floats, k: int, space: SpaceArrays, view: _View, plan: SearchPlan
+        self,
+        queries: Floats,
+        k: int,
+        space: SpaceArrays,
+        view: _View,
+        plan: SearchPlan,
+        effort: int | None,
     ) -> Walked:
+        """The walk's answer, with what waits: estimated beside it, scored in the same list."""
         breadth = max(k, plan.rescored)
+        waiting = view.waiting.count
         most_hops = planner.most_hops(
             self.spec,
             breadth,
@@ -463,6 +470,8 @@ class GraphIndex(OverFlat):
             breadth=breadth,
             most_hops=most_hops,
             threads=self._threads,
+            beside=view.waiting.array if waiting else NONE,
+            beside_keep=min(waiting, max(k, effort or self._effort(waiting, k))),
         )
         if walked.damaged >= 0:
             raise self._flat.damaged(walked.damaged)
@@ -473,23 +482,22 @@ class GraphIndex(OverFlat):
         counts["scored"] += walked.scored
         return walked
 
+    def _effort(self, count: int, k: int) -> int:
+        """How many of so many slots that wait are scored, at most."""
+        return planner.default_effort(self.spec, count, k, capacity=self._flat.room)
+
     def _completed(
         self, queries: Floats, k: int, walked: Walked, view: _View, effort: int | None
     ) -> Ranked:
-        """The walk's answer with what waits, and scans where it is short."""
-        needed = min(k, view.inside.count)
-        if needed == k and not view.waiting and int(walked.found.min()) == k:
+        """The walk's answer, and scans of all that is allowed where it is short."""
+        short = np.flatnonzero(walked.found < k)
+        if not len(short):
             return walked.slots, walked.distances
+        self._counts["given_up"] += len(short)
         slots = np.full((len(queries), k), NO_SLOT, np.uint32)
         distances = np.full((len(queries), k), np.inf, np.float32)
-        slots[:, :needed], distances[:, :needed] = walked.slots, walked.distances
-        short = np.flatnonzero(walked.found < needed)
-        if len(short):
-            self._counts["given_up"] += len(short)
-            scanned = self._flat.search(queries[short], k, allowed=view.inside, effort=effort)
-            slots[short], distances[short] = scanned
-        if view.waiting:
-            rest = self._flat.search(queries, k, allowed=view.waiting, effort=effort)
-            merged, distances = brute.merge([(slots, distances), rest], k, padding=NO_SLOT)
-            slots = merged.astype(np.uint32)
+        found = walked.slots.shape[1]
+        slots[:, :found], distances[:, :found] = walked.slots, walked.distances
+        scanned = self._flat.search(queries[short], k, allowed=view.allowed, effort=effort)
+        slots[short], distances[short] = scanned
         return slots, distances

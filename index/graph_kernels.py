@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ MOST_DEGREE = 64
 """Neighbours that a list in memory may have, those beyond the degree waiting to be pruned."""
 NOWHERE = 2**32 - 1
 """The place of a slot that is in no page."""
+NONE: Final = np.empty(0, np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +140,13 @@ class GraphKernels(Protocol):
         breadth: int,
         most_hops: int,
         threads: int,
+        beside: Slots = NONE,
+        beside_keep: int = 0,
     ) -> Walked:
         """A walk for each query, of whose list the allowed ones count; ``inside``, one that goes on
-        until as many allowed ones were found, or ``most_hops`` nodes looked at."""
+        until as many allowed ones were found, or ``most_hops`` nodes looked at. The ``beside_keep``
+        of the slots ``beside`` that are nearest by estimate join the list of a walk that found k.
+        """
         ...
 
     def graph_link(self, arrays: LinkArrays, slots: Slots, how: Linking) -> None:
@@ -214,6 +219,8 @@ class NativeGraph:
         breadth: int,
         most_hops: int,
         threads: int,
+        beside: Slots = NONE,
+        beside_keep: int = 0,
     ) -> Walked:
         slots = np.empty((len(queries), k), np.uint32)
         distances = np.empty((len(queries), k), np.float32)
@@ -243,6 +250,8 @@ class NativeGraph:
             distances,
             found,
             counted,
+            beside,
+            beside_keep,
         )
         hops, estimated, scored = counted.tolist()
         return Walked(slots, distances, found, hops, estimated, scored, int(bad))

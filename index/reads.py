@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from memdb.errors import InvalidArgument
 from memdb.index import files, layout
-from memdb.index.graph_kernels import GraphArrays, SpaceArrays, Walked
+from memdb.index.graph_kernels import NONE, GraphArrays, SpaceArrays, Walked
 from memdb.index.kernels import Kernels, NativeKernels
 
 Io = Literal["auto", "mapped", "read", "direct"]
@@ -166,6 +166,8 @@ class GraphReads:
         breadth: int,
         most_hops: int,
         threads: int,
+        beside: Slots = NONE,
+        beside_keep: int = 0,
     ) -> Walked:
         """As ``GraphKernels.graph_search``; pages and records of the arrays are not looked at."""
         slots = np.empty((len(queries), k), np.uint32)
@@ -200,6 +202,8 @@ class GraphReads:
                 distances,
                 found,
                 counted,
+                beside,
+                beside_keep,
             )
         hops, estimated, scored = counted.tolist()
         return Walked(slots, distances, found, hops, estimated, scored, int(bad))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from memdb.index import layout
 from memdb.index.graph_kernels import (
+    NONE,
     NOWHERE,
     Bytes,
     Floats,
@@ -81,6 +82,12 @@ class Estimator:
         with np.errstate(all="ignore"):  # damaged factors may be anything: the record decides
             keys = offsets + slopes * dots
         return np.where(np.isnan(keys), F32(-np.inf), keys)
+
+    def ranked(self, slots: Slots, keep: int) -> Ranked:
+        """The ``keep`` nearest of them, ascending."""
+        keys = self.keys(slots)
+        best = np.lexsort((slots, keys))[:keep]
+        return list(zip(keys[best].tolist(), slots[best].tolist(), strict=True))
 
 
 class Walk:
@@ -186,9 +193,7 @@ class NumpyGraph:
         slots, distances = np.empty((len(queries), k), np.uint32), np.empty((len(queries), k), F32)
         for at, query in enumerate(queries):
             rotated = self.rotate(query[None], space.signs)[0]
-            keys = Estimator(space.groups, rotated - space.centre).keys(listed)
-            best = np.lexsort((listed, keys))[:keep]
-            ranked = list(zip(keys[best].tolist(), listed[best].tolist(), strict=True))
+            ranked = Estimator(space.groups, rotated - space.centre).ranked(listed, keep)
             found, bad, _ = self._refined(space, query, rotated, ranked, k)
             if bad >= 0:
                 return slots, distances, bad
@@ -240,6 +245,8 @@ class NumpyGraph:
         breadth: int,
         most_hops: int,
         threads: int,
+        beside: Slots = NONE,
+        beside_keep: int = 0,
     ) -> Walked:
         slots, distances = np.empty((len(queries), k), np.uint32), np.empty((len(queries), k), F32)
         counts = np.zeros(len(queries), np.uint32)
@@ -270,7 +277,10 @@ class NumpyGraph:
                 ranked = walk.nearest_inside(breadth, most_hops, permitted, forgotten)
                 if ranked is not None and len(ranked) < min(breadth, k):
                     ranked = None
-            hops, estimated = hops + walk.hops, estimated + walk.estimated
+            hops, estimated = hops + walk.hops, estimated + walk.estimated + len(beside)
+            if ranked is not None and len(beside):
+                near = estimator.ranked(beside, beside_keep)
+                ranked = sorted(ranked + near) if len(ranked) >= k else None
             if ranked is None:
                 continue
             found, bad, count = self._refined(space, query, rotated, ranked, k)

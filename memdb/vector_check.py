@@ -16,7 +16,8 @@ from memdb.errors import StoreCorrupt
 from memdb.storage import tables
 
 if TYPE_CHECKING:
-    from memdb.vector_shared import SharedIndex, View
+    from memdb.vector_shared import SharedIndex
+    from memdb.vector_shown import View
 
 _SHOWN = 100
 

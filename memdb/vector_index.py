@@ -34,7 +34,8 @@ from memdb.progress import Progress, reporting
 from memdb.sizes import parse_bytes
 from memdb.vector_book import Book, Floats, Ids, Slots
 from memdb.vector_filter import NO_ID, Allowed, VectorFilter, allowed_of, as_ids
-from memdb.vector_shared import SharedIndex, View
+from memdb.vector_shared import SharedIndex
+from memdb.vector_shown import View
 from memdb.vector_wanted import Wanted
 
 _BATCH_ROWS = 65_536  # one transaction; what a crash in a larger add may leave behind

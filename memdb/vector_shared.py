@@ -9,6 +9,7 @@ not check what callers pass.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -16,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from memdb import (
     settings,
@@ -39,28 +40,14 @@ from memdb.index.protocol import Drafting, Encoded, Graphed, Linking, Profile, S
 from memdb.storage.environment import Environment, ReadTxn, WriteTxn
 from memdb.vector_book import Book, Draft, Floats, Ids, Slots, State
 from memdb.vector_convert import check_profile, engine_of
+from memdb.vector_shown import Shown, View
 from memdb.vector_wanted import BOOK_BYTES, Wanted
 
 _LINKED_AT_ONCE: Final = 64  # searches that come meanwhile scan
 _SAVED_AT: Final = 4096  # linked slots; fewer are saved when the index is closed
 _UNSAVED_SHARE: Final = 0.2
+_OUTRUN: Final = 8  # snapshots that a newer book may outrun; the next one is read as it is
 _LEAST_PAUSE_S: Final = 0.001  # between steps of a conversion: whoever waits for the lock gets it
-
-
-class View(NamedTuple):
-    """One state of everything: a snapshot, its book, and the engine whose files hold its slots."""
-
-    txn: ReadTxn
-    book: Book
-    files: engines.AnyEngine
-
-    @property
-    def linking(self) -> Linking | None:
-        return self.files if isinstance(self.files, Linking) else None
-
-    @property
-    def graph(self) -> Graphed | None:
-        return self.files if isinstance(self.files, Graphed) else None
 
 
 class SharedIndex:
@@ -87,7 +74,7 @@ class SharedIndex:
         self._references = 1
         self._write_guard = threading.RLock()
         self._book_guard = threading.Lock()
-        self._book: Book | None = None
+        self._shown = Shown()
         kv = path / "kv"
         if not (readonly or kv.is_dir()):
             wanted.new_state()  # what is wrong with it is said before anything is made
@@ -186,7 +173,7 @@ class SharedIndex:
     @property
     def book(self) -> Book | None:
         """The newest that this process has seen."""
-        return self._book
+        return self._shown.book
 
     def memory_bytes(self, capacity: int) -> int:
         """What ``capacity`` slots keep in memory: codes, their factors, the book, and a graph."""
@@ -200,29 +187,35 @@ class SharedIndex:
     @contextmanager
     def snapshot(self) -> Iterator[View]:
         """One state of everything, kept from being overwritten until the block ends."""
-        while True:
+        for attempt in itertools.count():
             with self._env.read() as txn:
-                view = self._view_unless_outrun(txn)
+                view = self._view_unless_outrun(txn, again=attempt < _OUTRUN)
                 if view is not None:
                     yield view
                     return
 
-    def _view_unless_outrun(self, txn: ReadTxn) -> View | None:
-        """None where a conversion has ended since: the snapshot's files may be gone."""
+    def _view_unless_outrun(self, txn: ReadTxn, *, again: bool) -> View | None:
+        """None where a conversion has ended since: the snapshot's files may be gone; and, if it may
+        be asked again, where a newer book is at hand."""
         try:
-            return self._view(txn)
+            return self._view(txn, again=again)
         except StoreCorrupt:
             if self._stored_state().spec == self._state(txn).spec:
                 raise
             return None
 
-    def _view(self, txn: ReadTxn) -> View | None:
+    def _view(self, txn: ReadTxn, *, again: bool = False) -> View | None:
         """None for a snapshot from before the engine took another's place."""
         state = self._state(txn)
+        view = self._shown.view(txn, state.sequence)
+        if view is not None:
+            return view
+        self._shown.wait_for(state.sequence)
         with self._book_guard:
-            known = self._book
-            if known is not None and known.sequence == state.sequence:
-                return View(txn, known, self.files)
+            view = self._shown.view(txn, state.sequence)
+            if view is not None or (again and self._shown.is_past(state.sequence)):
+                return view
+            known = self._shown.book
             book = vector_book.load_book(txn, state, self.spec.dim, known)
             if known is None or known.sequence < book.sequence:
                 since = known.sequence if known is not None else 0
@@ -253,7 +246,7 @@ class SharedIndex:
         if isinstance(self.files, Drafting):
             self.files.changed(pages)
             self.files.mark_linked(book.linked)
-        self._book = book
+        self._shown.put(book, self.files)
 
     def _recheck(self, txn: ReadTxn, known: int, wanted: int) -> None:
         linking = self.linking
@@ -264,12 +257,14 @@ class SharedIndex:
     def write(self, change: Callable[[WriteTxn, Draft], None]) -> None:
         """Commit one change of the book, then show it to this process."""
         with self._write_guard:
-            with self._env.write() as txn:
-                draft = Draft(txn, self._current_book(txn))
-                change(txn, draft)
-                book = draft.save()
-            with self._book_guard:
-                self._show(book, draft.pages)
+            with self._shown.committing() as coming:
+                with self._env.write() as txn:
+                    draft = Draft(txn, self._current_book(txn))
+                    change(txn, draft)
+                    book = draft.save()
+                    coming(book.sequence)
+                with self._book_guard:
+                    self._show(book, draft.pages)
             self._wake_linker()
 
     # --- changes ---------------------------------------------------------------------------
@@ -289,7 +284,7 @@ class SharedIndex:
                 self._enter(draft, ids, vectors, usable, budget_bytes)
 
             self.write(enter)
-            book = self._book
+            book = self.book
             if book is not None and len(book.fresh_slots) >= settings.FRESH_VECTORS_MAX:
                 self.write(lambda txn, draft: self._encode_fresh(txn, draft))
         self._reap_when_worth_it()

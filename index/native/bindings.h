@@ -5,6 +5,7 @@
 
 #include <stdexcept>
 
+#include "graph.h"
 #include "graph_walk.h"
 #include "kernels.h"
 #include "rotation.h"
@@ -58,6 +59,12 @@ inline memdb::Entries entries_of(In<uint32_t, 1> slots, In<uint8_t, 2> rows,
   require(rows.shape(0) == slots.shape(0) && rows.shape(1) == codes.stride(),
           "entries: (n,) slots and (n, stride) rows");
   return {slots.data(), rows.data(), static_cast<uint32_t>(slots.shape(0))};
+}
+
+inline void check_beside(const memdb::GraphRequest& request) {
+  require(request.beside_count == 0 || request.beside_keep >= 1, "beside_keep: at least 1");
+  for (uint64_t i = 0; i < request.beside_count; ++i)
+    require(request.beside[i] < request.codes->count, "beside: within the rows");
 }
 
 void bind_graph(nanobind::module_& module);

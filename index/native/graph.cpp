@@ -126,7 +126,7 @@ int64_t search_one(const Kernels& kernels, const GraphRequest& request, uint32_t
   const Prepared prepared = prepare(request, at, estimator, scratch);
   const FromPages pages = {kernels, *request.graph};
   scratch.walk.hops = scratch.walk.estimated = 0;
-  const std::vector<Candidate>* list = &scratch.walk.inside;
+  std::vector<Candidate>* list = &scratch.walk.inside;
   bool complete = true;
   if (request.inside) {
     complete = walk_inside(estimator, pages, request, scratch.walk);
@@ -139,8 +139,9 @@ int64_t search_one(const Kernels& kernels, const GraphRequest& request, uint32_t
     found.erase(std::remove_if(found.begin(), found.end(), barred), found.end());
     list = &found;
   }
+  complete = complete && join_beside(estimator, request, *list, scratch.walk.open);
   counted.hops += scratch.walk.hops;
-  counted.estimated += scratch.walk.estimated;
+  counted.estimated += scratch.walk.estimated + request.beside_count;
   uint32_t found = 0;
   if (complete) {
     const int64_t bad = refine(kernels, *request.records, estimator, prepared, *list, request.k,
@@ -176,36 +177,47 @@ int64_t search_graph(const Kernels& kernels, const GraphRequest& request) {
   return bad;
 }
 
-void nearest_listed(const Estimator& estimator, const GatherRequest& request,
-                    std::vector<Candidate>& found) {
+bool join_beside(const Estimator& estimator, const GraphRequest& request,
+                 std::vector<Candidate>& list, std::vector<Candidate>& spare) {
+  if (request.beside_count == 0) return true;
+  if (list.size() < request.k) return false;
+  nearest_listed(estimator, request.beside, request.beside_count, request.beside_keep, spare);
+  const auto walked = static_cast<std::ptrdiff_t>(list.size());
+  list.insert(list.end(), spare.begin(), spare.end());
+  std::inplace_merge(list.begin(), list.begin() + walked, list.end());
+  return true;
+}
+
+void nearest_listed(const Estimator& estimator, const uint32_t* listed, uint64_t listed_count,
+                    uint32_t keep, std::vector<Candidate>& found) {
   found.clear();
-  const RowCodes& codes = *request.codes;
+  const RowCodes& codes = estimator.codes();
   const uint8_t* rows[kMostDegree];
   float keys[kMostDegree];
   float limit = std::numeric_limits<float>::infinity();
-  for (uint64_t first = 0; first < request.listed_count; first += kMostDegree) {
+  for (uint64_t first = 0; first < listed_count; first += kMostDegree) {
     const uint32_t count = static_cast<uint32_t>(
-        std::min<uint64_t>(kMostDegree, request.listed_count - first));
+        std::min<uint64_t>(kMostDegree, listed_count - first));
     for (uint32_t i = 0; i < count; ++i) {
-      rows[i] = codes.row(request.listed[first + i]);
+      rows[i] = codes.row(listed[first + i]);
       const uint64_t later = first + i + kMostDegree;
-      if (later < request.listed_count) {
-        const uint8_t* next = codes.row(request.listed[later]);
+      if (later < listed_count) {
+        const uint8_t* next = codes.row(listed[later]);
         prefetch(next);
         prefetch(next + codes.bytes);
       }
     }
     estimator.keys(rows, count, keys);
     for (uint32_t i = 0; i < count; ++i)
-      if (!(keys[i] > limit)) found.push_back({keys[i], request.listed[first + i]});
-    if (found.size() >= 2 * static_cast<size_t>(request.keep) + kMostDegree) {
-      std::nth_element(found.begin(), found.begin() + (request.keep - 1), found.end());
-      found.resize(request.keep);
+      if (!(keys[i] > limit)) found.push_back({keys[i], listed[first + i]});
+    if (found.size() >= 2 * static_cast<size_t>(keep) + kMostDegree) {
+      std::nth_element(found.begin(), found.begin() + (keep - 1), found.end());
+      found.resize(keep);
       limit = found.back().key;
     }
   }
   std::sort(found.begin(), found.end());
-  if (found.size() > request.keep) found.resize(request.keep);
+  if (found.size() > keep) found.resize(keep);
 }
 
 int64_t gather_rows(const Kernels& kernels, const GatherRequest& request) {
@@ -213,7 +225,7 @@ int64_t gather_rows(const Kernels& kernels, const GatherRequest& request) {
     Estimator estimator(kernels, *request.codes);
     const Prepared prepared = prepare(request, at, estimator, scratch);
     std::vector<Candidate>& found = scratch.walk.inside;
-    nearest_listed(estimator, request, found);
+    nearest_listed(estimator, request.listed, request.listed_count, request.keep, found);
     uint64_t scored = 0;
     const int64_t bad = refine(kernels, *request.records, estimator, prepared, found, request.k,
                                scratch, scored);

@@ -66,6 +66,10 @@ struct GraphRequest {
   float* distances;    // out: (query_count, k), ascending
   uint32_t* found;     // out: (query_count); fewer than k where the walk found no more, or gave up
   uint64_t* counted;   // out: hops, estimates and scored records of all queries
+  // Slots within the codes that wait for the graph: the nearest of them by estimate join the list.
+  const uint32_t* beside = nullptr;
+  uint64_t beside_count = 0;
+  uint32_t beside_keep = 0;  // how many may join
 };
 
 // Returns kAllGood or a slot whose record is missing or damaged (the output is then undefined).
@@ -89,8 +93,12 @@ struct GatherRequest {
   float* distances;
 };
 int64_t gather_rows(const Kernels& kernels, const GatherRequest& request);
-// Those `keep` for one query, ascending.
-void nearest_listed(const Estimator& estimator, const GatherRequest& request,
-                    std::vector<Candidate>& found);
+// `found` becomes the `keep` of `count` listed rows that are nearest by estimate, ascending.
+void nearest_listed(const Estimator& estimator, const uint32_t* listed, uint64_t count,
+                    uint32_t keep, std::vector<Candidate>& found);
+// `list`, ascending, is joined by the nearest of what waits beside the graph. False where the walk
+// has found less than k: then the caller scans.
+bool join_beside(const Estimator& estimator, const GraphRequest& request,
+                 std::vector<Candidate>& list, std::vector<Candidate>& spare);
 
 }  // namespace memdb

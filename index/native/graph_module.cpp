@@ -112,7 +112,8 @@ int64_t graph_search(uint32_t level, In<uint8_t, 2> pages, Array<uint8_t, 1> che
                      In<float, 2> signs, In<float, 1> centre, bool inside,
                      In<uint8_t, 1> allowed, uint32_t breadth, uint64_t most_hops,
                      uint32_t threads, Array<uint32_t, 2> slots, Array<float, 2> distances,
-                     Array<uint32_t, 1> found, Array<uint64_t, 1> counted) {
+                     Array<uint32_t, 1> found, Array<uint64_t, 1> counted,
+                     In<uint32_t, 1> beside, uint32_t beside_keep) {
   const Kernels& kernels = table(level);
   const uint32_t dim = static_cast<uint32_t>(queries.shape(1));
   const Records view = records_of(records, dim, metric, precision);
@@ -137,7 +138,8 @@ int64_t graph_search(uint32_t level, In<uint8_t, 2> pages, Array<uint8_t, 1> che
                                 {allowed.data(), allowed.shape(0)}, inside,
                                 static_cast<uint32_t>(queries.shape(0)), k, breadth, most_hops,
                                 threads, slots.data(), distances.data(), found.data(),
-                                counted.data()};
+                                counted.data(), beside.data(), beside.shape(0), beside_keep};
+  check_beside(request);
   nb::gil_scoped_release release;
   return search_graph(kernels, request);
 }
@@ -190,7 +192,8 @@ void bind_graph(nb::module_& module) {
              "degree"_a, array("places"), array("entries"), array("entry_rows"), array("groups"),
              array("records"), "metric"_a, "precision"_a, array("queries"), array("signs"),
              array("centre"), "inside"_a, array("allowed"), "breadth"_a, "most_hops"_a,
-             "threads"_a, array("slots"), array("distances"), array("found"), array("counted"));
+             "threads"_a, array("slots"), array("distances"), array("found"), array("counted"),
+             array("beside"), "beside_keep"_a);
   module.def("gather", &gather, "level"_a, array("groups"), array("records"), "metric"_a,
              "precision"_a, array("queries"), array("signs"), array("centre"), array("listed"),
              "keep"_a, "threads"_a, array("slots"), array("distances"));

@@ -332,7 +332,7 @@ int64_t search_one(const Kernels& kernels, const GraphRequest& request, const Re
   NodeReader nodes(kernels, *request.graph, sources);
   WalkScratch& walk = scratch.walk;
   walk.hops = walk.estimated = 0;
-  const std::vector<Candidate>* list = &walk.inside;
+  std::vector<Candidate>* list = &walk.inside;
   bool complete = true;
   if (request.inside) {
     walk.open.clear();
@@ -354,8 +354,9 @@ int64_t search_one(const Kernels& kernels, const GraphRequest& request, const Re
     found.erase(std::remove_if(found.begin(), found.end(), barred), found.end());
     list = &found;
   }
+  complete = complete && join_beside(estimator, request, *list, walk.open);
   counted.hops += walk.hops;
-  counted.estimated += walk.estimated;
+  counted.estimated += walk.estimated + request.beside_count;
   uint32_t found = 0;
   if (complete) {
     const int64_t bad = refine_read(kernels, *request.records, estimator, prepared, *list,

@@ -33,7 +33,8 @@ int64_t graph_search_read(uint32_t level, const FileReader& page_file, PageCache
                           bool inside, In<uint8_t, 1> allowed, uint32_t breadth,
                           uint64_t most_hops, uint32_t threads, Array<uint32_t, 2> slots,
                           Array<float, 2> distances, Array<uint32_t, 1> found,
-                          Array<uint64_t, 1> counted) {
+                          Array<uint64_t, 1> counted,
+                          In<uint32_t, 1> beside, uint32_t beside_keep) {
   const Kernels& kernels = table(level);
   const uint32_t dim = static_cast<uint32_t>(queries.shape(1));
   const Records view = records_shape(dim, metric, precision);
@@ -54,7 +55,8 @@ int64_t graph_search_read(uint32_t level, const FileReader& page_file, PageCache
       &graph, &codes, &view, entries_of(entries, entry_rows, codes), queries.data(),
       signs.data(), centre.data(), {allowed.data(), allowed.shape(0)}, inside,
       static_cast<uint32_t>(queries.shape(0)), k, breadth, most_hops, threads, slots.data(),
-      distances.data(), found.data(), counted.data()};
+      distances.data(), found.data(), counted.data(), beside.data(), beside.shape(0), beside_keep};
+  check_beside(request);
   nb::gil_scoped_release release;
   const bool whole_pages = depth > 1;
   return search_graph_read(kernels, request,
@@ -138,7 +140,8 @@ void bind_reads(nb::module_& module) {
              array("entries"), array("entry_rows"), array("groups"), "metric"_a, "precision"_a,
              array("queries"), array("signs"), array("centre"), "inside"_a, array("allowed"),
              "breadth"_a, "most_hops"_a, "threads"_a, array("slots"), array("distances"),
-             array("found"), array("counted"));
+             array("found"), array("counted"),
+             array("beside"), "beside_keep"_a);
   module.def("gather_read", &gather_read, "level"_a, "records"_a, "pool"_a, array("groups"),
              "metric"_a, "precision"_a, array("queries"), array("signs"), array("centre"),
              array("listed"), "keep"_a, "threads"_a, array("slots"), array("distances"));

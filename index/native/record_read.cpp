@@ -115,7 +115,7 @@ int64_t gather_rows_read(const Kernels& kernels, const GatherRequest& request,
     Estimator estimator(kernels, *request.codes);
     const Prepared prepared = prepare(request, at, estimator, scratch);
     std::vector<Candidate>& found = scratch.walk.inside;
-    nearest_listed(estimator, request, found);
+    nearest_listed(estimator, request.listed, request.listed_count, request.keep, found);
     uint64_t scored = 0;
     const int64_t bad = refine_read(kernels, *request.records, estimator, prepared, found,
                                     request.k, sources, scratch, scored);

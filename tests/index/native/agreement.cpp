@@ -324,11 +324,16 @@ void walk_together(const Kernels& kernels, uint32_t dim) {
       std::vector<float> distances(queries * k);
       std::vector<uint32_t> counts(queries);
       uint64_t counted[3];
-      const GraphRequest request = {&graph, &codes, &view, entries, asked.data(), signs.data(),
-                                    centre.data(), {allowed.data(), allowed.size()}, inside,
-                                    queries, k, 20, 1000, 2, found[0].data(), distances.data(),
-                                    counts.data(), counted};
+      GraphRequest request = {&graph, &codes, &view, entries, asked.data(), signs.data(),
+                              centre.data(), {allowed.data(), allowed.size()}, inside,
+                              queries, k, 20, 1000, 2, found[0].data(), distances.data(),
+                              counts.data(), counted};
       require(search_graph(kernels, request) == kAllGood, "a walk", kernels.name, dim);
+      read_together(kernels, request, pages, records);
+      request.beside = slots.data() + count - 70;
+      request.beside_count = 70;
+      request.beside_keep = 9;
+      require(search_graph(kernels, request) == kAllGood, "beside", kernels.name, dim);
       read_together(kernels, request, pages, records);
     }
   }

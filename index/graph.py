@@ -391,7 +391,7 @@ class GraphIndex(OverFlat):
             view = self._viewed(allowed)
         if view is None:
             return self._flat.search(given, k, allowed=allowed, effort=effort, exact=exact)
-        walked = self._walk(given, k, space, view, plan, effort)
+        walked = self._walk(given, k, space, view, max(k, plan.rescored), effort)
         if view.state.file.torn() != view.state.torn:  # it met torn pages: scanned, then
             if self._state is view.state:
                 self._show(view.state.file)
@@ -437,17 +437,13 @@ class GraphIndex(OverFlat):
         return view
 
     def _walk(
-        self,
-        queries: Floats,
-        k: int,
-        space: SpaceArrays,
-        view: _View,
-        plan: SearchPlan,
+        self, queries: Floats, k: int, space: SpaceArrays, view: _View, breadth: int,
         effort: int | None,
-    ) -> Walked:
+    ) -> Walked:  # fmt: skip
         """The walk's answer, with what waits: estimated beside it, scored in the same list."""
-        breadth = max(k, plan.rescored)
         waiting = view.waiting.count
+        if effort is None:
+            effort = planner.default_effort(self.spec, waiting, k, capacity=self._flat.room)
         most_hops = planner.most_hops(
             self.spec,
             breadth,
@@ -471,7 +467,7 @@ class GraphIndex(OverFlat):
             most_hops=most_hops,
             threads=self._threads,
             beside=view.waiting.array if waiting else NONE,
-            beside_keep=min(waiting, max(k, effort or self._effort(waiting, k))),
+            beside_keep=min(waiting, max(k, effort)),
         )
         if walked.damaged >= 0:
             raise self._flat.damaged(walked.damaged)
@@ -481,10 +477,6 @@ class GraphIndex(OverFlat):
         counts["estimated"] += walked.estimated
         counts["scored"] += walked.scored
         return walked
-
-    def _effort(self, count: int, k: int) -> int:
-        """How many of so many slots that wait are scored, at most."""
-        return planner.default_effort(self.spec, count, k, capacity=self._flat.room)
 
     def _completed(
         self, queries: Floats, k: int, walked: Walked, view: _View, effort: int | None

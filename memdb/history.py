@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import tzinfo
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -175,7 +175,7 @@ class History:
             high=high,
             reverse=reverse,
         )
-        return walk.memories(limit)
+        return chain.from_iterable(walk.chunks(limit))
 
     def to_arrow(
         self,
@@ -225,23 +225,23 @@ class _Walk:
         self._last_row: tuple[int, int] | None = None
         self._last_sample: series.Position | None = None
 
-    def memories(self, limit: int | None) -> Iterator[Memory]:
+    def chunks(self, limit: int | None) -> Iterator[Iterable[Memory]]:
         left = limit
         while left is None or left > 0:
             want = _CHUNK if left is None else min(_CHUNK, left)
             with self._engine.store.read() as txn:
-                chunk = self._chunk(txn, want)
-            yield from chunk
-            if len(chunk) < want:
+                count, chunk = self._chunk(txn, want)
+            yield chunk
+            if count < want:
                 return
-            left = None if left is None else left - len(chunk)
+            left = None if left is None else left - count
 
-    def _chunk(self, txn: Reader, want: int) -> list[Memory]:
-        """The next ``want`` memories; remembers where it stopped."""
+    def _chunk(self, txn: Reader, want: int) -> tuple[int, Iterable[Memory]]:
+        """The next memories and how many, up to ``want``; remembers where it stopped."""
         times, rows = self._entries(txn, want)
         samples = self._samples(txn, want)
         if not samples.memories:
-            return self._memories(txn, times, rows)
+            return len(rows), self._memories(txn, times, rows)
         both = np.concatenate([np.array(times, np.int64), samples.times])
         order = np.argsort(-both if self._reverse else both, kind="stable")[:want]
         of_rows = int(np.count_nonzero(order < len(times)))
@@ -249,19 +249,17 @@ class _Walk:
         if taken:
             self._last_sample = series.position_of(taken[-1])
         if not of_rows:
-            return taken
-        found = self._memories(txn, times[:of_rows], rows[:of_rows]) + taken
+            return len(taken), taken
+        found = [*self._memories(txn, times[:of_rows], rows[:of_rows]), *taken]
         # A leg's own order is the common one: the n-th of it that is taken is its n-th.
         places = np.where(order < len(times), order, order - len(times) + of_rows)
-        return [found[place] for place in places.tolist()]
+        return len(order), [found[place] for place in places.tolist()]
 
-    def _memories(self, txn: Reader, times: list[int], rows: list[int]) -> list[Memory]:
+    def _memories(self, txn: Reader, times: list[int], rows: list[int]) -> Iterable[Memory]:
         """The memories of rows, which are the last ones read."""
-        if not rows:
-            return []
-        self._last_row = times[-1], rows[-1]
-        found = self._engine.records.get_many(txn, rows)
-        return list(map(found.__getitem__, rows))
+        if rows:
+            self._last_row = times[-1], rows[-1]
+        return self._engine.records.in_turn(txn, rows)
 
     def _entries(self, txn: Reader, want: int) -> tuple[list[int], list[int]]:
         """The times, in microseconds, and the rows of up to ``want`` entries past the last one."""

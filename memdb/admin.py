@@ -238,12 +238,11 @@ class Admin:
         while True:
             with self._engine.store.read() as txn:
                 known = series.matching(txn, namespace=namespace)
-                chunk = list(series.read_range(txn, known, limit=_IMPORT_BATCH, after=last))
+                chunk = series.read_memories(txn, known, limit=_IMPORT_BATCH, after=last).memories
             if not chunk:
                 return
-            last = chunk[-1].position
-            for found in chunk:
-                memory = series.to_memory(known[found.series].key, found)
+            last = series.position_of(chunk[-1])
+            for memory in chunk:
                 if not self._engine.shows(memory):
                     continue
                 if condition is None or filters.matches(condition, memory):

@@ -7,10 +7,9 @@ both, in order of time.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import tzinfo
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -176,7 +175,7 @@ class History:
             high=high,
             reverse=reverse,
         )
-        return walk.memories(limit)
+        return chain.from_iterable(walk.chunks(limit))
 
     def to_arrow(
         self,
@@ -226,49 +225,41 @@ class _Walk:
         self._last_row: tuple[int, int] | None = None
         self._last_sample: series.Position | None = None
 
-    def memories(self, limit: int | None) -> Iterator[Memory]:
+    def chunks(self, limit: int | None) -> Iterator[Iterable[Memory]]:
         left = limit
         while left is None or left > 0:
             want = _CHUNK if left is None else min(_CHUNK, left)
             with self._engine.store.read() as txn:
-                chunk = self._chunk(txn, want)
-            yield from chunk
-            if len(chunk) < want:
+                count, chunk = self._chunk(txn, want)
+            yield chunk
+            if count < want:
                 return
-            left = None if left is None else left - len(chunk)
+            left = None if left is None else left - count
 
-    def _chunk(self, txn: Reader, want: int) -> list[Memory]:
-        """The next ``want`` memories; remembers where it stopped."""
+    def _chunk(self, txn: Reader, want: int) -> tuple[int, Iterable[Memory]]:
+        """The next memories and how many, up to ``want``; remembers where it stopped."""
         times, rows = self._entries(txn, want)
         samples = self._samples(txn, want)
-        if not samples:
-            return self._memories(txn, times, rows)
-        order = self._merged(times, samples, want)
-        taken = [samples[place] for leg, place in order if leg == 1]
+        if not samples.memories:
+            return len(rows), self._memories(txn, times, rows)
+        both = np.concatenate([np.array(times, np.int64), samples.times])
+        order = np.argsort(-both if self._reverse else both, kind="stable")[:want]
+        of_rows = int(np.count_nonzero(order < len(times)))
+        taken = samples.memories[: len(order) - of_rows]
         if taken:
-            self._last_sample = taken[-1][0].position
-        places = sum(leg == 0 for leg, _ in order)
-        found = iter(self._memories(txn, times[:places], rows[:places]))
-        return [next(found) if leg == 0 else samples[place][1] for leg, place in order]
+            self._last_sample = series.position_of(taken[-1])
+        if not of_rows:
+            return len(taken), taken
+        found = [*self._memories(txn, times[:of_rows], rows[:of_rows]), *taken]
+        # A leg's own order is the common one: the n-th of it that is taken is its n-th.
+        places = np.where(order < len(times), order, order - len(times) + of_rows)
+        return len(order), [found[place] for place in places.tolist()]
 
-    def _memories(self, txn: Reader, times: list[int], rows: list[int]) -> list[Memory]:
+    def _memories(self, txn: Reader, times: list[int], rows: list[int]) -> Iterable[Memory]:
         """The memories of rows, which are the last ones read."""
-        if not rows:
-            return []
-        self._last_row = times[-1], rows[-1]
-        found = self._engine.records.get_many(txn, rows)
-        return list(map(found.__getitem__, rows))
-
-    def _merged(
-        self, times: list[int], samples: list[tuple[series.Found, Memory]], want: int
-    ) -> list[tuple[int, int]]:
-        """(0 for a row or 1 for a sample, its place) of the first ``want`` in order of time."""
-        merged = heapq.merge(
-            ((micros, 0, place) for place, micros in enumerate(times)),
-            ((sample.event_us, 1, place) for place, (sample, _) in enumerate(samples)),
-            key=lambda item: -item[0] if self._reverse else item[0],
-        )
-        return [(leg, place) for _, leg, place in islice(merged, want)]
+        if rows:
+            self._last_row = times[-1], rows[-1]
+        return self._engine.records.in_turn(txn, rows)
 
     def _entries(self, txn: Reader, want: int) -> tuple[list[int], list[int]]:
         """The times, in microseconds, and the rows of up to ``want`` entries past the last one."""
@@ -309,25 +300,36 @@ class _Walk:
             times, rows = times[kept], rows[kept]
         return times, rows
 
-    def _samples(self, txn: Reader, want: int) -> list[tuple[series.Found, Memory]]:
-        """Up to ``want`` samples past the last one, with the memories they are."""
+    def _samples(self, txn: Reader, want: int) -> series.Stretch:
+        """Up to ``want`` samples past the last one that may be seen and pass the filter."""
         known = series.matching(
             txn, namespace=self._namespace, kind=self._kind, stream=self._stream
         )
-        found: list[tuple[series.Found, Memory]] = []
-        if not known:
-            return found
-        for sample in series.read_range(
-            txn, known, self._low, self._high, reverse=self._reverse, after=self._last_sample
-        ):
-            memory = series.to_memory(known[sample.series].key, sample)
-            if not self._engine.shows(memory):
-                continue
-            if self._sample_filter is None or filters.matches(self._sample_filter, memory):
-                found.append((sample, memory))
-                if len(found) == want:
-                    break
-        return found
+        times: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+        memories: list[Memory] = []
+        after, full = self._last_sample, bool(known)
+        while full and len(memories) < want:
+            some = series.read_memories(
+                txn, known, self._low, self._high, reverse=self._reverse, limit=want, after=after
+            )
+            full = len(some.memories) == want
+            after = series.position_of(some.memories[-1]) if full else None
+            kept = self._shown(some)
+            times.append(kept.times)
+            memories += kept.memories
+        return series.Stretch(np.concatenate(times)[:want], memories[:want])
+
+    def _shown(self, some: series.Stretch) -> series.Stretch:
+        """Those that may be seen and pass the filter."""
+        wanted, shows = self._sample_filter, self._engine.shows
+        if wanted is None and not self._engine.granted:
+            return some
+        kept = [
+            place
+            for place, memory in enumerate(some.memories)
+            if shows(memory) and (wanted is None or filters.matches(wanted, memory))
+        ]
+        return series.Stretch(some.times[kept], [some.memories[place] for place in kept])
 
 
 def _sample(when: TimeLike, data: Any, zone: tzinfo, now_us: int) -> Sample:

@@ -443,4 +443,4 @@ def to_micros(moment: datetime) -> int:
 
 def from_micros(micros: int) -> datetime:
     """The aware UTC ``datetime`` at ``micros`` microseconds since 1970-01-01 UTC."""
-    return _EPOCH + timedelta(microseconds=micros)
+    return _EPOCH + timedelta(0, micros // 1_000_000, micros % 1_000_000)

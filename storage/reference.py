@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from memdb.errors import StoreCorrupt
+from memdb.storage.reference_samples import build_rows
 from memdb.storage.reference_scores import add_scores, clear_scores, postings_end
 
 SMALL_MAX_BYTES: Final = 1_900
@@ -36,6 +37,7 @@ _ENTRY_KEY = struct.Struct(">HQI")
 __all__ = [
     "add_scores",
     "blocks_for",
+    "build_rows",
     "clear_scores",
     "count_terms",
     "crc32c",

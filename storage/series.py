@@ -5,7 +5,8 @@ write costs. ``seal_step`` takes 1,024 of them at a time, sorts them by time and
 compressed segment, or as several where the times have wide gaps (a night, an import of last year
 between today's samples). So no segment spans much more time than its samples fill, and a range
 has to look only a little before its start. ``series_layout`` has the keys, ``series_codec`` the
-grammar of a block, ``series_read`` the reading side, which this file passes on.
+grammar of a block, ``series_read`` and ``series_range`` the reading side, which this file passes
+on.
 
 Hiding (``hide``, ``show``) touches a bitmap alone. ``erase`` rewrites the segments without the
 samples, the others keeping their numbers; what LMDB keeps of deleted bytes goes with the next
@@ -48,6 +49,7 @@ from memdb.storage.series_layout import (
     sample_key,
     segment_key,
 )
+from memdb.storage.series_range import Stretch, position_of, read_memories, read_range
 from memdb.storage.series_read import (
     Found,
     Position,
@@ -58,7 +60,6 @@ from memdb.storage.series_read import (
     hidden_of,
     lookup,
     read_fresh,
-    read_range,
     read_stored,
     segments_of,
     to_memory,
@@ -71,6 +72,7 @@ __all__ = [
     "Sample",
     "Series",
     "SeriesKey",
+    "Stretch",
     "append",
     "append_missing",
     "check",
@@ -86,7 +88,9 @@ __all__ = [
     "matching",
     "name_of",
     "parse_id",
+    "position_of",
     "read_header",
+    "read_memories",
     "read_range",
     "seal_step",
     "show",
@@ -300,7 +304,7 @@ def check(txn: ReadTxn) -> list[StoreCorrupt]:
     segments = 0
     for series, header in every(txn):
         try:
-            total = sum(1 for _ in read_fresh(txn, series, header.sealed, header.next_number))
+            total = len(read_fresh(txn, series, header.sealed, header.next_number))
             for block in range(header.sealed // BLOCK):
                 for _, segment in segments_of(txn, series, block):
                     _check_segment(segment, header)

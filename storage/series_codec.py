@@ -32,7 +32,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -47,6 +47,7 @@ from memdb.storage.columns import (
     encode_floats,
     encode_ints,
 )
+from memdb.storage.kernels import KERNELS
 from memdb.types import Precision
 
 T = TypeVar("T")
@@ -76,6 +77,40 @@ class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
     end_us: int | None = None
     zone: str | None = None
     precision: Precision = "exact"
+
+
+class Columns(NamedTuple):
+    """What samples have beside their times, a value a sample. recorded (n,) microseconds UTC."""
+
+    recorded: NDArray[np.int64]
+    data: list[Any]
+    ends: list[int | None]
+    zones: list[str | None]
+    precisions: list[Precision]
+
+    @property
+    def plain(self) -> bool:
+        """Whether no sample has an end, a zone or another precision than ``exact``."""
+        count = len(self.data)
+        nothing = self.ends.count(None) == count == self.zones.count(None)
+        return nothing and self.precisions.count("exact") == count
+
+    def at(self, places: NDArray[np.int64]) -> Columns:
+        """Those of some samples."""
+        wanted = places.tolist()
+        rest = ([column[place] for place in wanted] for column in self[1:])
+        return Columns(self.recorded[places], *rest)
+
+
+def columns_of(samples: Sequence[Sample]) -> Columns:
+    """The same of samples that are in no block."""
+    return Columns(
+        np.array([sample.recorded_us for sample in samples], np.int64),
+        [sample.data for sample in samples],
+        [sample.end_us for sample in samples],
+        [sample.zone for sample in samples],
+        [sample.precision for sample in samples],
+    )
 
 
 class Flat:
@@ -200,23 +235,24 @@ class Block:
             return np.zeros(self.count, dtype=np.int64)
         return self._read(lambda: decode_ints(encoded, self.count))
 
+    def columns(self, part: slice) -> Columns:
+        """What the samples of some places have, in order of time."""
+        return self._read(
+            lambda: Columns(
+                self.recorded[part],
+                self._data(part),
+                _decode_ends(self._body[3], self.times)[part],
+                _decode_words(self._body[4], self.count)[part],
+                _decode_words(self._body[5], self.count)[part],
+            )
+        )
+
     def samples(self, start: int = 0, stop: int | None = None) -> list[Sample]:
         """The samples from place ``start`` to before ``stop``, in order of time."""
         part = slice(start, stop)
-        return self._read(
-            lambda: [
-                Sample(*row)
-                for row in zip(
-                    self.times[part].tolist(),
-                    self.recorded[part].tolist(),
-                    self._data(part),
-                    _decode_ends(self._body[3], self.times)[part],
-                    _decode_words(self._body[4], self.count)[part],
-                    _decode_words(self._body[5], self.count)[part],
-                    strict=True,
-                )
-            ]
-        )
+        found = self.columns(part)
+        times, recorded = self.times[part].tolist(), found.recorded.tolist()
+        return list(map(Sample, times, recorded, *found[1:]))
 
     def fields(self) -> Iterator[tuple[Path, NDArray[np.int64], Values]]:
         """(path, positions of the samples that have it, their values) of every leaf."""
@@ -234,24 +270,21 @@ class Block:
 
     def _data(self, part: slice) -> list[Any]:
         shapes = self._body[6]
+        single = len(shapes) == 1
         columns: list[list[Any]] = []
         for _, _, values in self.fields():
-            if len(shapes) == 1:
-                values = values[part]
-            columns.append(values if isinstance(values, list) else values.tolist())
-        if len(shapes) == 1:
-            shape, leaves = shapes[0]
-            rows = zip(*(columns[column] for column in leaves), strict=True)
-            if shape is None:
-                return columns[leaves[0]]
-            if isinstance(shape[0], list) and not any(shape[1]):
-                return [dict(zip(shape[0], row, strict=True)) for row in rows]
-            return [_build(shape, iter(row)) for row in rows]
+            chosen = values[part] if single else values
+            columns.append(chosen if isinstance(chosen, list) else chosen.tolist())
+        if single:
+            ((shape, leaves),) = shapes
+            return KERNELS.build_rows(shape, [columns[column] for column in leaves])
+        places = self.places.tolist()
         streams = [iter(column) for column in columns]
+        rows = [([next(streams[c]) for c in shapes[place][1]], place) for place in places]
         return [
-            _build(shapes[place][0], iter([next(streams[c]) for c in shapes[place][1]]))
-            for place in self.places.tolist()
-        ][part]
+            KERNELS.build_rows(shapes[place][0], [[leaf] for leaf in leaves])[0]
+            for leaves, place in rows[part]
+        ]
 
     @staticmethod
     def _read(decode: Callable[[], T]) -> T:
@@ -263,15 +296,6 @@ class Block:
 
 def _corrupt() -> StoreCorrupt:
     return StoreCorrupt("a series block does not decode", path="kv")
-
-
-def _build(shape: Any, leaves: Iterator[Any]) -> Any:
-    if shape is None:
-        return next(leaves)
-    outer, inner = shape
-    if isinstance(outer, list):
-        return {key: _build(child, leaves) for key, child in zip(outer, inner, strict=True)}
-    return [_build(child, leaves) for child in inner]
 
 
 def _encode_recorded(recorded: NDArray[np.int64], times: NDArray[np.int64]) -> list[Any]:

@@ -68,6 +68,12 @@ def format_id(series: bytes, number: int) -> str:
     return f"s_{series.hex()}_{number}"
 
 
+def format_ids(series: bytes, numbers: Iterable[int]) -> list[str]:
+    """``format_id`` of each."""
+    head = format_id(series, 0)[:-1]
+    return [f"{head}{number}" for number in numbers]
+
+
 def parse_id(text: str) -> tuple[bytes, int] | None:
     """(series, number) of a sample's id; None when ``text`` is not one."""
     head, _, rest = text.partition("_")

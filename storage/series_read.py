@@ -1,16 +1,13 @@
-"""Reading series: by time, by id, as columns, and counting.
+"""Reading series: by id, as columns, and counting; ``series_range`` reads them in order of time.
 
 A range looks at the segments whose first time lies in it, and before it as far as the widest
 segment of the series reaches; of those, only the heads are read of the ones that end too early.
-Segments may overlap, so samples are held back until no later segment can precede them.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from itertools import compress, islice, repeat
+from itertools import compress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -39,6 +36,11 @@ from memdb.storage.series_layout import (
 from memdb.types import Memory, from_micros, to_micros
 
 _SAMPLE = msgspec.msgpack.Decoder(Sample)
+_SAMPLES = msgspec.msgpack.Decoder(list[Sample])
+_ARRAY_32 = b"\xdd"
+_SPANS = "series-fresh-spans"  # in ``scratch``, by series
+_MOST_SPANS = 1_024
+Counters = tuple[int, int, int]
 
 
 class Position(NamedTuple):
@@ -66,23 +68,18 @@ class Found(NamedTuple):
         return format_id(self.series, self.number)
 
 
-_recorded = lru_cache(64)(from_micros)  # a batch was recorded at one time
-
-
 def to_memory(key: SeriesKey, found: Found) -> Memory:
     """The memory that a sample is."""
     sample = found.sample
-    event_time = from_micros(sample.event_us)
-    same = sample.recorded_us == sample.event_us  # usual, and saves a datetime
     return Memory(
         id=found.id,
         kind=key.kind,
         namespace=key.namespace,
         stream=key.stream,
         source=key.source,
-        event_time=event_time,
+        event_time=from_micros(sample.event_us),
         event_end=None if sample.end_us is None else from_micros(sample.end_us),
-        recorded_at=event_time if same else _recorded(sample.recorded_us),
+        recorded_at=from_micros(sample.recorded_us),
         time_zone=sample.zone,
         precision=sample.precision,
         data=sample.data,
@@ -107,11 +104,38 @@ def from_memory(memory: Memory) -> tuple[SeriesKey, Sample]:
     )
 
 
-def read_fresh(txn: ReadTxn, series: bytes, start: int, stop: int) -> Iterator[tuple[int, Sample]]:
+def read_fresh(txn: ReadTxn, series: bytes, start: int, stop: int) -> list[tuple[int, Sample]]:
     """(number, sample) of fresh samples with start <= number < stop."""
     first, last = sample_key(series, start), sample_key(series, stop)
-    for key, payload in txn.scan(tables.SAMPLES, first, last):
-        yield int.from_bytes(key[8:], "big"), _decode_sample(payload)
+    keys, joined, _ = txn.joined_between(tables.SAMPLES, first, last)
+    numbers = np.frombuffer(keys, ">u8")[1::2].tolist()
+    packed = _ARRAY_32 + len(numbers).to_bytes(4, "big") + joined
+    try:
+        return list(zip(numbers, _SAMPLES.decode(packed), strict=True))
+    except (msgspec.DecodeError, ValueError) as error:
+        raise StoreCorrupt("a sample does not decode", path="kv") from error
+
+
+def fresh_between(
+    txn: ReadTxn, series: bytes, header: Series, lo_us: int, hi_us: int
+) -> list[tuple[int, Sample]]:
+    """(number, sample) of a series' fresh samples with lo_us <= time < hi_us.
+
+    They are most often later than the range. Which times they span is remembered beside the
+    counters, which change whenever what is fresh does.
+    """
+    spans: dict[bytes, tuple[Counters, int, int]] = txn.scratch.setdefault(_SPANS, {})
+    counters = (header.sealed, header.next_number, header.samples)
+    known = spans.get(series)
+    if known is not None and known[0] == counters and not (known[1] < hi_us and lo_us <= known[2]):
+        return []
+    fresh = read_fresh(txn, series, header.sealed, header.next_number)
+    if known is None or known[0] != counters:
+        times = [sample.event_us for _, sample in fresh]
+        if len(spans) >= _MOST_SPANS:
+            spans.clear()
+        spans[series] = (counters, min(times, default=MAX_US), max(times, default=MIN_US))
+    return [(number, sample) for number, sample in fresh if lo_us <= sample.event_us < hi_us]
 
 
 def _decode_sample(payload: bytes) -> Sample:
@@ -121,7 +145,7 @@ def _decode_sample(payload: bytes) -> Sample:
         raise StoreCorrupt("a sample does not decode", path="kv") from error
 
 
-def _segments(
+def segments(
     txn: ReadTxn, series: bytes, header: Series, lo_us: int, hi_us: int, *, reverse: bool = False
 ) -> Iterator[tuple[int, Block]]:
     """(first number, block) of segments that may hold lo_us <= time < hi_us, by their first time.
@@ -136,104 +160,13 @@ def _segments(
             yield int.from_bytes(key[16:], "big") * BLOCK, block
 
 
-def read_range(
-    txn: ReadTxn,
-    series: Iterable[bytes],
-    lo_us: int | None = None,
-    hi_us: int | None = None,
-    *,
-    reverse: bool = False,
-    limit: int | None = None,
-    after: Position | None = None,
-) -> Iterator[Found]:
-    """Visible samples of one or more series with lo_us <= event_us < hi_us, by time.
-
-    ``after``: those that come later in this order than a position read before, in another
-    transaction even. Blocks outside the range are not decompressed. Valid while ``txn`` is.
-    """
-    lo = MIN_US if lo_us is None else lo_us
-    hi = MAX_US if hi_us is None else hi_us
-    if after is not None and reverse:
-        hi = min(hi, after.event_us + 1)
-    elif after is not None:
-        lo = max(lo, after.event_us)
-    streams = []
-    for name in series:
-        header = read_header(txn, name)
-        if header is not None and lo < hi:
-            streams.append(_read_one(txn, name, header, lo, hi, reverse))
-    merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, reverse=reverse)
-    if after is not None:
-        passed = after
-        merged = (row for row in merged if (row[:3] < passed if reverse else row[:3] > passed))
-    return islice(merged, limit)
-
-
-def _read_one(
-    txn: ReadTxn, series: bytes, header: Series, lo: int, hi: int, reverse: bool
-) -> Iterator[Found]:
-    hidden = read_hidden(txn, series) if header.hidden else BitMap64()
-    fresh = sorted(
-        (
-            Found(sample.event_us, series, number, sample)
-            for number, sample in read_fresh(txn, series, header.sealed, header.next_number)
-            if lo <= sample.event_us < hi and number not in hidden
-        ),
-        reverse=reverse,
-    )
-    sealed = _read_sealed(txn, series, header, lo, hi, hidden, reverse)
-    return heapq.merge(sealed, fresh, reverse=reverse) if fresh else sealed
-
-
-def _read_sealed(
-    txn: ReadTxn,
-    series: bytes,
-    header: Series,
-    lo: int,
-    hi: int,
-    hidden: BitMap64,
-    reverse: bool,
-) -> Iterator[Found]:
-    """Segments may overlap: a sample is held back until no later segment can precede it."""
-    held: list[Found] = []
-    for base, block in _segments(txn, series, header, lo, hi, reverse=reverse):
-        # What is still to come begins at block.lo or later; read backwards, ends at most here.
-        bound = block.lo + header.widest_us if reverse else block.lo
-        if held and (held[-1].event_us > bound if reverse else held[-1].event_us < bound):
-            yield from held
-            held = []
-        elif held:
-            cut = next(
-                i
-                for i, row in enumerate(held)
-                if (row.event_us <= bound if reverse else row.event_us >= bound)
-            )
-            yield from held[:cut]
-            del held[:cut]
-        rows = _rows(series, base, block, lo, hi, hidden)
-        held = sorted(held + rows, reverse=reverse) if held or reverse else rows
-    yield from held
-
-
-def _rows(
-    series: bytes, base: int, block: Block, lo: int, hi: int, hidden: BitMap64
-) -> list[Found]:
-    """The visible samples of a block in a range, by time."""
-    start, stop = np.searchsorted(block.times, (lo, hi)).tolist()
-    times = block.times[start:stop].tolist()
-    numbers = (block.offsets[start:stop] + base).tolist()
-    rows = list(map(Found, times, repeat(series), numbers, block.samples(start, stop)))
-    return [row for row in rows if row.number not in hidden] if hidden else rows
-
-
 def read_stored(txn: ReadTxn, series: bytes, header: Series, lo: int, hi: int) -> Iterator[Sample]:
     """Every sample with lo <= event_us < hi, hidden or not, in no order."""
-    for _, sample in read_fresh(txn, series, header.sealed, header.next_number):
-        if lo <= sample.event_us < hi:
-            yield sample
-    for base, block in _segments(txn, series, header, lo, hi):
-        for row in _rows(series, base, block, lo, hi, BitMap64()):
-            yield row.sample
+    for _, sample in fresh_between(txn, series, header, lo, hi):
+        yield sample
+    for _, block in segments(txn, series, header, lo, hi):
+        start, stop = np.searchsorted(block.times, (lo, hi)).tolist()
+        yield from block.samples(start, stop)
 
 
 def get_many(txn: ReadTxn, ids: Iterable[str]) -> dict[str, Memory]:
@@ -275,9 +208,10 @@ def lookup(txn: ReadTxn, series: bytes, header: Series, numbers: Iterable[int]) 
             yield Found(sample.event_us, series, number, sample)
     for block, members in blocks.items():
         for _, segment in segments_of(txn, series, block):
-            for row in _rows(series, block * BLOCK, segment, MIN_US, MAX_US, BitMap64()):
-                if row.number in members:
-                    yield row
+            numbers = (segment.offsets + block * BLOCK).tolist()
+            for number, sample in zip(numbers, segment.samples(), strict=True):
+                if number in members:
+                    yield Found(sample.event_us, series, number, sample)
 
 
 def segments_of(txn: ReadTxn, series: bytes, block: int) -> list[tuple[bytes, Block]]:
@@ -299,19 +233,18 @@ def count(txn: ReadTxn, series: bytes, lo_us: int | None = None, hi_us: int | No
         return 0
     if lo_us is None and hi_us is None:
         return header.samples - header.hidden
-    if header.hidden:
-        return sum(1 for _ in read_range(txn, [series], lo_us, hi_us))
+    hidden = read_hidden(txn, series) if header.hidden else BitMap64()
     lo = MIN_US if lo_us is None else lo_us
     hi = MAX_US if hi_us is None else hi_us
-    total = sum(
-        lo <= sample.event_us < hi
-        for _, sample in read_fresh(txn, series, header.sealed, header.next_number)
-    )
-    for _, block in _segments(txn, series, header, lo, hi):
-        if lo <= block.lo and block.hi < hi:
+    fresh = fresh_between(txn, series, header, lo, hi)
+    total = sum(number not in hidden for number, _ in fresh)
+    for base, block in segments(txn, series, header, lo, hi):
+        if lo <= block.lo and block.hi < hi and not hidden:
             total += block.count
-        else:
-            total += int(np.count_nonzero((block.times >= lo) & (block.times < hi)))
+            continue
+        start, stop = np.searchsorted(block.times, (lo, hi)).tolist()
+        numbers = (block.offsets[start:stop] + base).tolist() if hidden else ()
+        total += stop - start - sum(number in hidden for number in numbers)
     return total
 
 
@@ -334,14 +267,14 @@ def columns(
         if header.hidden:
             found.hidden = read_hidden(txn, series)
         fresh = sorted(
-            read_fresh(txn, series, header.sealed, header.next_number),
+            fresh_between(txn, series, header, lo, hi),
             key=lambda row: row[1].event_us,
         )
         if fresh:
             offsets = [number - header.sealed for number, _ in fresh]
             block = Block(encode_block(offsets, [sample for _, sample in fresh]))
             found.add(header.sealed, block)
-        for base, block in _segments(txn, series, header, lo, hi):
+        for base, block in segments(txn, series, header, lo, hi):
             found.add(base, block)
     return found.arrays()
 

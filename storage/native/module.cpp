@@ -67,4 +67,5 @@ NB_MODULE(_native, module) {
   bind_keys(module);
   bind_terms(module);
   bind_reads(module);
+  bind_samples(module);
 }

@@ -17,6 +17,7 @@ void bind_filters(nb::module_& module);
 void bind_keys(nb::module_& module);
 void bind_terms(nb::module_& module);
 void bind_reads(nb::module_& module);
+void bind_samples(nb::module_& module);
 
 inline Bytes view(PyObject* object) {
   char* data;

@@ -86,6 +86,31 @@ def test_samples_and_messages_are_read_together_in_time(db: memdb.Database) -> N
     assert len(db.recall("hello", mode="lexical")) == 1
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_mixed_range_is_the_model_of_it_over_many_chunks(
+    db: memdb.Database, reverse: bool
+) -> None:
+    start = datetime(2024, 5, 1, tzinfo=UTC)
+    said = [(start + timedelta(minutes=i % 700), f"m{i}") for i in range(1500)]
+    db.remember_many([{"text": text, "event_time": when} for when, text in said])
+    felt = [(start + timedelta(minutes=i % 900), {"n": i, "sensor": i % 2}) for i in range(1800)]
+    for sensor in (0, 1):
+        mine = [one for one in felt if one[1]["sensor"] == sensor]
+        db.history.append_many("pulse", mine, stream=f"watch {sensor}")
+    low, high = start + timedelta(minutes=100), start + timedelta(minutes=800)
+    found = list(db.history.range(None, low, high, reverse=reverse))
+    assert len({memory.id for memory in found}) == len(found)
+    times = [memory.event_time for memory in found]
+    assert times == sorted([time for time in times if time is not None], reverse=reverse)
+    model = [(when, text) for when, text in said if low <= when < high]
+    model += [(when, str(data)) for when, data in felt if low <= when < high]
+    assert sorted((m.event_time, m.text or str(m.data)) for m in found) == sorted(model)
+    some = db.history.range(None, low, high, reverse=reverse, where={"source": {"$ne": "x"}})
+    assert list(some) == found
+    only = db.history.range("pulse", low, high, stream="watch 1", limit=5, reverse=reverse)
+    assert list(only) == [m for m in found if m.stream == "watch 1"][:5]
+
+
 def test_a_range_becomes_an_arrow_table(db: memdb.Database) -> None:
     pytest.importorskip("pyarrow")
     db.history.append("steps", data={"count": 5, "where": {"lat": 1.5}}, event_time="2024-05-01")

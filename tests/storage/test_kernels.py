@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from random import Random
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -401,6 +402,46 @@ def test_a_long_list_of_postings_is_cut(native: Kernels) -> None:
     assert pairs == TWIN.invert(1, rows, [forward] * 1000, lengths)
     assert len(pairs) == 8
     assert max(len(payload) for _, payload in pairs) <= SMALL_PAYLOAD_MAX_BYTES
+
+
+# --- samples --------------------------------------------------------------------------------------
+
+SHAPES = st.recursive(
+    st.none(),
+    lambda inner: st.lists(inner, max_size=3).flatmap(
+        lambda parts: st.sampled_from([[[f"k{i}" for i in range(len(parts))], parts], [0, parts]])
+    ),
+    max_leaves=6,
+)
+
+
+def leaves_of(shape: Any) -> int:
+    return 1 if shape is None else sum([leaves_of(part) for part in shape[1]])
+
+
+@pytest.mark.parametrize("native", NATIVE)
+@settings(deadline=None)
+@given(SHAPES, st.integers(0, 3), st.integers(-1, 1))
+def test_values_are_put_together_as_by_the_twin(
+    native: Kernels, shape: Any, count: int, more: int
+) -> None:
+    columns = max(0, leaves_of(shape) + more)
+    leaves: list[list[Any]] = [[(i, row) for row in range(count)] for i in range(columns)]
+    try:
+        expected = TWIN.build_rows(shape, leaves)
+    except ValueError:
+        with pytest.raises(ValueError):
+            native.build_rows(shape, leaves)
+    else:
+        assert native.build_rows(shape, leaves) == expected
+
+
+def test_what_is_no_shape_is_refused(native: Kernels) -> None:
+    for shape in (["k", None], [["k"], []], [[[]], [None]], [1], 7, [1, [7]]):
+        with pytest.raises((TypeError, ValueError)):
+            native.build_rows(shape, [[1, 2]])
+    with pytest.raises(ValueError):
+        native.build_rows([["a", "b"], [None, None]], [[1, 2], [1]])
 
 
 # --- damage ---------------------------------------------------------------------------------------

@@ -397,3 +397,17 @@ def test_check_finds_what_contradicts_the_registry(env: Environment) -> None:
         number = series_layout.sample_key(key[:8], 2_099)
         txn.delete(tables.SAMPLES, number)
         assert ["number" in str(error) for error in series.check(txn)] == [True]
+
+
+def test_a_count_of_a_span_leaves_out_what_is_hidden(env: Environment) -> None:
+    ids = fill(env, 3_000)
+    low, high = START + 500 * SECOND, START + 2_900 * SECOND
+    with env.write() as txn:
+        series.hide(txn, [ids[10], *ids[600:700], ids[2_800], ids[2_950]])
+    with env.read() as txn:
+        name = series.name_of(txn, HEART)
+        assert series.count(txn, name, low, high) == 2_400 - 101
+        assert series.count(txn, name, low, high) == len(
+            list(series.read_range(txn, [name], low, high))
+        )
+        assert series.count(txn, name, high, low) == 0

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from memdb.storage import series
-from memdb.storage.environment import Environment
+from memdb.storage.environment import Environment, ReadTxn
 from memdb.storage.series import Position, Sample, SeriesKey
+from memdb.types import Memory
 
 HEART = SeriesKey("home/watch", "heart_rate", "watch-3", "app:health")
 START = 1_714_000_000_000_000
@@ -24,7 +25,32 @@ SECOND = 1_000_000
 
 def beat(second: float, bpm: Any = 70, **more: Any) -> Sample:
     moment = START + int(second * SECOND)
-    return Sample(moment, moment + 5, {"bpm": bpm}, zone="UTC", **more)
+    return Sample(moment, moment + 5, {"bpm": bpm}, **more)
+
+
+def by_pages(
+    txn: ReadTxn,
+    names: list[bytes],
+    lo_us: int | None,
+    hi_us: int | None,
+    *,
+    limit: int | None,
+    reverse: bool,
+) -> list[Memory]:
+    """What ``read_memories`` gives page by page, each from where the one before ended."""
+    found: list[Memory] = []
+    after = None
+    while limit is None or len(found) < limit:
+        size = 700 if limit is None else min(7, limit - len(found))
+        page = series.read_memories(
+            txn, names, lo_us, hi_us, reverse=reverse, limit=size, after=after
+        )
+        assert page.times.tolist() == [series.position_of(m).event_us for m in page.memories]
+        found += page.memories
+        if len(page.memories) < size:
+            break
+        after = series.position_of(found[-1])
+    return found
 
 
 class Model(RuleBasedStateMachine):
@@ -46,9 +72,12 @@ class Model(RuleBasedStateMachine):
         start=st.integers(-5_000_000, 5_000_000),
         step=st.sampled_from([0, 1, 60, -1, 100_000]),
         data=st.sampled_from([70, 1.5, None, {"a": 1}, [True], "x"]),
+        more=st.sampled_from([{}, {"zone": "UTC"}, {"end_us": START, "precision": "minute"}]),
     )
-    def append(self, key: SeriesKey, count: int, start: int, step: int, data: Any) -> None:
-        batch = [beat(start + i * step, data) for i in range(count)]
+    def append(
+        self, key: SeriesKey, count: int, start: int, step: int, data: Any, more: dict[str, Any]
+    ) -> None:
+        batch = [beat(start + i * step, data, **(more if i % 3 else {})) for i in range(count)]
         with self.env.write() as txn:
             ids = series.append(txn, key, batch)
         assert not self.samples.keys() & set(ids)
@@ -105,6 +134,8 @@ class Model(RuleBasedStateMachine):
         with self.env.read() as txn:
             names = [series.name_of(txn, key) for key in keys]
             found = list(series.read_range(txn, names, lo_us, hi_us, limit=limit, reverse=reverse))
+            memories = by_pages(txn, names, lo_us, hi_us, limit=limit, reverse=reverse)
+            known = {name: header.key for name, header in series.every(txn)}
             counted = sum(series.count(txn, name, lo_us, hi_us) for name in names)
             columns = [series.columns(txn, name, lo_us, hi_us) for name in names]
         expected = sorted(
@@ -124,6 +155,7 @@ class Model(RuleBasedStateMachine):
         wanted = itertools.islice(reversed(expected) if reverse else expected, limit)
         assert [row.position for row in found] == list(wanted)
         assert all(row.sample == self.samples[row.id] for row in found)
+        assert memories == [series.to_memory(known[row.series], row) for row in found]
 
     @invariant()
     def ids_lead_to_their_samples(self) -> None:

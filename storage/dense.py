@@ -132,6 +132,7 @@ def pairs_of(kind: _Kind, block: Block) -> list[Pair]:
 
 def blocks(kind: _Kind, pairs: Sequence[Pair]) -> Iterator[Pair]:
     """(key, payload) of blocks that hold entries ascending by key, each as full as it gets."""
+
     def piece(start: int, stop: int) -> bytes:
         return encode(kind, pairs[start:stop])
 

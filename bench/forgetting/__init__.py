@@ -38,7 +38,9 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(_PART)}")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of *.jsonl files")
-    parser.add_argument("--embedder", help="of size, levels and year (default: static)")
+    parser.add_argument(
+        "--embedder", help="of size (none: bytes alone), levels and year (default: static)"
+    )
     parser.add_argument("--file", action="append", metavar="PART[:N]", help="of size: only files of"
                         " that name, the first N conversations")  # fmt: skip
     parser.add_argument("--profile", action="append", help="of size (default: pico and nano)")

@@ -53,13 +53,29 @@ def measure(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows of bytes, and rows of recall.
 
-    With the embedded default where ``embedder`` is None; then, if the file is there, bytes once
-    more with ``vectors`` of other sentences, which take the same as these texts' own of that model.
+    With the embedded default where ``embedder`` is None; then, and alone where it is "none", bytes
+    with ``vectors`` of other sentences, which take the same as these texts' own of that model.
     """
-    model = embedder_of((embedder or "static").rpartition("=")[2])
-    named = (embedder or "static").partition("=")[0]
     sizes: list[dict[str, Any]] = []
     recalled: list[dict[str, Any]] = []
+    if embedder != "none":
+        _with(everything, embedder or "static", profiles, sizes, recalled)
+    if embedder in (None, "none") and vectors.exists():
+        for profile in profiles:
+            with tempfile.TemporaryDirectory() as folder, _opened(folder, "none") as db:
+                text = _write(db, everything, np.load(vectors, mmap_mode="r"))
+                sizes += _pack(db, folder, f"MiniLM of others, {profile}", profile, text)
+    return sizes, recalled
+
+
+def _with(
+    everything: Conversations,
+    embedder: str,
+    profiles: Sequence[str],
+    sizes: list[dict[str, Any]],
+    recalled: list[dict[str, Any]],
+) -> None:
+    model, named = embedder_of(embedder.rpartition("=")[2]), embedder.partition("=")[0]
     written: Found = {}
     for profile in profiles:
         with tempfile.TemporaryDirectory() as folder, _opened(folder, model) as db:
@@ -72,12 +88,6 @@ def measure(
             db.settings.reembed_top = SECOND_LOOK
             packed = _ask(db, everything, model, f"{profile}, second look")
             recalled += _judged(f"{named}, {profile}, {SECOND_LOOK} again", written, packed)
-    if embedder is None and vectors.exists():
-        for profile in profiles:
-            with tempfile.TemporaryDirectory() as folder, _opened(folder, "none") as db:
-                text = _write(db, everything, np.load(vectors, mmap_mode="r"))
-                sizes += _pack(db, folder, f"MiniLM of others, {profile}", profile, text)
-    return sizes, recalled
 
 
 def vectors_beside(folder: Path) -> Path:

@@ -416,7 +416,7 @@ def test_a_packed_block_stays_packed_when_entries_leave_it_and_not_when_they_com
     folder.pack()
     with folder.env.write() as txn:
         TIMES.remove(txn, 26, entries[::2])
-        [(key, payload)] = txn.scan(tables.TIMES)
+        [(_, payload)] = txn.scan(tables.TIMES)
         assert packed_blocks.is_packed(payload)
         assert list(TIMES.scan(txn, 26, 0, KEY_END)) == entries[1::2]
         TIMES.add(txn, 26, entries[:1])

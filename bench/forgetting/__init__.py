@@ -44,6 +44,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--file", action="append", metavar="PART[:N]", help="of size: only files of"
                         " that name, the first N conversations")  # fmt: skip
     parser.add_argument("--profile", action="append", help="of size (default: pico and nano)")
+    parser.add_argument("--reembed-top", type=int, default=0, help="of size: ask once more with the"
+                        " closest so many embedded again")  # fmt: skip
     parser.add_argument("--days", type=int, default=365, help="of year")
     parser.add_argument("--seconds", type=float, default=600.0, help="of year, at most")
     parser.add_argument("--kills", type=int, default=200, help="of kills, of each operation")
@@ -93,7 +95,9 @@ def _size(options: argparse.Namespace) -> dict[str, Any]:
     everything = sizes.read(options.data, options.file)
     profiles = options.profile or sizes.PROFILES
     beside = sizes.vectors_beside(options.data)
-    taken, recalled = sizes.measure(everything, options.embedder, profiles, beside)
+    taken, recalled = sizes.measure(
+        everything, options.embedder, profiles, options.reembed_top, beside
+    )
     report.table(taken)
     report.table(recalled)
     return {"bytes": taken, "recall": recalled}

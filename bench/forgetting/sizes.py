@@ -26,7 +26,6 @@ from bench.recall_data import Conversation, conversations, memory_of, questions_
 SIZE_LIMIT = 0.15
 LOSS_LIMIT = 0.03
 PROFILES = ("pico", "nano")
-SECOND_LOOK = 50
 _VECTORS = Path("../vectors/minilm384-100k-base.f16.npy")
 _TOP = 10
 _BATCH = 4096
@@ -49,9 +48,13 @@ def read(folder: Path, wanted: Sequence[str] | None) -> Conversations:
 
 
 def measure(
-    everything: Conversations, embedder: str | None, profiles: Sequence[str], vectors: Path
+    everything: Conversations,
+    embedder: str | None,
+    profiles: Sequence[str],
+    again: int,
+    vectors: Path,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of bytes, and rows of recall.
+    """Rows of bytes, and rows of recall; these once more with the closest ``again`` embedded again.
 
     With the embedded default where ``embedder`` is None; then, and alone where it is "none", bytes
     with ``vectors`` of other sentences, which take the same as these texts' own of that model.
@@ -59,7 +62,7 @@ def measure(
     sizes: list[dict[str, Any]] = []
     recalled: list[dict[str, Any]] = []
     if embedder != "none":
-        _with(everything, embedder or "static", profiles, sizes, recalled)
+        _with(everything, embedder or "static", profiles, again, sizes, recalled)
     if embedder in (None, "none") and vectors.exists():
         for profile in profiles:
             with tempfile.TemporaryDirectory() as folder, _opened(folder, "none") as db:
@@ -72,6 +75,7 @@ def _with(
     everything: Conversations,
     embedder: str,
     profiles: Sequence[str],
+    again: int,
     sizes: list[dict[str, Any]],
     recalled: list[dict[str, Any]],
 ) -> None:
@@ -85,9 +89,10 @@ def _with(
             sizes += _pack(db, folder, f"{named}, {profile}", profile, text)
             packed = _ask(db, everything, model, f"{profile}, packed")
             recalled += _judged(f"{named}, {profile}", written, packed)
-            db.settings.reembed_top = SECOND_LOOK
-            packed = _ask(db, everything, model, f"{profile}, second look")
-            recalled += _judged(f"{named}, {profile}, {SECOND_LOOK} again", written, packed)
+            if again:
+                db.settings.reembed_top = again
+                packed = _ask(db, everything, model, f"{profile}, {again} again")
+                recalled += _judged(f"{named}, {profile}, {again} again", written, packed)
 
 
 def vectors_beside(folder: Path) -> Path:

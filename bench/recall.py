@@ -16,7 +16,8 @@ mode; a question counts if it has evidence that exists. Beside the modes stand
 
 any@k: at least one piece of evidence among the first k; all@k: all of it; mean@k: how much of it.
 ``--quick`` leaves all but the reference and the modes out, ``--only unanswerable`` all but the
-last. A folder ``scifact`` beside DIR is read too.
+last, ``--only verdicts`` all but the modes and the shared store: what the limits are about, which
+every run ends with (``recall_verdicts.py``). A folder ``scifact`` beside DIR is read too.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import memdb
-from bench import recall_unanswerable, report
+from bench import recall_unanswerable, recall_verdicts, report
 from bench.embeddings import SentenceTransformer
 from bench.recall_data import (
     Asked,
@@ -105,7 +106,7 @@ class Run:
                 self.ask(db, f"vector {name}", asked, mode="vector")
                 self.ask(db, f"hybrid {name}", asked)
                 self.tallies[f"hybrid {name}", "all"].stored(_bytes_in(folder), db.count())
-                if not self._quick:
+                if not self._quick and self._only is None:
                     self._further(db, name, conversation)
 
     def _further(self, db: memdb.Database, name: str, conversation: Conversation) -> None:
@@ -129,7 +130,7 @@ class Run:
 
     def shared(self, everything: Sequence[Conversation]) -> None:
         """All conversations in one database, each question asked with a filter."""
-        if self._quick or self._only or len(everything) < 2:
+        if self._quick or self._only == "unanswerable" or len(everything) < 2:
             return
         for name, embedder in self._embedders.items():
             with (
@@ -185,7 +186,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--types", action="store_true", help="a row for each question type")
     parser.add_argument("--rerank", metavar="SPEC", help="a cross-encoder, such as st:PATH")
     parser.add_argument("--quick", action="store_true", help="the reference and the modes only")
-    parser.add_argument("--only", choices=("unanswerable",), help="that part and no other")
+    parser.add_argument("--only", choices=("unanswerable", "verdicts"))
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     options = parser.parse_args(arguments)
     files = _files(options.data, options.file)
@@ -196,6 +197,7 @@ def main(arguments: list[str]) -> int:
     embedders = {name or spec: embedder_of(spec) for name, _, spec in named}
     results: list[dict[str, Any]] = []
     unknown: list[dict[str, Any]] = []
+    verdicts: list[dict[str, Any]] = []
     for path in files:
         run = Run(embedders, quick=options.quick, rerank=options.rerank, only=options.only)
         everything = list(conversations(path))[: options.limit]
@@ -205,16 +207,17 @@ def main(arguments: list[str]) -> int:
         run.shared(everything)
         for (method, kind), tally in run.tallies.items():
             if kind == "all" or options.types:
-                row = tally.row(run.tallies[REFERENCE, kind])
+                row = tally.row(run.tallies.get((REFERENCE, kind)))
                 results.append({"file": path.stem, "method": method, "type": kind, **row})
         for name, pairs in run.pairs.items():
             judged = recall_unanswerable.rows(pairs)
             unknown.extend({"file": path.stem, "no answer": name, **row} for row in judged)
-    report.table(results)
-    if unknown:
-        print()
-        report.table(unknown)
-    report.save(options.json, "recall", arguments, [*results, *unknown])
+        verdicts += recall_verdicts.rows(path.stem, run.tallies, list(embedders))
+    for table in (results, unknown, verdicts):
+        if table:
+            report.table(table)
+            print()
+    report.save(options.json, "recall", arguments, [*results, *unknown, *verdicts])
     return 0
 
 

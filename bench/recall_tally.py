@@ -77,6 +77,12 @@ def interval(values: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def spread(values: NDArray[np.float64]) -> str:
+    """That interval, of values which may lie below zero."""
+    low, high = interval(values)
+    return f"{low:.3f} ... {high:.3f}"
+
+
 def not_better(gains: NDArray[np.float64]) -> float:
     """One-sided p: how often a resampling of the paired gains is no gain."""
     return float((_means(gains) <= 0).mean())

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memdb.errors import StoreCorrupt
-from memdb.storage import tables
+from memdb.storage import cutting, tables
 from memdb.storage.columns import compress, decode_ints, decompress, encode_ints
 from memdb.storage.environment import ReadTxn, WriteTxn
 
@@ -40,9 +40,7 @@ Pair = tuple[bytes, bytes]
 
 _VERSION = b"\1"
 _LEVEL = 9
-VALUE_BYTES: Final = 1_290  # three of them, with their keys, fill a page
 _MOST: Final = 1_024  # entries of a block
-_FIRST_TRY: Final = 128
 _BODY = msgspec.msgpack.Decoder()
 
 
@@ -134,23 +132,12 @@ def pairs_of(kind: _Kind, block: Block) -> list[Pair]:
 
 def blocks(kind: _Kind, pairs: Sequence[Pair]) -> Iterator[Pair]:
     """(key, payload) of blocks that hold entries ascending by key, each as full as it gets."""
-    start, wanted = 0, _FIRST_TRY
-    while start < len(pairs):
-        count = min(wanted, _MOST, len(pairs) - start)
-        payload = encode(kind, pairs[start : start + count])
-        while len(payload) > VALUE_BYTES and count > 1:
-            count = max(1, min(count - 1, count * VALUE_BYTES // len(payload)))
-            payload = encode(kind, pairs[start : start + count])
-        room = VALUE_BYTES - len(payload)
-        if count < min(_MOST, len(pairs) - start) and room > VALUE_BYTES // 12:
-            more = max(count + 1, count * (VALUE_BYTES - 24) // len(payload))
-            more = min(more, _MOST, len(pairs) - start)
-            larger = encode(kind, pairs[start : start + more])
-            if len(larger) <= VALUE_BYTES:
-                count, payload = more, larger
+
+    def piece(start: int, stop: int) -> bytes:
+        return encode(kind, pairs[start:stop])
+
+    for start, _, payload in cutting.cut(len(pairs), _MOST, piece):
         yield bytes((kind.code,)) + pairs[start][0], payload
-        start += count
-        wanted = max(1, count * (VALUE_BYTES - 24) // len(payload))
 
 
 # --- reading --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ its postings. Where room is dear (a budget, records that are cold for the most p
 * ``records`` and ``cold``: blocks of 64 cold records become groups of 256; the values that pointed
   at blocks go (``records``, ``cold``);
 * ``ids``, ``external``, ``streams``: their entries become blocks of table ``dense`` (``dense``);
+* ``numbers``, ``times``: columns of differences (``filters/packed_blocks``);
 * ``postings``, ``forward`` and what ``meta`` says of segments: packed segments, no forward rows of
   what is filed (``postings/packed``).
 
@@ -22,6 +23,7 @@ from typing import Final
 
 from memdb.storage import cold, dense, postings, records, tables
 from memdb.storage.environment import ReadTxn
+from memdb.storage.filters import packed_blocks
 from memdb.storage.postings import manifest
 from memdb.storage.records import GROUPS
 
@@ -64,6 +66,9 @@ def replaced(txn: ReadTxn, *, whole: bool = True) -> dict[str, Iterable[Pair]]:
     if whole and _dense_is_worth(txn):
         found[tables.DENSE] = dense.everything(txn)
         found.update((table, ()) for table in dense.KINDS)
+    if whole:
+        for table in (tables.NUMBERS, tables.TIMES):
+            found[table] = packed_blocks.packed(txn.scan(table))
     packed = postings.repack(txn)
     if packed is not None:
         found[tables.POSTINGS] = packed.postings

@@ -6,7 +6,7 @@
   shares of the bytes from 5 % to all; asked at a uniform lag or at the end (``simulation.py``).
 * ``protected``: how many pinned memories and facts a budget cost the library itself: must be none.
 * ``size``: a directory with everything compressed and nothing forgotten, beside text and float32
-  vectors.
+  vectors; and what is found in it, beside what was found as it was written (``sizes.py``).
 * ``levels``: recall at each level of the ladder of fidelity.
 * ``year``: a hundred memories a day for a year under a fixed ``disk_budget``; ``du`` all the time.
 * ``kills``: plan, apply, demotion, compaction and erasure, killed at every step of them; not run
@@ -38,7 +38,14 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(_PART)}")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder of *.jsonl files")
-    parser.add_argument("--embedder", help="of size, levels and year (default: static)")
+    parser.add_argument(
+        "--embedder", help="of size (none: bytes alone), levels and year (default: static)"
+    )
+    parser.add_argument("--file", action="append", metavar="PART[:N]", help="of size: only files of"
+                        " that name, the first N conversations")  # fmt: skip
+    parser.add_argument("--profile", action="append", help="of size (default: pico and nano)")
+    parser.add_argument("--reembed-top", type=int, default=0, help="of size: ask once more with the"
+                        " closest so many embedded again")  # fmt: skip
     parser.add_argument("--days", type=int, default=365, help="of year")
     parser.add_argument("--seconds", type=float, default=600.0, help="of year, at most")
     parser.add_argument("--kills", type=int, default=200, help="of kills, of each operation")
@@ -82,12 +89,18 @@ def _protected(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def _size(options: argparse.Namespace) -> list[dict[str, Any]]:
-    from bench.forgetting import library
+def _size(options: argparse.Namespace) -> dict[str, Any]:
+    from bench.forgetting import sizes
 
-    rows = library.sizes(options.data, options.embedder)
-    report.table(rows)
-    return rows
+    everything = sizes.read(options.data, options.file)
+    profiles = options.profile or sizes.PROFILES
+    beside = sizes.vectors_beside(options.data)
+    taken, recalled = sizes.measure(
+        everything, options.embedder, profiles, options.reembed_top, beside
+    )
+    report.table(taken)
+    report.table(recalled)
+    return {"bytes": taken, "recall": recalled}
 
 
 def _levels(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -1,5 +1,4 @@
-"""What the library itself does under a budget: what is never lost, what it takes, what a level
-costs.
+"""What the library itself does under a budget: what is never lost, and what a level costs.
 
 Plans are applied through ``db.retention`` alone, those of single steps written by hand.
 """
@@ -8,8 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,7 @@ from bench.forgetting.history import NOT_ASKED
 from bench.recall_data import conversations, memory_of, questions_of
 
 SHARES = (0.25, 0.5, 0.75)
-SIZE_LIMIT = 0.15
 _FACTS, _PINNED_EVERY = 10, 10
-_VECTORS = Path("../vectors/minilm384-100k-base.f16.npy")
 _TOP = 10
 
 
@@ -84,86 +80,15 @@ def _protected_at(conversation: dict[str, Any], share: float, embedder: Any) -> 
         }
 
 
-# --- what it takes --------------------------------------------------------------------------
+# --- what a level costs ---------------------------------------------------------------------
 
 
-class _Later:
-    """A clock far enough ahead for every record to be cold."""
-
-    def now(self) -> datetime:
-        return datetime(2030, 1, 1, tzinfo=UTC)
-
-
-def sizes(folder: Path, embedder: Any = None) -> list[dict[str, Any]]:
-    """Everything of all files, compressed, beside UTF-8 text and float32 vectors.
-
-    With the embedded default and, where the file is, with MiniLM vectors of other sentences, which
-    take the same bytes as these texts' own would.
-    """
-    rows = _sizes_with(folder, embedder or "static", None)
-    vectors = folder / _VECTORS
-    if embedder is None and vectors.exists():
-        rows += _sizes_with(folder, "none", np.load(vectors, mmap_mode="r"))
-    return rows
-
-
-def _everything(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(folder.glob("*.jsonl")):
-        for conversation in conversations(path):
-            yield from _items(conversation, f"{path.stem}/{conversation['id']}".replace("#", "-"))
-
-
-def _sizes_with(folder: Path, embedder: Any, vectors: Any) -> list[dict[str, Any]]:
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        memdb.open(directory, embedder=embedder, namespace="") as db,
-    ):
-        text = 0
-        batch: list[dict[str, Any]] = []
-        for count, item in enumerate(_everything(folder)):
-            if vectors is not None:
-                item["vector"] = np.asarray(vectors[count % len(vectors)], np.float32)
-            text += len(item["text"].encode())
-            batch.append(item)
-            if len(batch) == 4096:
-                report.progress(f"size: {count} memories")
-                db.remember_many(batch)
-                batch = []
-        db.remember_many(batch)
-        (space,) = db.spaces.list()
-        _take(db, "encode")
-        _take(db, "cold")
-        _take(db, "space", space=space.name, profile="pico")
-        db.compact()
-        parts = disk_bytes(Path(directory))
-        stored = db.count()
-        tables = db.stats()["bytes"]["tables"]
-    naive = text + 4 * space.dim * stored
-    named = "MiniLM vectors, 384" if vectors is not None else f"{embedder}, {space.dim}"
-    shown = {**{f"kv/{name}": size for name, size in tables.items() if size > naive / 2000}}
-    shown.update((name, size) for name, size in parts.items())
-    total = sum(parts.values())
-    rows = [
-        {"vectors": named, "part": name, "bytes": size, "a memory": size / stored,
-         "of naive": size / naive, "limit": None, "verdict": None}
-        for name, size in shown.items()
-    ]  # fmt: skip
-    rows.append(
-        {"vectors": named, "part": "directory", "bytes": total, "a memory": total / stored,
-         "of naive": total / naive, "limit": f"<= {SIZE_LIMIT}",
-         "verdict": "met" if total <= SIZE_LIMIT * naive else "not met"}
-    )  # fmt: skip
-    return rows
-
-
-def _take(db: memdb.Database, what: str, **where: Any) -> None:
+def take(db: memdb.Database, what: str, **where: Any) -> None:
     """One step of the ladder, as a plan written by hand."""
     plan = db.retention.plan({}).to_dict()
     step = {"what": what, "level": 0, "bytes": 0, "final": False, **where}
     db.retention.apply({**plan, "steps": [step]})
 
-
-# --- what a level costs ---------------------------------------------------------------------
 
 _STEPS: Sequence[tuple[str, str, dict[str, str]]] = (
     ("as written", "", {}),
@@ -189,7 +114,7 @@ def levels(path: Path, embedder: Any = None) -> list[dict[str, Any]]:
                 db.compact()
             elif what:
                 named = {"space": space.name, **where} if what == "space" else {}
-                _take(db, what, **named)
+                take(db, what, **named)
             for mode in ("hybrid", "vector"):
                 report.progress(f"levels: {level}, {mode}")
                 some, whole = _recall(db, everything, mode)

@@ -2,6 +2,7 @@
 
     table key     := field u16 | first entry's key u64 | its row u32
     table payload := n keys u64 LE | n rows u32 LE                       1 <= n <= 150
+                   | packed, by a packing copy (``packed_blocks``)       1 <= n <= 256
     radix set     := bitmaps prefix  field u16 | level u8 | key >> shift, 7 bytes
 
 A key is any value mapped to an unsigned 64-bit integer of the same order: a time biased by 2^63, a
@@ -26,7 +27,8 @@ from pyroaring import BitMap
 
 from memdb.storage import tables
 from memdb.storage.environment import ReadTxn, WriteTxn
-from memdb.storage.filters import bitmaps, sorted_blocks
+from memdb.storage.filters import bitmaps, packed_blocks, sorted_blocks
+from memdb.storage.filters.packed_blocks import Columns
 from memdb.storage.kernels import KERNELS
 from memdb.storage.reference import Entry, RowSet
 
@@ -37,8 +39,6 @@ _DIRECT_BLOCKS = 8
 _FIRST_LEVEL = 0x10  # the byte after the field: under it special sets, from 0x80 hashes of text
 _DOUBLE = struct.Struct(">d")
 _UNSIGNED = struct.Struct(">Q")
-
-Columns = tuple[NDArray[np.uint64], NDArray[np.uint32]]
 
 
 def time_key(micros: int) -> int:
@@ -111,7 +111,9 @@ class OrderedIndex:
         if i == 0:  # its value was in the block's key
             txn.delete(self._table, found[0])
         if keys:
-            txn.put(self._table, _block_key(field, keys[0], rows[0]), _pack(keys, rows))
+            packed = packed_blocks.is_packed(found[1])
+            payload = _pack_again(keys, rows) if packed else _pack(keys, rows)
+            txn.put(self._table, _block_key(field, keys[0], rows[0]), payload)
         return True
 
     # --- reading ---------------------------------------------------------------------------
@@ -168,6 +170,7 @@ class OrderedIndex:
         # Every block but the last ends before the last begins, hence below ``high``.
         parts = []
         for number, (_, payload) in enumerate(blocks):
+            payload = packed_blocks.plain(payload)
             count = len(payload) // 12
             if number in (0, len(blocks) - 1):
                 keys, _ = _unpack(payload)
@@ -200,9 +203,8 @@ class OrderedIndex:
             return
         start = self._start(txn, field, low)
         for _, payload in txn.scan(self._table, start, _bound(field, high), reverse=reverse):
-            count = len(payload) // 12
-            keys = np.frombuffer(payload, "<u8", count)
-            rows = np.frombuffer(payload, "<u4", count, 8 * count)
+            keys, rows = packed_blocks.columns(payload)
+            count = len(keys)
             first = int(np.searchsorted(keys, np.uint64(low)))
             last = count if high == KEY_END else int(np.searchsorted(keys, np.uint64(high)))
             if first < last:
@@ -273,7 +275,15 @@ def _pack(keys: array[int], rows: array[int]) -> bytes:
     return keys.tobytes() + bitmaps.row_bytes(rows)
 
 
+def _pack_again(keys: array[int], rows: array[int]) -> bytes:
+    """What is left of a packed block; plain once that is no more than its packed form."""
+    payload = packed_blocks.encode(np.array(keys, np.uint64), np.array(rows, np.uint32))
+    small = packed_blocks.ENTRY_BYTES * len(keys) < len(payload)
+    return _pack(keys, rows) if small else payload
+
+
 def _unpack(payload: bytes) -> tuple[array[int], array[int]]:
+    payload = packed_blocks.plain(payload)
     count = len(payload) // 12
     keys = array("Q", payload[: 8 * count])
     if sys.byteorder == "big":

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import memdb
-from bench import recall, recall_unanswerable
+from bench import recall, recall_unanswerable, recall_verdicts
 from bench.recall_data import conversations, day_after, memories_of, questions_of
 from bench.recall_tally import Tally, interval, not_better
 
@@ -57,6 +57,48 @@ def test_every_method_of_a_file_has_its_row(tmp_path: Path) -> None:
     for measure in ("score", "confidence"):
         by_measure = [row["loss"] for row in judged if row["by"] == measure]
         assert by_measure == list(recall_unanswerable.LOSSES)
+
+
+def test_a_run_ends_with_the_verdict_of_each_limit(tmp_path: Path) -> None:
+    write(tmp_path)
+    out = tmp_path / "figures.json"
+    how = ["--only", "verdicts", "--embedder", "static", "--json", str(out)]
+    assert recall.main(["--data", str(tmp_path), *how]) == 0
+    rows = json.loads(out.read_text())["results"]
+    assert {row["method"] for row in rows if "method" in row} == {
+        "lexical",
+        "vector static",
+        "hybrid static",
+        "hybrid static, shared",
+    }
+    judged = {(row["line"], row["measure"]): row for row in rows if "line" in row}
+    shared = judged["shared store against one each", "all@10"]
+    assert (shared["value"], shared["difference"], shared["verdict"]) == (1, 0, "met")
+
+
+def _tally(found: list[list[str]]) -> Tally:
+    tally = Tally()
+    for one in found:
+        tally.add(one, ["a"], 1.0, 1.0)
+    return tally
+
+
+def test_a_verdict_takes_the_better_leg_and_the_floor_of_the_file() -> None:
+    right, wrong = ["a"], ["b"]
+    tallies = {
+        ("lexical", "all"): _tally([right, wrong, wrong, wrong]),
+        ("vector m", "all"): _tally([right, right, right, wrong]),
+        ("hybrid m", "all"): _tally([right, right, wrong, wrong]),
+    }
+    rows = recall_verdicts.rows("madial-en", tallies, ["m"])
+    by_line = {(row["line"], row["measure"]): row for row in rows}
+    beside = by_line["hybrid against vector m", "all@10"]
+    assert (beside["value"], beside["beside"], beside["difference"]) == (0.5, 0.75, -0.25)
+    assert beside["verdict"] == "not met"
+    assert by_line["hybrid", "all@10"]["verdict"] == "met"
+    tallies["hybrid m", "all"] = _tally([right, right, right, right])
+    rows = recall_verdicts.rows("other", tallies, ["m"])
+    assert {row["verdict"] for row in rows} == {"met"}
 
 
 def test_questions_without_an_answer_can_be_asked_alone(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from memdb.storage import cold, dense, postings, tables
 from memdb.storage.blobs import BlobStore
 from memdb.storage.copying import copy_dense
 from memdb.storage.environment import Environment, ReadTxn, WriteTxn
+from memdb.storage.filters import packed_blocks
+from memdb.storage.filters.ordered import KEY_END, NUMBERS, TIMES, OrderedIndex
 from memdb.storage.postings import layout, packed
 from memdb.storage.records import Records
 from memdb.storage.values import obeys_size_rule
@@ -320,3 +322,120 @@ def test_a_group_keeps_nothing_of_what_was_taken_out_or_written_again(tmp_path: 
             5: "other",
         }
     folder.env.close()
+
+
+# --- numbers and times ----------------------------------------------------------------------
+
+FIELDS = (26, 27)
+keys_near = st.integers(0, 40).map(lambda hour: (1 << 63) + 3_600_000_000 * hour)
+keys_far = st.sampled_from([0, 1, KEY_END - 1, 1 << 63])
+ordered_entries = st.tuples(keys_near | keys_far, st.integers(0, 2**32 - 1))
+ordered_steps = st.one_of(
+    st.tuples(st.just("add"), st.lists(ordered_entries, min_size=1, max_size=400)),
+    st.tuples(st.just("remove"), st.lists(st.integers(0, 10_000), min_size=1, max_size=30)),
+    st.tuples(st.just("pack"), st.none()),
+)
+
+
+@pytest.mark.parametrize("index", [NUMBERS, TIMES])
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(FIELDS), ordered_steps), max_size=12), st.data())
+def test_packed_numbers_and_times_read_as_sorted_lists(
+    index: OrderedIndex, sequence: list[tuple[int, tuple[str, object]]], data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Folder(Path(name))
+        model: dict[int, set[tuple[int, int]]] = {field: set() for field in FIELDS}
+        for field, (step, argument) in [*sequence, (FIELDS[0], ("pack", None))]:
+            if step == "pack":
+                folder.pack()
+            else:
+                with folder.env.write() as txn:
+                    _change_ordered(txn, index, field, argument, model[field])
+        low = data.draw(keys_near)
+        with folder.env.read() as txn:
+            for field, entries in model.items():
+                _assert_ordered_reads_as(txn, index, field, sorted(entries), low)
+            assert_sizes_are_allowed(txn)
+        with folder.env.write() as txn:
+            for field, entries in model.items():
+                index.remove(txn, field, sorted(entries))
+            assert not txn.count(tables.NUMBERS) + txn.count(tables.TIMES)
+        folder.env.close()
+
+
+def _change_ordered(  # type: ignore[no-untyped-def]
+    txn: WriteTxn, index: OrderedIndex, field: int, argument, model: set[tuple[int, int]]
+) -> None:
+    if isinstance(argument[0], tuple):
+        index.add(txn, field, argument)
+        model.update(argument)
+    elif model:
+        known = sorted(model)
+        gone = {known[number % len(known)] for number in argument}
+        index.remove(txn, field, sorted(gone))
+        model -= gone
+
+
+def _assert_ordered_reads_as(
+    txn: ReadTxn, index: OrderedIndex, field: int, entries: list[tuple[int, int]], low: int
+) -> None:
+    for start, stop in ((0, KEY_END), (low, low + 9 * 3_600_000_000), (low, KEY_END)):
+        inside = [entry for entry in entries if start <= entry[0] < stop]
+        assert list(index.scan(txn, field, start, stop)) == inside
+        assert list(index.scan(txn, field, start, stop, reverse=True)) == inside[::-1]
+        assert set(index.rows(txn, field, start, stop)) == {row for _, row in inside}
+        blocks = index.blocks(txn, field, start, stop)
+        assert [
+            entry
+            for keys, rows in blocks
+            for entry in zip(keys.tolist(), rows.tolist(), strict=True)
+        ] == inside
+    ends = (entries[0][0], entries[-1][0]) if entries else None
+    assert index.extent(txn, field) == ends
+
+
+def test_times_of_an_import_take_a_sixth_when_packed(tmp_path: Path) -> None:
+    folder, count = Folder(tmp_path), 5_000
+    with folder.env.write() as txn:
+        TIMES.add(txn, 26, [((1 << 63) + 40_000_000 * (n // 3), n) for n in range(count)])
+    folder.pack()
+    with folder.env.read() as txn:
+        payloads = [payload for _, payload in txn.scan(tables.TIMES)]
+        assert sum(map(len, payloads)) < 2 * count
+    folder.env.close()
+
+
+def test_a_packed_block_stays_packed_when_entries_leave_it_and_not_when_they_come(
+    tmp_path: Path,
+) -> None:
+    folder = Folder(tmp_path)
+    entries = [((1 << 63) + n, n) for n in range(200)]
+    with folder.env.write() as txn:
+        TIMES.add(txn, 26, entries)
+    folder.pack()
+    with folder.env.write() as txn:
+        TIMES.remove(txn, 26, entries[::2])
+        [(_, payload)] = txn.scan(tables.TIMES)
+        assert packed_blocks.is_packed(payload)
+        assert list(TIMES.scan(txn, 26, 0, KEY_END)) == entries[1::2]
+        TIMES.add(txn, 26, entries[:1])
+        assert not any(packed_blocks.is_packed(one) for _, one in txn.scan(tables.TIMES))
+    folder.env.close()
+
+
+@pytest.mark.parametrize("damaged", [b"\1nothing", b"\2", b"\1"])
+def test_a_damaged_block_of_numbers_is_told(damaged: bytes) -> None:
+    with pytest.raises(StoreCorrupt):
+        packed_blocks.columns(damaged)
+
+
+def test_no_packed_block_is_taken_for_a_plain_one() -> None:
+    rng = np.random.default_rng(0)
+    for count in range(1, 200):
+        keys = np.sort(rng.integers(0, 1 << 40, count, dtype=np.uint64))
+        rows = rng.integers(0, 1 << 20, count, dtype=np.uint32)
+        payload = packed_blocks.encode(keys, rows)
+        assert packed_blocks.is_packed(payload)
+        again = packed_blocks.columns(payload)
+        assert np.array_equal(again[0], keys) and np.array_equal(again[1], rows)

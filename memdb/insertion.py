@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-import msgspec
 from msgspec.structs import replace
 from pyroaring import BitMap
 
@@ -22,6 +21,7 @@ from memdb.reader import is_sample
 from memdb.rows import Entry
 from memdb.storage import lookups, series
 from memdb.storage.ids import require_id
+from memdb.storage.records import encode
 from memdb.storage.store import Writer
 from memdb.types import Memory, Status, Written
 
@@ -158,7 +158,7 @@ class Insertion:
         if self._dedup == "off" or external is not None or memory.key is not None:
             return external, None
         content = replace(memory, id="", recorded_at=None, source="")
-        payload = msgspec.msgpack.encode(content)
+        payload = encode(content)
         if memory.text is None and entry.vector is not None:
             payload += entry.vector.tobytes()
         return external, lookups.content_key(txn, payload)

@@ -98,8 +98,11 @@ class Profile:
                 memory = engine.records.get(txn, row)
                 if memory is None or facts.began(memory) > moment:
                     continue
-                over = memory.valid_to is not None and memory.valid_to <= moment
-                return None if over or facts.expired(memory, engine.now()) else memory
+                if memory.valid_to is not None and memory.valid_to <= moment:
+                    return None
+                if memory.expires_at is not None and facts.expired(memory, engine.now()):
+                    return None
+                return memory
         return None
 
     def __getitem__(self, key: str) -> Any:

@@ -32,6 +32,7 @@ CONTEXT_METADATA: Final = (
     "speaker", "author", "sender", "from", "to", "participants", "attendees",
     "title", "subject", "heading", "headings", "section", "place", "location",
 )  # fmt: skip
+_CONTEXT_NAMES: Final = frozenset(CONTEXT_METADATA)
 MAX_DATA_CHARS: Final = 4_000
 _DATE_FORMATS: Final = {"year": 4, "month": 7}  # how much of YYYY-MM-DD is meant
 
@@ -40,17 +41,26 @@ def indexed_text(memory: Memory) -> str:
     """The text whose terms stand for ``memory`` in the lexical index; may be empty."""
     text = memory.text or ""
     parts = [text]
-    for name in (memory.subject, memory.key, *memory.about, *memory.tags):
+    for name in (memory.subject, memory.key):
         if name and name not in text:
             parts.append(name)
-    if memory.metadata:
-        parts += _context(memory.metadata, text)
+    for name in memory.about + memory.tags:
+        if name and name not in text:
+            parts.append(name)
+    metadata = memory.metadata
+    if metadata and not _CONTEXT_NAMES.isdisjoint(metadata):
+        parts += _context(metadata, text)
     if not text and memory.data is not None:
         parts.append(" ".join(_strings(memory.data))[:MAX_DATA_CHARS])
     if memory.source.startswith("file:"):
         parts.append(_file_name(memory.source))
-    if memory.event_time is not None:
-        parts.append(_date(memory.event_time, memory.time_zone, memory.precision))
+    moment = memory.event_time
+    if moment is not None:
+        zone, precision = memory.time_zone, memory.precision
+        if precision == "exact" and (zone is None or zone == "UTC"):
+            parts.append(moment.isoformat()[:10])  # nearly all; times of memories are in UTC
+        else:
+            parts.append(_date(moment, zone, precision))
     return "\n".join(parts)
 
 

@@ -112,7 +112,7 @@ class Records:
         payload = txn.get(tables.RECORDS, row.to_bytes(4, "big"))
         if payload is None:
             return self._from_groups(txn, [row]).get(row)
-        return self._open(txn, payload)
+        return decode(payload) if payload[0] != _ESCAPE else self._open(txn, payload)
 
     def get_many(self, txn: ReadTxn, rows: Sequence[int]) -> dict[int, Memory]:
         """Those of ``rows`` that exist."""

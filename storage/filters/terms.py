@@ -192,9 +192,13 @@ def _gather_strings(
     found: Gathered, one: Field, rows: list[int], values: Sequence[str | None]
 ) -> None:
     by_text = found.texts[one.number]
-    for row, text in zip(rows, values, strict=True):
-        if text is not None:
-            by_text[text].append(row)
+    first = values[0]
+    if first is not None and values.count(first) == len(values):  # a kind, a namespace, a source
+        by_text[first] += rows
+    else:
+        for row, text in zip(rows, values, strict=True):
+            if text is not None:
+                by_text[text].append(row)
     if not one.always:
         found.sets[one.number, PRESENT] = [row for members in by_text.values() for row in members]
     if one.parts:
@@ -218,34 +222,39 @@ def _gather_metadata(
     path_number: PathNumber,
     bucket: Callable[[str], bytes],
 ) -> None:
-    columns: defaultdict[int, list[tuple[int, JsonScalar]]] = defaultdict(list)
-    known: defaultdict[str, dict[str, int | None]] = defaultdict(dict)
-    for row, memory in pairs:
+    alike: defaultdict[tuple[str, tuple[str, ...]], list[tuple[int, Memory]]] = defaultdict(list)
+    for pair in pairs:
+        memory = pair[1]
         metadata = memory.metadata
-        if not metadata:
-            continue
-        if not _PLAIN.issuperset(map(type, metadata.values())):
+        if metadata and _PLAIN.issuperset(map(type, metadata.values())):
+            alike[memory.namespace, tuple(metadata)].append(pair)
+        elif metadata:
             for term in _metadata_terms(memory, path_number, bucket):
-                found.add(term, row)
-            continue
-        numbers = known[memory.namespace]
-        for path, value in metadata.items():
-            if path not in numbers:
-                numbers[path] = path_number(memory.namespace, path)
-            number = numbers[path]
+                found.add(term, pair[0])
+    # What comes from one place has the same keys in the same order: a column a key.
+    for (namespace, paths), members in alike.items():
+        rows = [row for row, _ in members]
+        values = zip(*[memory.metadata.values() for _, memory in members], strict=True)
+        for path, column in zip(paths, values, strict=True):
+            number = path_number(namespace, path)
             if number is None:
-                found.sets[UNINDEXED, bucket(path)].append(row)
+                found.sets[UNINDEXED, bucket(path)] += rows
             else:
-                columns[number].append((row, value))
-    for number, column in columns.items():
-        found.sets[number, PRESENT] += [row for row, _ in column]
-        by_text = found.texts[number]
-        figures: list[tuple[int, float | None]] = []
-        for row, value in column:
-            if type(value) is str:
-                by_text[value].append(row)
-            elif type(value) is int or type(value) is float:
-                figures.append((row, value))
-            else:
-                found.add(_scalar_term(number, value), row)
-        _gather_numbers(found, number, figures)
+                _gather_column(found, number, rows, column)
+
+
+def _gather_column(
+    found: Gathered, number: int, rows: list[int], column: tuple[JsonScalar, ...]
+) -> None:
+    """The terms of one metadata field that all of ``rows`` have, with one value each."""
+    found.sets[number, PRESENT] += rows
+    by_text = found.texts[number]
+    figures: list[tuple[int, float | None]] = []
+    for row, value in zip(rows, column, strict=True):
+        if type(value) is str:
+            by_text[value].append(row)
+        elif type(value) is int or type(value) is float:
+            figures.append((row, value))
+        else:
+            found.add(_scalar_term(number, value), row)
+    _gather_numbers(found, number, figures)

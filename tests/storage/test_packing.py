@@ -206,8 +206,8 @@ def test_ways_to_rows_read_as_the_model(table: str, sequence: list[tuple[str, An
             elif step == "drop":
                 with folder.env.write() as txn:
                     some = [key for key in number if key in keys]
-                    known = [key for key in some if model.pop(key, None) is not None]
-                    assert dense.delete_many(txn, table, some) == len(known)
+                    held = [key for key in some if model.pop(key, None) is not None]
+                    assert dense.delete_many(txn, table, some) == len(held)
             elif key in keys:
                 with folder.env.write() as txn:
                     if step == "put":

@@ -271,7 +271,7 @@ class Insertion:
         if placed.resumes is not None:
             row, rest = placed.resumes
             rest = rest.replace(id=self._engine.new_id(self._now), version=1)
-            entries.append(rows.twin(self._txn, self._engine, row, rest))
+            entries += rows.twins(self._txn, self._engine, {row: rest})
             keys.append((None, None))
         placed.enter(self._enter(entries, keys))
         if external is not None:

@@ -11,7 +11,7 @@ Each function is one step inside the caller's write transaction. They do not dec
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pyroaring import BitMap
 
@@ -55,24 +55,32 @@ def remove_rows(txn: Writer, engine: Engine, rows: Sequence[int]) -> list[bytes]
         engine.blobs.release(txn, name)
     engine.filters.remove(txn, list(found.items()))
     postings.remove(txn, rows)
-    for row, memory in found.items():
-        _forget_ways(txn, row, memory)
+    _forget_ways(txn, found)
     _forget_vectors(txn, engine, rows)
     engine.records.delete(txn, rows)
     txn.changed(removed=rows)  # caches of the filters' fresh values are bound to ``content_seq``
     return blobs
 
 
-def _forget_ways(txn: Writer, row: int, memory: Memory) -> None:
-    facts.take_out(txn, row, memory)
-    if memory.stream is not None and memory.position is not None:
-        prefix = lookups.stream_prefix(txn, memory.namespace, memory.stream)
-        lookups.clear_position(txn, prefix, memory.position, row)
-    raw_id = parse_id(memory.id)
-    if raw_id is not None:
-        lookups.forget_version(txn, raw_id, memory.version, row)
-        if lookups.row_of(txn, raw_id) == row:
-            lookups.forget_id(txn, raw_id)
+def _forget_ways(txn: Writer, found: Mapping[int, Memory]) -> None:
+    """Ways to many memories at once: those that lie in one block are taken out of it together."""
+    places: list[tuple[bytes, int, int]] = []
+    by_id: dict[bytes, list[int]] = {}
+    prefixes: dict[tuple[str, str], bytes] = {}
+    for row, memory in found.items():
+        facts.take_out(txn, row, memory)
+        if memory.stream is not None and memory.position is not None:
+            named = (memory.namespace, memory.stream)
+            if named not in prefixes:
+                prefixes[named] = lookups.stream_prefix(txn, *named)
+            places.append((prefixes[named], memory.position, row))
+        raw_id = parse_id(memory.id)
+        if raw_id is not None:
+            lookups.forget_version(txn, raw_id, memory.version, row)
+            by_id.setdefault(raw_id, []).append(row)
+    lookups.clear_positions(txn, places)
+    led = lookups.rows_of(txn, sorted(by_id))
+    lookups.forget_ids(txn, [raw_id for raw_id, row in led.items() if row in by_id[raw_id]])
 
 
 def _forget_vectors(txn: Writer, engine: Engine, rows: Sequence[int]) -> None:

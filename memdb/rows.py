@@ -8,7 +8,7 @@ decide what to write; ``writer`` does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from typing import NamedTuple
@@ -238,33 +238,37 @@ def _keep_vectors(
     return encodings
 
 
-def twin(txn: Writer, engine: Engine, row: int, memory: Memory) -> Entry:
-    """An entry for ``memory`` with the text, terms and vector that ``row`` has."""
-    blob = engine.records.blob_of(txn, row)
-    (terms,) = engine.analyse([indexed_text(memory)])
-    entry = Entry(memory, raw_id=require_id(memory.id), analysed=terms, blob=blob)
+def twins(txn: Writer, engine: Engine, found: Mapping[int, Memory]) -> list[Entry]:
+    """For each memory by its row, an entry with the text, terms and vector that the row has."""
+    terms = engine.analyse([indexed_text(memory) for memory in found.values()])
+    entries = {}
+    for (row, memory), analysed in zip(found.items(), terms, strict=True):
+        blob = engine.records.blob_of(txn, row)
+        raw_id = require_id(memory.id)
+        entries[row] = Entry(memory, raw_id=raw_id, analysed=analysed, blob=blob)
     for space in spaces.answering(txn):
-        if row >> 16 not in spaces.allocation(txn, space.number).runs:
-            continue
-        found = _vector(txn, engine, space, row)
-        if found is not None:
-            entry.placed = Placed(space.number, found)
-            if space.name != DEFAULT_SPACE:
-                entry.memory = memory.replace(space=space.name)
-            break
-    return entry
+        runs = set(spaces.allocation(txn, space.number).runs)
+        mine = [row for row in found if row >> 16 in runs]
+        for row, vector in _vectors(txn, engine, space, mine).items():
+            entry = entries[row]
+            if entry.vector is None:
+                entry.placed = Placed(space.number, vector)
+                if space.name != DEFAULT_SPACE:
+                    entry.memory = entry.memory.replace(space=space.name)
+    return list(entries.values())
 
 
-def _vector(
-    txn: Writer, engine: Engine, space: spaces.SpaceRecord, row: int
-) -> NDArray[np.float32] | None:
-    """The vector of a row: one that this transaction sees as fresh, or a committed one."""
-    ids, matrix = vectors.load_fresh(txn, space.number, space.dim, [row])
-    if len(ids):
-        found: NDArray[np.float32] = matrix[0]
-        return found
-    with engine.store.read() as reader:
-        return engine.vectors(space).fetch(reader, [row]).get(row)
+def _vectors(
+    txn: Writer, engine: Engine, space: spaces.SpaceRecord, wanted: Sequence[int]
+) -> dict[int, NDArray[np.float32]]:
+    """Vectors of rows: those that this transaction sees as fresh, and committed ones."""
+    ids, matrix = vectors.load_fresh(txn, space.number, space.dim, wanted)
+    found = dict(zip(ids.tolist(), matrix, strict=True))
+    left = [row for row in wanted if row not in found]
+    if left:
+        with engine.store.read() as reader:
+            found.update(engine.vectors(space).fetch(reader, left))
+    return found
 
 
 def rewrite(txn: Writer, engine: Engine, row: int, old: Memory, new: Memory) -> None:

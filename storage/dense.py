@@ -21,6 +21,7 @@ This file knows keys and values of fixed sizes; it does not know what they lead 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from heapq import merge
@@ -64,15 +65,19 @@ KINDS: Final = {
 def encode(kind: _Kind, pairs: Sequence[Pair]) -> bytes:
     """The payload of a block of entries, ascending by key."""
     octets = np.frombuffer(b"".join([key for key, _ in pairs]), np.uint8)
-    matrix = octets.reshape(len(pairs), kind.key_bytes)
+    values = b"".join([value for _, value in pairs])
+    return _encode(kind, octets.reshape(len(pairs), kind.key_bytes), values)
+
+
+def _encode(kind: _Kind, matrix: NDArray[np.uint8], values: bytes) -> bytes:
+    """The same of keys (n, bytes of a key) and their values in a row."""
     whole = kind.key_bytes // 8
     columns = [_column(matrix[:, 8 * i : 8 * i + 8]) for i in range(whole)]
-    values = b"".join([value for _, value in pairs])
     if kind.value_bytes == 4:
         columns.append(encode_ints(np.frombuffer(values, "<u4").astype(np.int64)))
         values = b""
     rest = matrix[:, 8 * whole :].tobytes()
-    body = msgspec.msgpack.encode([len(pairs), columns, rest, values])
+    body = msgspec.msgpack.encode([len(matrix), columns, rest, values])
     return _VERSION + compress(body, _LEVEL)
 
 
@@ -265,19 +270,57 @@ def floor(txn: ReadTxn, table: str, key: bytes) -> Pair | None:
 
 def delete(txn: WriteTxn, table: str, key: bytes) -> bool:
     """Whether there was an entry to delete, in the table or in a block, which is written anew."""
-    plain = txn.delete(table, key)
-    if not txn.has(tables.DENSE):
-        return plain
-    kind = KINDS[table]
-    cut = key[: kind.key_bytes]
-    found = _block_of(txn, kind, cut)
-    if found is None or _value_in(found[1], kind, cut) is None:
-        return plain
-    pairs = [pair for pair in pairs_of(kind, found[1]) if pair[0] != cut]
-    txn.delete(tables.DENSE, found[0])
-    if pairs:
-        txn.put(tables.DENSE, bytes((kind.code,)) + pairs[0][0], encode(kind, pairs))
-    return True
+    return bool(delete_many(txn, table, [key]))
+
+
+def delete_many(txn: WriteTxn, table: str, keys: Sequence[bytes]) -> int:
+    """How many of ``keys`` there was an entry for, in the table or in a block. Each block that held
+    some of them is written anew once, so keys that lie close by are given together."""
+    gone = {key for key in keys if txn.delete(table, key)}
+    kind = _dense(txn, table)
+    if kind is None:
+        return len(gone)
+    whole = {key[: kind.key_bytes]: key for key in keys}
+    left = sorted(whole)
+    while left:
+        found = _block_of(txn, kind, left[0])
+        if found is None:  # before the first block
+            del left[0]
+            continue
+        block = found[1]
+        last = block.keys[-kind.key_bytes :]
+        here = left[: max(1, bisect_right(left, last))]
+        del left[: len(here)]
+        inside = _places(block, kind, here)
+        if inside:
+            gone.update(whole[key] for key in inside)
+            _put_without(txn, kind, found, list(inside.values()))
+    return len(gone)
+
+
+def _places(block: Block, kind: _Kind, keys: Sequence[bytes]) -> dict[bytes, int]:
+    """Where those of ``keys`` stand that the block holds."""
+    size, found = kind.key_bytes, {}
+    for key in keys:
+        at = block.place(key)
+        if at < block.size and block.keys[size * at : size * at + size] == key:
+            found[key] = at
+    return found
+
+
+def _put_without(
+    txn: WriteTxn, kind: _Kind, stored: tuple[bytes, Block], places: Sequence[int]
+) -> None:
+    """Write a block anew under the first key that is left of it."""
+    key, block = stored
+    kept = np.ones(block.size, np.bool_)
+    kept[places] = False
+    matrix = np.frombuffer(block.keys, np.uint8).reshape(block.size, kind.key_bytes)[kept]
+    values = np.frombuffer(block.values, np.uint8).reshape(block.size, kind.value_bytes)[kept]
+    txn.delete(tables.DENSE, key)
+    if len(matrix):
+        first = bytes((kind.code,)) + matrix[0].tobytes()
+        txn.put(tables.DENSE, first, _encode(kind, matrix, values.tobytes()))
 
 
 def everything(txn: ReadTxn) -> Iterator[Pair]:

@@ -49,8 +49,8 @@ def all_ids(txn: ReadTxn) -> Iterator[tuple[bytes, int]]:
         yield raw_id, int(_ROW.unpack(payload)[0])
 
 
-def forget_id(txn: WriteTxn, raw_id: bytes) -> None:
-    dense.delete(txn, tables.IDS, raw_id)
+def forget_ids(txn: WriteTxn, raw_ids: Sequence[bytes]) -> None:
+    dense.delete_many(txn, tables.IDS, raw_ids)
 
 
 def add_version(txn: WriteTxn, raw_id: bytes, version: int, row: int) -> None:
@@ -129,9 +129,9 @@ def dangling_keys(txn: ReadTxn) -> int:
 
 def drop_keys(txn: WriteTxn, keys: list[bytes], raw_ids: set[bytes]) -> None:
     """Forget keys that still name one of these ids."""
-    for key in keys:
-        if dense.get(txn, tables.EXTERNAL, key) in raw_ids:
-            dense.delete(txn, tables.EXTERNAL, key)
+    found = dense.get_many(txn, tables.EXTERNAL, keys)
+    named = [key for key, raw_id in found.items() if raw_id in raw_ids]
+    dense.delete_many(txn, tables.EXTERNAL, named)
 
 
 # --- profile timelines ----------------------------------------------------------------------
@@ -189,9 +189,17 @@ def set_positions(txn: WriteTxn, places: list[tuple[bytes, int, int]]) -> None:
 
 def clear_position(txn: WriteTxn, prefix: bytes, position: int, row: int) -> None:
     """Vacate a place in a stream if this row holds it."""
-    key = _stream_key(prefix, position)
-    if dense.get(txn, tables.STREAMS, key) == _ROW.pack(row):
-        dense.delete(txn, tables.STREAMS, key)
+    clear_positions(txn, [(prefix, position, row)])
+
+
+def clear_positions(txn: WriteTxn, places: Sequence[tuple[bytes, int, int]]) -> None:
+    """The same of many (prefix, position, row)."""
+    rows: dict[bytes, set[bytes]] = {}
+    for prefix, position, row in places:
+        rows.setdefault(_stream_key(prefix, position), set()).add(_ROW.pack(row))
+    found = dense.get_many(txn, tables.STREAMS, sorted(rows))
+    held = [key for key, payload in found.items() if payload in rows[key]]
+    dense.delete_many(txn, tables.STREAMS, held)
 
 
 def row_at(txn: ReadTxn, prefix: bytes, position: int) -> int | None:

@@ -46,6 +46,11 @@ def is_worth(txn: ReadTxn) -> bool:
     return in_groups + (blocks << _BLOCK_BITS) > (whole + in_groups) // 2
 
 
+def is_due(txn: ReadTxn) -> bool:
+    """Whether a copy that packs would make anything smaller than it is."""
+    return is_worth(txn) and (_dense_is_worth(txn) or bool(_joining(txn)) or postings.is_due(txn))
+
+
 def holds_removed(txn: ReadTxn) -> bool:
     """Whether a copy has to take things from here for nothing to be left of what was removed."""
     return postings.has_gone(txn)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # which imports the store, which imports what packs records
 _ESCAPE = 0xC1
 _COLD = struct.Struct(">BBIB")
 _BLOB_HEAD = 2 + 32
+_BLOCK_BITS = 6
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Memory)
 _MANY_DECODER = msgspec.msgpack.Decoder(list[Memory])
@@ -69,6 +70,13 @@ def block_of(payload: bytes) -> int | None:
 def groups(txn: ReadTxn) -> Iterator[tuple[bytes, bytes]]:
     """(key, payload) of every group."""
     return txn.scan(tables.COLD, GROUPS.to_bytes(4, "big"))
+
+
+def shared_bits(txn: ReadTxn, row: int) -> int:
+    """How many last bits of a row do not matter for where its record lies, if it is cold: those of
+    a block, or of a group."""
+    in_block = txn.exists(tables.COLD, (row >> _BLOCK_BITS).to_bytes(4, "big"))
+    return _BLOCK_BITS if in_block else cold.GROUP_BITS
 
 
 def encode(memory: Memory) -> bytes:

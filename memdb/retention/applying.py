@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Final, Literal
 
 import msgspec
+from pyroaring import BitMap
 
 from memdb import trash
 from memdb.engine import LIVE, Engine
@@ -27,6 +28,7 @@ from memdb.types import Memory
 
 Changed = Literal["error", "skip"]
 _AT_ONCE: Final = 32
+_HIDDEN_AT_ONCE: Final = 128
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,10 +114,11 @@ class Applier:
         wanted = list(items)
         by_id = lookups.rows_of(txn, sorted({require_id(item.id) for item in wanted}))
         live = engine.filters.get_set(txn, LIVE)
+        known = engine.records.get_many(txn, sorted(live & BitMap(by_id.values())))
         found, skipped = [], []
         for item in wanted:
             row = by_id.get(require_id(item.id))
-            memory = None if row is None or row not in live else engine.records.get(txn, row)
+            memory = None if row is None else known.get(row)
             if row is None or memory is None or memory.version != item.version:
                 skipped.append(item.id)
             else:
@@ -131,18 +134,20 @@ class Applier:
         """
         self._between = between
         self._in_slices(self._plan.of("demote"), self._demote)
-        self._in_slices(self._plan.of("evict"), self._evict, current=True)
-        self._in_slices(self._plan.of("evict", "prune"), self._prune, current=False)
+        self._in_slices(self._plan.of("evict"), self._evict, True, _HIDDEN_AT_ONCE)
+        self._in_slices(self._plan.of("evict", "prune"), self._prune, False, _HIDDEN_AT_ONCE)
 
     def _in_slices(
         self,
         items: Sequence[PlanItem],
         step: Callable[..., tuple[int, list[str]]],
         current: bool | None = None,
+        at_once: int = _AT_ONCE,
     ) -> None:
         chosen = [item for item in items if current is None or item.current == current]
-        for start in range(0, len(chosen), _AT_ONCE):
-            some = chosen[start : start + _AT_ONCE]
+        chosen.sort(key=lambda item: item.id)  # what was written together lies together
+        for start in range(0, len(chosen), at_once):
+            some = chosen[start : start + at_once]
             count, skipped = self._engine.store.write(partial(step, items=some))
             self.skipped += skipped
             self._between()

@@ -12,7 +12,7 @@ Nobody sees it but by the order of rows: a memory that moved comes last among th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -32,7 +32,8 @@ EMPTIED_BELOW: Final = STRETCH // 2
 """Vectors of a stretch that are worth moving: at worst a file is twice what is in it."""
 
 _READERS_END_S: Final = 0.5
-_MOVED_AT_ONCE: Final = 4
+_MOVED_AT_ONCE: Final = 32
+_MOVED_CHARACTERS: Final = 8 << 10
 
 
 def clean(engine: Engine, between: Callable[[], None] = lambda: None) -> int:
@@ -47,9 +48,12 @@ def clean(engine: Engine, between: Callable[[], None] = lambda: None) -> int:
         space = engine.vectors(record)
         with engine.store.read() as txn:
             sparse = _sparse_rows(engine, txn, space)
-        while sparse:
-            some, sparse = sparse[:_MOVED_AT_ONCE], sparse[_MOVED_AT_ONCE:]
-            moved += engine.store.write(partial(_move, engine=engine, chosen=some))
+        at = 0
+        while at < len(sparse):
+            some = sparse[at : at + _MOVED_AT_ONCE]
+            tried, done = engine.store.write(partial(_move, engine=engine, chosen=some))
+            at += tried
+            moved += done
             between()
         if engine.store.wait_for_readers(_READERS_END_S):
             with engine.store.read() as txn:
@@ -95,27 +99,36 @@ def _empty(engine: Engine, txn: Reader, space: SpaceVectors) -> list[tuple[int, 
     return [(s * STRETCH, (s + 1) * STRETCH) for s in np.flatnonzero(counted == 0).tolist()]
 
 
-def _move(txn: Writer, engine: Engine, chosen: list[int]) -> int:
-    """Write memories again under new rows of their space; a short transaction's worth."""
+def _move(txn: Writer, engine: Engine, chosen: list[int]) -> tuple[int, int]:
+    """Write memories again under new rows of their space, as many of ``chosen`` as make a short
+    transaction; how many it looked at, and how many moved."""
     live = engine.filters.get_set(txn, LIVE)
-    done = 0
-    for row in chosen:
-        memory = engine.records.get(txn, row)
-        if row not in live or memory is None:
-            continue
-        move_row(txn, engine, row, memory)
-        done += 1
-    return done
+    found: dict[int, Memory] = {}
+    tried = size = 0
+    for row, memory in engine.records.iterate(txn, chosen):
+        size += len(memory.text or "")
+        if found and size > _MOVED_CHARACTERS:
+            break
+        tried += 1
+        if row in live:
+            found[row] = memory
+    else:
+        tried = len(chosen)
+    move_rows(txn, engine, found)
+    return tried, len(found)
 
 
-def move_row(txn: Writer, engine: Engine, row: int, memory: Memory) -> int:
-    """Give a live memory a new row; returns it. Its vector is fresh there, at what it was kept."""
-    entry = rows.twin(txn, engine, row, memory)
-    (new,) = rows.enter(txn, engine, [entry])
-    if memory.key is not None:
-        key = lookups.profile_key(txn, memory.namespace, memory.subject or "", memory.key)
-        timeline = [new if other == row else other for other in lookups.timeline(txn, key)]
-        lookups.set_timeline(txn, key, timeline)
-    engine.filters.set_discard(txn, LIVE, [row])
-    removal.remove_rows(txn, engine, [row])
-    return new
+def move_rows(txn: Writer, engine: Engine, found: Mapping[int, Memory]) -> list[int]:
+    """Give live memories new rows; returns them. Their vectors are fresh there, at what they were
+    kept."""
+    if not found:
+        return []
+    news = rows.enter(txn, engine, rows.twins(txn, engine, found))
+    for row, new, memory in zip(found, news, found.values(), strict=True):
+        if memory.key is not None:
+            key = lookups.profile_key(txn, memory.namespace, memory.subject or "", memory.key)
+            timeline = [new if other == row else other for other in lookups.timeline(txn, key)]
+            lookups.set_timeline(txn, key, timeline)
+    engine.filters.set_discard(txn, LIVE, found)
+    removal.remove_rows(txn, engine, list(found))
+    return news

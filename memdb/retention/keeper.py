@@ -39,6 +39,9 @@ RESERVE_BYTES: Final = 1 << 18
 """What one short write may add to the store's file where nothing is free in it; of a small budget
 a sixteenth."""
 
+REFUSED_FOR: Final = timedelta(minutes=1)
+"""How long a refusal holds where nothing changes but the hour: what may go depends on that too."""
+
 _ROW_BYTES: Final = 8 << 10
 _WAIT_S: Final = 10.0
 _ROUNDS: Final = 6
@@ -72,6 +75,7 @@ class Keeper:
         self._running: int | None = None
         self._looked_at = (-1, -1, -1)
         self._next: datetime | None = None
+        self._refused: tuple[tuple[object, ...], int, datetime] | None = None
         self._present: tuple[tuple[int, int], Wanted] | None = None
 
     # --- what is wanted -------------------------------------------------------------------
@@ -115,9 +119,16 @@ class Keeper:
         engine = self._engine
         if room.fits(engine, budget, more):
             return
-        if engine.store.lease.try_acquire():
+        if self._was_refused(budget, more):
+            pass
+        elif engine.store.lease.try_acquire():
             with self._paused():
+                at_rest = self._looked_at == self._position()
                 self.make_room(budget, more)
+                if not room.fits(engine, budget, more):
+                    self._refused = (self._refusal(budget), more, engine.now())
+                    if at_rest:  # nor has the background anything to weigh again
+                        self._looked_at = self._position()
         else:
             stop = time.monotonic() + _WAIT_S
             while not room.fits(engine, budget, more) and time.monotonic() < stop:
@@ -128,6 +139,18 @@ class Keeper:
                 hint="raise db.settings.disk_budget, unpin memories, write fewer at once, or end "
                 "what still reads an earlier copy of the store",
             )
+
+    def _refusal(self, budget: int) -> tuple[object, ...]:
+        """What a refusal rests on: what is stored, what is wanted, and who reads earlier copies."""
+        return budget, self.present(), self._position(), self._engine.store.others()
+
+    def _was_refused(self, budget: int, more: int) -> bool:
+        """Whether room for as much was looked for just before, in vain, and nothing has changed."""
+        if self._refused is None:
+            return False
+        rested_on, least, at = self._refused
+        young = timedelta(0) <= self._engine.now() - at < REFUSED_FOR
+        return young and more >= least and rested_on == self._refusal(budget)
 
     def rows_at_once(self, wanted: int) -> int:
         """How many of ``wanted`` rows one transaction should bring, so that a budget admits it."""
@@ -202,12 +225,11 @@ class Keeper:
             shortfall = 0
             room.finish(engine, budget=budget)
             for _ in range(_ROUNDS):
-                with engine.store.read() as txn:
-                    bound = usage.measure(engine, txn).bound
-                fits = room.fits(engine, budget, more)
-                if not fits:  # free pages may be all that is in the way, or a reader's old copy
-                    room.finish(engine, budget=budget, dead_worth=1)
-                    fits = room.fits(engine, budget, more) or not room.let_go(engine)
+                fits, bound = self._standing(budget, more)
+                if not fits or bound > FULL_AT * budget:
+                    # What loses nothing comes first, and may be enough.
+                    room.squeeze(engine, budget)
+                    fits, bound = self._standing(budget, more)
                 if fits and bound <= FULL_AT * budget:
                     break
                 target = budget if fits else max(1, budget - more)
@@ -225,6 +247,16 @@ class Keeper:
                 if shortfall:
                     log.warning("retention: the disk budget is %d bytes too small", shortfall)
             return bool(done)
+
+    def _standing(self, budget: int, more: int) -> tuple[bool, int]:
+        """Whether ``more`` can be written, and what must not exceed the budget."""
+        engine = self._engine
+        fits = room.fits(engine, budget, more)
+        if not fits:  # free pages may be all that is in the way, or a reader's old copy
+            room.finish(engine, budget=budget, dead_worth=1)
+            fits = room.fits(engine, budget, more) or not room.let_go(engine)
+        with engine.store.read() as txn:
+            return fits, usage.measure(engine, txn).bound
 
     def apply(
         self, plan: planning.Plan, changed: Any = "skip", derive: Derive | None = None

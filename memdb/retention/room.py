@@ -21,13 +21,16 @@ from memdb import removal, settings, space_convert, trash
 from memdb.engine import Engine
 from memdb.retention import cleaning, leaving, usage
 from memdb.retention.planning import PlanStep
-from memdb.storage import postings, spaces
+from memdb.storage import packing, postings, spaces, tables
 from memdb.storage.store import Writer
 
 _USERS_END_S: Final = 2.0
 STEP_BYTES: Final = 192 << 10
 """What the store's file may grow by in one transaction that frees something, as LMDB writes every
 page it changes anew, and what a copy takes beside its pages."""
+FILED_AT: Final = 64
+"""Fresh rows that take enough for being filed to make room."""
+_FILED_AT_ONCE: Final = 32
 DEAD_WORTH: Final = 1 << 18
 """Bytes of free pages that are worth a copy, at least; and at least a tenth of the live ones."""
 
@@ -46,6 +49,38 @@ def take(engine: Engine, step: PlanStep, now: datetime, budget: int | None = Non
         convert(engine, step.space, step.profile, budget)
 
 
+def squeeze(engine: Engine, budget: int | None = None) -> bool:
+    """All that makes the directory smaller and loses nothing; whether it did anything.
+
+    A plan weighs memories as they lie. What was written since the last copy takes three times what
+    it will in the next, so a plan made before that would let three times as many go.
+    """
+    with engine.store.read() as txn:
+        used = usage.measure(engine, txn)
+    if used.encodable:
+        encode(engine, budget)
+    if used.freezable:
+        freeze(engine, budget)
+    filed = _file(engine, budget)
+    with engine.store.read() as txn:
+        due = packing.is_due(txn)
+    if due:
+        _copy(engine, budget)
+    return bool(used.encodable or used.freezable or filed or due)
+
+
+def _file(engine: Engine, budget: int | None) -> bool:
+    """Enter fresh rows where they stay, a few a transaction, if there are enough for it to tell."""
+    with engine.store.read() as txn:
+        terms = txn.count(tables.FRESH_FORWARD) >= FILED_AT
+        values = engine.filters.fresh_count(txn) >= FILED_AT
+    while terms and engine.store.write(lambda txn: postings.fold(txn, at_least=1)):
+        stay_under(engine, budget)
+    while values and engine.store.write(lambda txn: engine.filters.fold(txn, _FILED_AT_ONCE)):
+        stay_under(engine, budget)
+    return terms or values
+
+
 def freeze(engine: Engine, budget: int | None = None) -> int:
     """Move every full group of records into a cold block; returns how many moved."""
     with engine.store.read() as txn:
@@ -61,8 +96,9 @@ def encode(engine: Engine, budget: int | None = None) -> None:
     """Move fresh vectors into files, where there are enough to train on."""
     with engine.store.read() as txn:
         known = spaces.spaces(txn)
+        least = {one.number: usage.worth_encoding(engine, txn, one) for one in known}
     for record in known:
-        while engine.vectors(record).encode_step(usage.ENCODE_MIN):
+        while engine.vectors(record).encode_step(least[record.number]):
             stay_under(engine, budget)
 
 
@@ -113,9 +149,12 @@ def finish(engine: Engine, *, budget: int | None = None, dead_worth: int = DEAD_
     """
     while leaving.step(engine):
         stay_under(engine, budget)
-    cleaning.clean(engine, lambda: stay_under(engine, budget))
     if dead_bytes(engine) >= dead_worth:
-        engine.store.compact(packed=True)
+        _copy(engine, budget)
+    if cleaning.clean(engine, lambda: stay_under(engine, budget)):
+        squeeze(engine, budget)  # what moved is as large as what was just written
+    if dead_bytes(engine) >= dead_worth:
+        _copy(engine, budget)
     let_go(engine)
     engine.blobs.sweep(engine.store)
 
@@ -124,7 +163,14 @@ def stay_under(engine: Engine, budget: int | None) -> None:
     """Copy the store where that is about to become impossible within ``budget``."""
     if budget is not None and not fits(engine, budget, max(budget // 16, STEP_BYTES)):
         if dead_bytes(engine):
-            engine.store.compact(dense=True)
+            _copy(engine, budget, packed=False)
+        let_go(engine)
+
+
+def _copy(engine: Engine, budget: int | None, *, packed: bool = True) -> None:
+    """Copy the store, but not where somebody reads an earlier copy and a third has no room."""
+    if let_go(engine) or budget is None or fits(engine, budget, 0):
+        engine.store.compact(dense=True, packed=packed)
         let_go(engine)
 
 

@@ -34,7 +34,9 @@ TRASHED_BYTES: Final = 1_000  # of a memory in the trash, a rough figure
 POINTERS: Final = "pointers"
 """The set of rows that are at that level."""
 ENCODE_MIN: Final = 512
-"""Fresh vectors that are worth being encoded under pressure, and enough to train on."""
+"""Fresh vectors of a space that are enough to train on."""
+ENCODE_MORE: Final = 64
+"""Further ones that are worth being encoded under pressure."""
 BLOCK_MIN: Final = 32
 """Records of one group of 64 rows that are worth a cold block."""
 
@@ -77,20 +79,26 @@ def measure(engine: Engine, txn: Reader) -> Usage:
         files=sum(on_disk.values()) - on_disk.get("kv", 0) + beside,
         live=live_bytes(txn),
         trash=len(hidden) * TRASHED_BYTES,
-        encodable=_encodable(txn),
+        encodable=_encodable(engine, txn),
         freezable=2 * _COLD_SAVES * sum(len(group) for group in freezable(engine, txn)),
     )
 
 
-def _encodable(txn: Reader) -> int:
+def _encodable(engine: Engine, txn: Reader) -> int:
     """What the budget gains where fresh vectors move from the store, counted twice, into files."""
     gain = 0
     for space in spaces.spaces(txn):
         count = len(vectors.fresh_rows(txn, space.number))
-        if count >= ENCODE_MIN:
+        if count >= worth_encoding(engine, txn, space):
             size = (2 if space.metric == "cosine" and space.profile != "exact" else 4) * space.dim
             gain += count * max(0, 2 * size - int(bytes_at(space)[space.profile]))
     return gain
+
+
+def worth_encoding(engine: Engine, txn: Reader, space: SpaceRecord) -> int:
+    """How many fresh vectors of a space are worth being encoded under pressure."""
+    trained = bool(engine.filters.get_set(txn, f"encoded/{space.number}"))
+    return ENCODE_MORE if trained else ENCODE_MIN
 
 
 def lock_bytes(path: Path) -> int:

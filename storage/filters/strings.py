@@ -130,6 +130,15 @@ class Labels:
             if at == len(self._list) or self._list[at] != label:
                 self._list.insert(at, label)
 
+    def dropped(self, label: int) -> None:
+        """The block under ``label`` was deleted."""
+        self._firsts.pop(label, None)
+        self._steps.clear()
+        self._ends = None
+        if self._list is not None:
+            self._list.remove(label)
+            self._near = max(self._near - 1, 0)
+
 
 def insert(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
     """Enter (text, row) pairs, in any order; those already there stay once."""
@@ -175,20 +184,30 @@ def insert(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
 
 def remove(txn: WriteTxn, field: int, entries: Sequence[Entry]) -> None:
     """Take (text, row) pairs out; those not there are passed over."""
-    for entry in sorted(set(entries)):
-        label = Labels(txn, field, listed=False).locate(entry)
+    ordered = sorted(set(entries))
+    labels = Labels(txn, field, listed=len(ordered) >= _BATCH)
+    at = 0
+    while at < len(ordered):
+        label = labels.locate(ordered[at])
         if label is None:
             return
+        following = labels.after(label) if len(ordered) - at > 1 else None
+        stop = at + 1
+        if following is not None:
+            stop = max(bisect_left(ordered, labels.first(following), at), stop)
+        elif len(ordered) - at > 1:
+            stop = len(ordered)
         block = decode_block(txn.get(tables.NAMES, block_key(field, label)) or b"")
-        at = bisect_left(block, entry)
-        if at == len(block) or block[at] != entry:
-            continue
-        del block[at]
-        if block:
-            _put(txn, field, label, _encode(block))
-        else:
+        gone = set(ordered[at:stop])
+        kept = [entry for entry in block if entry not in gone]
+        if kept and len(kept) < len(block):
+            _put(txn, field, label, _encode(kept))
+            labels.wrote(label, kept[0])
+        elif not kept:
             txn.delete(tables.NAMES, block_key(field, label))
             txn.moved_block(block_key(field, label))
+            labels.dropped(label)
+        at = stop
 
 
 def count_below(payload: bytes, bound: bytes) -> int:

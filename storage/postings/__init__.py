@@ -40,7 +40,7 @@ from memdb.storage.postings.reading import (
     postings,
     row_count,
 )
-from memdb.storage.postings.repacking import gone_bytes, has_gone, repack
+from memdb.storage.postings.repacking import gone_bytes, has_gone, is_due, repack
 from memdb.storage.postings.writing import FOLD_ROWS, add, add_segment, fold, fresh_count, remove
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "fresh_count",
     "gone_bytes",
     "has_gone",
+    "is_due",
     "merge_step",
     "merging",
     "postings",

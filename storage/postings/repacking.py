@@ -55,13 +55,18 @@ def gone_bytes(txn: ReadTxn) -> int:
     return txn.bytes_of(tables.POSTINGS) * gone // held if held else 0
 
 
-def repack(txn: ReadTxn) -> Repacked | None:
-    """None where it is not worth the work."""
+def is_due(txn: ReadTxn) -> bool:
+    """Whether enough was filed since the last packing for another one to be worth the work."""
     manifest = manifests.load(txn)
     filed = sum(one.rows for one in manifest.segments)
-    held = sum(one.rows for one in manifest.packed)
-    if not (filed and filed * _WORTH >= held) and not has_gone(txn):
+    return filed > 0 and filed * _WORTH >= sum(one.rows for one in manifest.packed)
+
+
+def repack(txn: ReadTxn) -> Repacked | None:
+    """None where it is not worth the work."""
+    if not is_due(txn) and not has_gone(txn):
         return None
+    manifest = manifests.load(txn)
     rows, codes, every = _gather(txn, manifest)
     made = Manifest(next_id=manifest.next_id)
     bounds = range(0, len(rows), SEGMENT_ROWS)

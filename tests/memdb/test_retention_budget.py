@@ -83,6 +83,18 @@ def test_the_trash_goes_first_the_oldest_first(db: memdb.Database, clock: Clock)
     assert db.check()["ok"]
 
 
+def test_what_loses_nothing_comes_before_anything_goes(tmp_path: Path, clock: Clock) -> None:
+    made = items()
+    with memdb.open(tmp_path / "db", embedder="none", clock=clock) as db:
+        db.remember_many([next(made) for _ in range(1_500)])
+        used = db.retention.status()["bytes"]["bound"]
+        db.settings.disk_budget = budget = int(used * 0.7)
+        db._maintenance.drain()
+        assert db.retention.status()["bytes"]["bound"] < budget
+        assert db.count() == 1_500
+        assert db.check()["ok"]
+
+
 def test_what_evicted_vectors_took_is_given_back(tmp_path: Path, clock: Clock) -> None:
     count, dim = 3 * cleaning.STRETCH + 100, 64
     rng = np.random.default_rng(2)

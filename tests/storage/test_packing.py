@@ -6,6 +6,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -187,13 +188,14 @@ _KEYS = [bytes([n]) * 16 for n in (0, 1, 2, 127, 128, 255)] + [
 way_steps = st.one_of(
     st.tuples(st.just("put"), st.sampled_from(_KEYS), st.integers(0, 2**32 - 1)),
     st.tuples(st.just("delete"), st.sampled_from(_KEYS), st.none()),
+    st.tuples(st.just("drop"), st.none(), st.sets(st.sampled_from(_KEYS))),
     st.tuples(st.just("pack"), st.none(), st.none()),
 )
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.sampled_from(sorted(dense.KINDS)), st.lists(way_steps, max_size=30))
-def test_ways_to_rows_read_as_the_model(table: str, sequence: list[tuple[str, bytes, int]]) -> None:
+def test_ways_to_rows_read_as_the_model(table: str, sequence: list[tuple[str, Any, Any]]) -> None:
     size, cut = dense.KINDS[table].value_bytes, dense.KINDS[table].key_bytes
     keys = {key[:cut]: key for key in _KEYS}.values()  # a hash has its first bytes for itself
     with tempfile.TemporaryDirectory() as name:
@@ -201,6 +203,11 @@ def test_ways_to_rows_read_as_the_model(table: str, sequence: list[tuple[str, by
         for step, key, number in [*sequence, ("pack", b"", 0)]:
             if step == "pack":
                 folder.pack()
+            elif step == "drop":
+                with folder.env.write() as txn:
+                    some = [key for key in number if key in keys]
+                    held = [key for key in some if model.pop(key, None) is not None]
+                    assert dense.delete_many(txn, table, some) == len(held)
             elif key in keys:
                 with folder.env.write() as txn:
                     if step == "put":

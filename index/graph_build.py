@@ -90,9 +90,9 @@ class GraphBuild:
         memory_bytes: int,
     ) -> None:
         """``linked`` of ``encoded`` are in ``graph``; the others wait. Both sets hold sound slots
-        that nobody clears during this call. What would take more than ``memory_bytes`` lies in a
-        file without a name."""
-        self._most_bytes = memory_bytes
+        that nobody clears during this call. An array that would take more than half of
+        ``memory_bytes`` lies in a file without a name: the rest is for those beside it."""
+        self._most_bytes = memory_bytes // 2
         self.flat = flat
         self._space = space
         self._how = linking_of(params, threads)

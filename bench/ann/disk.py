@@ -6,12 +6,16 @@
     layout   what entry points that depend on the query, and pages in affinity order, are worth:
              DiskANN++'s two ideas, each taken away in turn; nodes, pages and reads a query
 
+What a read costs on this disk is measured beside the reads past the page cache: alone, and as one of
+32 that are sent together. A search can be no faster than so many of the latter as it reads.
+
 Of memdb's kind "ssd", through ``memdb.VectorIndex``; graphs are laid out anew with ``memdb.index``.
 Nothing here is kept on one core: reads that wait take turns on all of them.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import time
@@ -34,8 +38,10 @@ from memdb.index.protocol import SpaceSpec
 
 P50_MS, P99_MS = 3.0, 10.0
 LEAST_RECALL = 0.95
-EFFORTS = (40, 48, 56, 64, 80, 96, 128, 192, 256, 384)
+EFFORTS = (40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256, 384)
 _BUDGET = "128MiB"  # as an index has it unless told
+_TOGETHER = 32
+_TIMED = 200
 _COUNTED = ("walked", "hops", "estimated", "scored", "pages_read", "records_read", "bytes_read",
             "reads_waited", "cache_hits", "cache_misses")  # fmt: skip
 
@@ -132,8 +138,44 @@ def cold(run: Run, contestants: list[Contestant], hear: Callable[[Row], None]) -
                     row = asked(run, index, effort, _cooling(index, folder, empties, evicts))
                     if row["recall"] >= LEAST_RECALL:
                         break
+                costs = read_costs(index, folder) if io == "direct" else {}
             hear(_judged({"part": "cold", "label": one.variant.label, "case": way,
-                          "parameter": f"effort {effort}", **row}))  # fmt: skip
+                          "parameter": f"effort {effort}", **row, **costs}))  # fmt: skip
+
+
+def read_costs(index: memdb.VectorIndex, folder: Path) -> dict[str, float]:
+    """Microseconds, the median, of a read of 4 KiB past the page cache at a random place of the
+    records: alone, and of one of 32 that are sent together as a search sends them."""
+    rng = np.random.default_rng(1)
+    engine = files_of(index)
+    record_bytes, count = index.stats()["record_bytes"], len(index)
+    alone = np.empty(_TIMED)
+    path = next(folder.glob("refine.*"))
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    try:
+        with mmap.mmap(-1, mmap.PAGESIZE) as buffer:
+            for number in range(_TIMED):
+                at = int(rng.integers(1, path.stat().st_size // mmap.PAGESIZE)) * mmap.PAGESIZE
+                started = time.perf_counter()
+                os.preadv(descriptor, [buffer], at)
+                alone[number] = time.perf_counter() - started
+    finally:
+        os.close(descriptor)
+    space, query = engine._space(), np.zeros((1, engine.spec.dim), np.float32)
+    step = max(1, count // _TOGETHER - mmap.PAGESIZE // record_bytes)
+    together = np.empty(_TIMED)
+    for number in range(_TIMED):
+        first = int(rng.integers(step))
+        listed = np.arange(first, count, count // _TOGETHER, dtype=np.uint32)[:_TOGETHER]
+        started = time.perf_counter()
+        engine._flat.record_reads.gather(
+            space, query, listed, k=len(listed), keep=len(listed), threads=1
+        )
+        together[number] = (time.perf_counter() - started) / len(listed)
+    return {
+        "read_alone_us": percentile(alone, 50) * 1e6,
+        "read_of_32_us": percentile(together, 50) * 1e6,
+    }
 
 
 def _cooling(
@@ -251,6 +293,9 @@ def table(rows: list[Row]) -> list[Row]:
             "cache MB": row["cache_bytes"] / 1e6,
         }
         if row["part"] == "cold":
+            alone, of_32 = row.get("read_alone_us"), row.get("read_of_32_us")
+            line["a read us"], line["of 32 us"] = alone, of_32
+            line["p50 in reads"] = None if alone is None else row["p50_ms"] * 1e3 / alone
             line["limit"] = row["verdict"]
         shown.append(line)
     return shown

@@ -85,12 +85,16 @@ class NodeReader {
   // Calls `visit` for every slot that has its record in a page that was read.
   template <class Visit>
   void visit_page(uint32_t page, const uint8_t* bytes, const Visit& visit) const {
-    for (uint32_t at = 0; at < records_per_page(graph_.degree); ++at) {
-      uint32_t head;
-      std::memcpy(&head, bytes + kPageHead + at * graph_record_bytes(graph_.degree), 4);
-      const uint32_t slot = head & ((1u << kSlotBits) - 1);
-      if (slot < graph_.place_count && graph_.places[slot] == (page << 8 | at)) visit(slot);
+    uint32_t slots[kPageBytes / graph_record_bytes(1)];
+    const uint32_t count = records_per_page(graph_.degree), size = graph_record_bytes(graph_.degree);
+    for (uint32_t at = 0; at < count; ++at) {
+      std::memcpy(&slots[at], bytes + kPageHead + at * size, 4);
+      slots[at] &= (1u << kSlotBits) - 1;
+      if (slots[at] < graph_.place_count) prefetch(graph_.places + slots[at]);
     }
+    for (uint32_t at = 0; at < count; ++at)
+      if (slots[at] < graph_.place_count && graph_.places[slots[at]] == (page << 8 | at))
+        visit(slots[at]);
   }
 
   uint32_t neighbours(const uint8_t* record, uint32_t* named) const {
@@ -129,13 +133,14 @@ class NodeReader {
 
 constexpr uint32_t kRecordRoom = graph_record_bytes(kMostDegree) + 1;  // read as words of four
 
-// The pages of one walk that are in flight, and the nodes that wait for each.
+// The pages of one walk that are in flight, and the nodes that wait for each; beside them records.
 class Flight {
  public:
-  Flight(NodeReader& nodes, const ReadSources& sources)
-      : nodes_(nodes), sources_(sources), arrivals_(*sources.pool) {}
+  Flight(NodeReader& nodes, const ReadSources& sources, RecordsAhead& ahead)
+      : nodes_(nodes), sources_(sources), ahead_(ahead), arrivals_(*sources.pool) {}
 
   uint32_t count() const { return count_; }
+  Arrivals& arrivals() { return arrivals_; }
 
   void send(const Candidate& node) {
     const uint32_t page = nodes_.page_of(node.slot);
@@ -152,19 +157,20 @@ class Flight {
     spare->page = page;
     spare->epoch = sources_.cache->epoch();
     spare->job = nodes_.job_for(page, spare->buffer.get());
-    arrived_.reserve(kMostDepth);
+    arrived_.reserve(kMostDepth + RecordsAhead::kMostAway);
     spare->waiting.push_back(node);
     ++count_;
     arrivals_.send(&spare->job);
   }
 
-  // Waits for one page or more; `visit(node, record)` for what waited and has a record there, then
+  // Waits for one read or more; `visit(node, record)` for what waited and has a record there, then
   // `glance(page, bytes)`.
   template <class Visit, class Glance>
   void wait(const Visit& visit, const Glance& glance) {
     arrivals_.wait(arrived_);
     uint8_t record[kRecordRoom];
     for (ReadJob* job : arrived_) {
+      if (ahead_.arrived(job)) continue;
       Trip& trip = trips_[trip_of(job)];
       nodes_here_.assign(trip.waiting.begin(), trip.waiting.end());
       trip.waiting.clear();
@@ -193,6 +199,7 @@ class Flight {
 
   NodeReader& nodes_;
   const ReadSources& sources_;
+  RecordsAhead& ahead_;
   Trip trips_[kMostDepth];
   Arrivals arrivals_;  // after the trips: it goes first, and waits for those under way
   std::vector<ReadJob*> arrived_;
@@ -207,6 +214,13 @@ struct PlainFront {
   bool next(Candidate& one) { return frontier.next(one); }
   bool wants(float key) const { return !(key > frontier.threshold()); }
   void offer(const Candidate& one) { frontier.insert(one); }
+  // Calls `visit` for what will be scored in all likelihood, the nearest first, while it says so.
+  template <class Visit>
+  void likely(const Visit& visit) const {
+    const std::vector<Candidate>& found = frontier.found();
+    for (size_t at = 0; at < found.size() / 2; ++at)
+      if (!visit(found[at].slot)) return;
+  }
 };
 
 // That of a walk inside an allowed set: see walk_inside in graph.cpp.
@@ -225,6 +239,8 @@ struct InsideFront {
     return true;
   }
   bool wants(float) const { return true; }
+  template <class Visit>
+  void likely(const Visit&) const {}  // what it will keep shows at the end alone
   void offer(const Candidate& one) {
     const bool was_full = full();
     if (was_full && !(one < inside.front())) return;
@@ -246,6 +262,7 @@ class Depth {
  public:
   explicit Depth(uint32_t most) : most_(most), now_(std::min(kFirstDepth, most)) {}
   uint32_t now() const { return now_; }
+  bool settled() const { return now_ == most_; }
   void looked(float nearest) {
     if (nearest < best_) {
       best_ = nearest;
@@ -264,7 +281,8 @@ class Depth {
 // False where it takes more than `most_hops`.
 template <class Front>
 bool read_walk(const Estimator& estimator, NodeReader& nodes, const ReadSources& sources,
-               const Entries& entries, uint64_t most_hops, Front& front, WalkScratch& scratch) {
+               const Entries& entries, uint64_t most_hops, Front& front, WalkScratch& scratch,
+               Flight& flight, RecordsAhead& ahead) {
   uint8_t record[kRecordRoom];
   const auto usable = [&](uint32_t slot) {  // see is_forgotten in graph.cpp
     uint8_t there[kRecordRoom];
@@ -301,13 +319,15 @@ bool read_walk(const Estimator& estimator, NodeReader& nodes, const ReadSources&
     step.count = 0;
     nodes.visit_page(page, bytes, [&](uint32_t slot) {
       if (slot >= estimator.codes().count || !scratch.visited.insert(slot)) return;
-      rows[step.count] = estimator.codes().row(slot);
+      const uint8_t* row = estimator.codes().row(slot);
+      prefetch(row);
+      prefetch(row + estimator.codes().bytes);
+      rows[step.count] = row;
       step.slots[step.count++] = slot;
       if (step.count == kMostDegree) offer();
     });
     offer();
   };
-  Flight flight(nodes, sources);
   for (uint64_t hops = 0;;) {
     Candidate here;
     // While pages are on their way, only as much is looked at as will still matter then.
@@ -321,6 +341,13 @@ bool read_walk(const Estimator& estimator, NodeReader& nodes, const ReadSources&
       ++looked;
     }
     if (flight.count() == 0) return true;
+    // What the disk could do beside these pages are records of the list.
+    if (depth.settled())
+      front.likely([&](uint32_t slot) {
+        if (flight.count() + ahead.away() >= depth.now()) return false;
+        ahead.send(slot, flight.arrivals());
+        return true;
+      });
     flight.wait(look, glance);
   }
 }
@@ -330,6 +357,8 @@ int64_t search_one(const Kernels& kernels, const GraphRequest& request, const Re
   Estimator estimator(kernels, *request.codes);
   const Prepared prepared = prepare(request, at, estimator, scratch);
   NodeReader nodes(kernels, *request.graph, sources);
+  RecordsAhead ahead(kernels, *request.records, prepared, sources);
+  Flight flight(nodes, sources, ahead);
   WalkScratch& walk = scratch.walk;
   walk.hops = walk.estimated = 0;
   std::vector<Candidate>* list = &walk.inside;
@@ -339,8 +368,8 @@ int64_t search_one(const Kernels& kernels, const GraphRequest& request, const Re
     walk.inside.clear();
     walk.visited.clear(request.breadth * 32);
     InsideFront front = {walk.open, walk.inside, request.allowed, request.breadth};
-    complete =
-        read_walk(estimator, nodes, sources, request.entries, request.most_hops, front, walk);
+    complete = read_walk(estimator, nodes, sources, request.entries, request.most_hops, front,
+                         walk, flight, ahead);
     std::sort_heap(walk.inside.begin(), walk.inside.end());
     complete = complete && walk.inside.size() >= std::min(request.breadth, request.k);
   } else {
@@ -348,7 +377,7 @@ int64_t search_one(const Kernels& kernels, const GraphRequest& request, const Re
     walk.frontier.reset();
     walk.visited.clear(request.breadth * 16);
     PlainFront front = {walk.frontier};
-    read_walk(estimator, nodes, sources, request.entries, ~0ULL, front, walk);
+    read_walk(estimator, nodes, sources, request.entries, ~0ULL, front, walk, flight, ahead);
     std::vector<Candidate>& found = walk.frontier.found();
     const auto barred = [&](const Candidate& one) { return !is_in(request.allowed, one.slot); };
     found.erase(std::remove_if(found.begin(), found.end(), barred), found.end());
@@ -359,8 +388,9 @@ int64_t search_one(const Kernels& kernels, const GraphRequest& request, const Re
   counted.estimated += walk.estimated + request.beside_count;
   uint32_t found = 0;
   if (complete) {
-    const int64_t bad = refine_read(kernels, *request.records, estimator, prepared, *list,
-                                    request.k, sources, scratch, counted.scored);
+    const int64_t bad =
+        refine_read(kernels, *request.records, estimator, prepared, *list, request.k, sources,
+                    scratch, counted.scored, ahead, flight.arrivals());
     if (bad != kAllGood) return bad;
     found = static_cast<uint32_t>(scratch.best.size());
   }

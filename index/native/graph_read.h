@@ -21,6 +21,9 @@ struct ReadSources {
   ReadPool* pool;
   uint32_t most_depth;  // 1 ... kMostDepth
   bool whole_pages;  // of a page that had to be fetched every node is estimated: Starling's search
+  // Of the doubt of an estimate within which a mapped search scores. A batch is judged by estimates
+  // with a standard error added, not by distances, and needs less.
+  float doubt = 1.0f;
 };
 
 // `graph->first` and `records->first` are not looked at, nor is `records->count`. Marks in

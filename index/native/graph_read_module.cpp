@@ -58,9 +58,9 @@ int64_t graph_search_read(uint32_t level, const FileReader& page_file, PageCache
       distances.data(), found.data(), counted.data(), beside.data(), beside.shape(0), beside_keep};
   check_beside(request);
   nb::gil_scoped_release release;
-  const bool whole_pages = depth > 1;
-  return search_graph_read(kernels, request,
-                           {&page_file, &cache, &record_file, &pool, depth, whole_pages});
+  const bool several = depth > 1;  // with one, what a mapped search finds is found, to the bit
+  return search_graph_read(kernels, request, {&page_file, &cache, &record_file, &pool, depth,
+                                              several, several ? 2.0f / 3.0f : 1.0f});
 }
 
 int64_t gather_read(uint32_t level, const FileReader& record_file, ReadPool& pool,

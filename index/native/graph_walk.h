@@ -54,6 +54,11 @@ class Visited {
     if (2 * ++count_ > table_.size()) grow();
     return true;
   }
+  bool has(uint32_t slot) const {
+    uint64_t at = (slot * 0x9E3779B97F4A7C15ULL) >> shift_;
+    while (table_[at] != kEmpty && table_[at] != slot) at = (at + 1) & (table_.size() - 1);
+    return table_[at] == slot;
+  }
 
  private:
   static constexpr uint32_t kEmpty = 0xffffffffu;

@@ -42,7 +42,8 @@ FileReader::Extent FileReader::extent(const ReadJob& job) const {
 }
 
 uint64_t FileReader::room(uint32_t length) const {
-  return direct_ ? static_cast<uint64_t>(length) + 2 * kReadBlock : length;
+  // Of whole blocks, the first of which may begin almost one before what is wanted.
+  return direct_ ? (length + 2 * (kReadBlock - 1ULL)) / kReadBlock * kReadBlock : length;
 }
 
 void FileReader::count(uint64_t bytes, bool waited) const {
@@ -291,17 +292,6 @@ void ReadPool::submit(ReadJob* job) {
   }
   job->file->read(*job);  // not one thread could be begun: here, then
   job->arrivals->arrive(job);
-}
-
-void read_all(ReadPool& pool, std::vector<ReadJob>& jobs, size_t count) {
-  Arrivals arrivals(pool);
-  AskFirst ask;
-  for (size_t i = 0; i < count; ++i)
-    if (!ask.at_once(jobs[i])) arrivals.send(&jobs[i]);
-  std::vector<ReadJob*> arrived;
-  arrived.reserve(count);
-  while (arrivals.under_way() > 0) arrivals.wait(arrived);
-  for (size_t i = 0; i < count; ++i) check_read(jobs[i]);
 }
 
 }  // namespace memdb

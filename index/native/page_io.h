@@ -38,6 +38,10 @@ class FileReader;
 class ReadPool;
 class ReadRing;
 
+struct ReadJob;
+// Throws ReadError if the job failed.
+void check_read(const ReadJob& job);
+
 // One read. The buffer has room for `FileReader::room(length)` bytes.
 struct ReadJob {
   const FileReader* file = nullptr;
@@ -160,10 +164,21 @@ class ReadPool {
   const int64_t owner_;  // the process whose threads and rings these are
 };
 
-// Does all jobs, side by side, and waits. Throws ReadError; then too no job is under way any more.
-void read_all(ReadPool& pool, std::vector<ReadJob>& jobs, size_t count);
-
-// Throws ReadError if the job failed.
-void check_read(const ReadJob& job);
+// Does all jobs, side by side, and waits, also for what was under way, of which `other` is told.
+// Throws ReadError; then too no job is under way any more.
+template <class Other>
+void read_all(Arrivals& arrivals, std::vector<ReadJob>& jobs, size_t count, const Other& other) {
+  AskFirst ask;
+  for (size_t i = 0; i < count; ++i)
+    if (!ask.at_once(jobs[i])) arrivals.send(&jobs[i]);
+  std::vector<ReadJob*> arrived;
+  arrived.reserve(count);
+  while (arrivals.under_way() > 0) {
+    arrivals.wait(arrived);
+    for (ReadJob* job : arrived)
+      if (job < jobs.data() || job >= jobs.data() + count) other(job);
+  }
+  for (size_t i = 0; i < count; ++i) check_read(jobs[i]);
+}
 
 }  // namespace memdb

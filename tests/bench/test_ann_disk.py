@@ -40,6 +40,7 @@ def test_cold_counts_reads_and_layout_takes_each_idea_away(
     assert empty["pages_read"] > warm["pages_read"]  # type: ignore[operator]
     assert empty["reads_waited"] >= empty["pages_read"] > 5  # type: ignore[operator]
     assert {row["verdict"] for row in rows} <= {"met", "not met"}
+    assert 0 < empty["read_of_32_us"] < 32 * empty["read_alone_us"]  # type: ignore[operator]
     laid_out = run(tmp_path, "layout", *given)
     assert len({row["case"] for row in laid_out}) == 12
     pages = {row["order"]: row["pages_read"] for row in laid_out if "cold" in str(row["case"])}

@@ -204,7 +204,8 @@ void read_together(const Kernels& kernels, const GraphRequest& mapped,
     for (int turn = 0; turn < 3; ++turn) {
       const uint32_t depth = turn == 0 ? 1 : kMostDepth;
       const bool whole = turn == 2;
-      const ReadSources sources = {&page_reader, &cache, &record_reader, &pool, depth, whole};
+      ReadSources sources = {&page_reader, &cache, &record_reader, &pool, depth, whole};
+      if (whole) sources.doubt = 2.0f / 3.0f;
       std::vector<std::thread> threads;
       std::vector<std::vector<uint32_t>> found(3, std::vector<uint32_t>(answers));
       for (std::vector<uint32_t>& slots : found)

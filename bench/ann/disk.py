@@ -6,8 +6,8 @@
     layout   what entry points that depend on the query, and pages in affinity order, are worth:
              DiskANN++'s two ideas, each taken away in turn; nodes, pages and reads a query
 
-What a read costs on this disk is measured beside the reads past the page cache: alone, and as one of
-32 that are sent together. A search can be no faster than so many of the latter as it reads.
+What a read costs on this disk is measured beside the reads past the page cache: alone, and as one
+of 32 that are sent together. A search can be no faster than so many of the latter as it reads.
 
 Of memdb's kind "ssd", through ``memdb.VectorIndex``; graphs are laid out anew with ``memdb.index``.
 Nothing here is kept on one core: reads that wait take turns on all of them.

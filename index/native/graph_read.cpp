@@ -86,7 +86,8 @@ class NodeReader {
   template <class Visit>
   void visit_page(uint32_t page, const uint8_t* bytes, const Visit& visit) const {
     uint32_t slots[kPageBytes / graph_record_bytes(1)];
-    const uint32_t count = records_per_page(graph_.degree), size = graph_record_bytes(graph_.degree);
+    const uint32_t count = records_per_page(graph_.degree);
+    const uint32_t size = graph_record_bytes(graph_.degree);
     for (uint32_t at = 0; at < count; ++at) {
       std::memcpy(&slots[at], bytes + kPageHead + at * size, 4);
       slots[at] &= (1u << kSlotBits) - 1;

@@ -38,7 +38,7 @@ from memdb.index.protocol import SpaceSpec
 
 P50_MS, P99_MS = 3.0, 10.0
 LEAST_RECALL = 0.95
-EFFORTS = (40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256, 384)
+EFFORTS = (40, 48, 56, 64, 80, 96, 112, 120, 128, 160, 192, 256, 384)
 _BUDGET = "128MiB"  # as an index has it unless told
 _TOGETHER = 32
 _TIMED = 200

@@ -139,8 +139,21 @@ int64_t refine_read(const Kernels& kernels, const Records& records, const Estima
     }
     best.insert(std::upper_bound(best.begin(), best.end(), one), one);
   };
-  std::vector<uint8_t> done(list.size(), 0);
-  for (size_t i = 0; i < list.size(); ++i) done[i] = ahead.sent(list[i].slot);
+  std::vector<uint8_t> done(list.size(), 0), away(list.size(), 0);
+  for (size_t i = 0; i < list.size(); ++i) done[i] = away[i] = ahead.sent(list[i].slot);
+  const auto take_scored = [&]() {
+    std::unordered_map<uint32_t, float> scored_ahead;
+    for (const Candidate& one : ahead.scored()) scored_ahead[one.slot] = one.key;
+    for (size_t i = 0; i < list.size(); ++i) {
+      if (!away[i]) continue;
+      const auto found = scored_ahead.find(list[i].slot);
+      if (found == scored_ahead.end()) continue;
+      away[i] = 0;
+      keep({found->second, found->first});
+    }
+  };
+  take_scored();
+  if (best.size() == k) limit = std::min(limit, best.back().key);
   std::vector<uint32_t> wanted;
   for (bool first = true;; first = false) {
     wanted.clear();
@@ -154,18 +167,9 @@ int64_t refine_read(const Kernels& kernels, const Records& records, const Estima
       keep({scorer.distance(record), wanted[i]});
     });
     if (bad != kAllGood) return bad;
-    if (first) {
-      std::unordered_map<uint32_t, float> known;
-      for (const Candidate& one : ahead.scored()) known[one.slot] = one.key;
-      for (size_t i = 0; i < list.size(); ++i) {
-        if (!ahead.sent(list[i].slot)) continue;
-        const auto found = known.find(list[i].slot);
-        if (found == known.end())
-          done[i] = 0;  // it was not sound: it is read again, and its error told
-        else
-          keep({found->second, found->first});
-      }
-    }
+    if (first) take_scored();
+    for (size_t i = 0; first && i < list.size(); ++i)
+      if (away[i]) done[i] = 0;  // it was not sound: it is read again, and its error told
     limit = best.size() < k ? std::numeric_limits<float>::infinity() : best.back().key;
   }
 }

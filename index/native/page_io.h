@@ -168,11 +168,17 @@ class ReadPool {
 // Throws ReadError; then too no job is under way any more.
 template <class Other>
 void read_all(Arrivals& arrivals, std::vector<ReadJob>& jobs, size_t count, const Other& other) {
+  std::vector<ReadJob*> arrived;
+  const struct Waiting {  // whatever happens: the buffers of the jobs may go after this
+    Arrivals& arrivals;
+    std::vector<ReadJob*>& arrived;
+    ~Waiting() {
+      while (arrivals.under_way() > 0) arrivals.wait(arrived);
+    }
+  } waiting = {arrivals, arrived};
   AskFirst ask;
   for (size_t i = 0; i < count; ++i)
     if (!ask.at_once(jobs[i])) arrivals.send(&jobs[i]);
-  std::vector<ReadJob*> arrived;
-  arrived.reserve(count);
   while (arrivals.under_way() > 0) {
     arrivals.wait(arrived);
     for (ReadJob* job : arrived)

@@ -49,7 +49,11 @@ def source_files() -> tuple[Path, ...]:
 
 @cache
 def modules() -> tuple[Module, ...]:
-    """All Python files with their import names: ``storage/x.py`` is memdb.storage.x."""
+    """All Python files with their import names: ``storage/x.py`` is memdb.storage.x.
+
+    Their trees are a million objects, which every later collection of garbage would visit: the
+    tests that ask for them forget them (``modules.cache_clear``).
+    """
     found = []
     for path in source_files():
         if path.suffix != ".py":

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
-from tests.source_tree import LINKED, Module, modules
+from tests.source_tree import LINKED, ROOT, Module, modules
 
 BASE = ("memdb.errors", "memdb.types", "memdb.settings", "memdb.times")
 
@@ -37,16 +38,20 @@ MAY_IMPORT: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
+@cache
 def public_names() -> frozenset[str]:
     """``memdb.__all__``, read and not imported: layering is judged even where memdb is broken."""
-    (package,) = [module for module in modules() if module.name == "memdb"]
-    for node in package.tree.body:
+    package = ast.parse((ROOT / "memdb" / "__init__.py").read_text(encoding="utf-8"))
+    for node in package.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return frozenset(ast.literal_eval(node.value))
     raise AssertionError("memdb/__init__.py lists its public names in __all__")
 
 
-PUBLIC = public_names()
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_trees() -> Iterator[None]:
+    yield
+    modules.cache_clear()
 
 
 def is_within(name: str, package: str) -> bool:
@@ -65,7 +70,7 @@ def project_imports(module: Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, alias.name
         elif isinstance(node, ast.ImportFrom) and node.module == "memdb":
             for alias in node.names:
-                public = alias.name in PUBLIC
+                public = alias.name in public_names()
                 yield node.lineno, "memdb" if public else f"memdb.{alias.name}"
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.lineno, node.module

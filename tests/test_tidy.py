@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -28,6 +29,12 @@ UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK|NotImplemented"
 MACHINE_PATH = re.compile(
     r"(?<![\w.~])/(work|root|home/(?!(ana|me)/)\w+|Users/\w+)/|[A-Z]:\\Users\\"
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_trees() -> Iterator[None]:
+    yield
+    modules.cache_clear()
 
 
 def text_files() -> list[tuple[str, str]]:

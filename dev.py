@@ -21,7 +21,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -201,16 +203,17 @@ def write_stamp(stamp: dict) -> None:
     STAMP.write_text(json.dumps(dict(stamp, root=str(ROOT)), indent=1), encoding="utf-8")
 
 
-def requirements(groups: tuple) -> list:
-    """The package's dependencies, the extra ``[all]`` and the given groups of pyproject.toml."""
+def requirements(groups: tuple, extras: bool = True) -> list:
+    """The given groups of pyproject.toml; with them the package's dependencies and ``[all]``."""
     import tomllib  # not in a Python that is too old, which check_machine has refused by now
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    extras = project["project"]["optional-dependencies"]
-    wanted = list(project["project"]["dependencies"])
-    for name, packages in extras.items():
-        if name != "all":
-            wanted += packages
+    wanted = []
+    if extras:
+        wanted += project["project"]["dependencies"]
+        for name, packages in project["project"]["optional-dependencies"].items():
+            if name != "all":
+                wanted += packages
 
     def add_group(name: str) -> None:
         for entry in project["dependency-groups"][name]:
@@ -234,22 +237,43 @@ def build_fingerprint() -> str:
     return digest.hexdigest()
 
 
+# The build backend itself: what it compiles stays in the build folder, where pip's call finds it.
+COMPILE = """
+import sys
+from scikit_build_core.build import build_editable
+build_editable(sys.argv[1])
+"""
+
+
+def compile_kernels() -> None:
+    """Fill the build folder. A failure is not told here: pip's own call meets it again."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [str(PYTHON), "-c", COMPILE, folder]
+        subprocess.run(command, check=False, cwd=str(ROOT), capture_output=True)
+
+
 def setup(groups: tuple) -> None:
-    """Bring .venv up to date: requirements first, then the checkout itself, editable."""
+    """Bring .venv up to date: requirements first, then the checkout itself, editable.
+
+    pip keeps one core busy at most, so the kernels are compiled while it fetches and unpacks.
+    """
     check_machine()
     start = time.monotonic()
     ensure_venv()
     stamp = read_stamp()
     wanted = requirements(groups)
+    fingerprint = build_fingerprint()
     done_something = False
     if not set(wanted) <= set(stamp.get("requirements", ())):
         say(f"installing {len(wanted)} requirements into {VENV}")
-        # Compiling all of torch and transformers to bytecode would take longer than the demo.
-        pip("install", "--no-compile", *wanted)
+        with ThreadPoolExecutor(1) as beside:
+            if stamp.get("build") != fingerprint:
+                install(requirements(("build",), extras=False))
+                beside.submit(compile_kernels)
+            install(wanted)
         stamp["requirements"] = wanted
         write_stamp(stamp)
         done_something = True
-    fingerprint = build_fingerprint()
     if stamp.get("build") != fingerprint:
         say("building the native kernels and installing the checkout, editable")
         # Without isolation cmake keeps its build folder, and only what changed is compiled again.
@@ -259,6 +283,12 @@ def setup(groups: tuple) -> None:
         done_something = True
     if done_something:
         say(f"ready after {time.monotonic() - start:.0f} s")
+
+
+def install(wanted: list) -> None:
+    # Compiling all of torch and transformers to bytecode would take longer than the demo; what is
+    # imported is compiled then (see call).
+    pip("install", "--no-compile", *wanted)
 
 
 def pip(*arguments: str) -> None:
@@ -272,6 +302,10 @@ def call(*command: str | Path) -> int:
     """Run the last command of a verb; its exit status is the verb's."""
     environment = dict(os.environ, VIRTUAL_ENV=str(VENV))
     environment["PATH"] = str(BIN) + os.pathsep + environment.get("PATH", "")
+    # Tests and benchmarks start hundreds of processes. Each would compile all that it imports, if
+    # the machine is told to keep no bytecode; .venv is a place for it that litters no sources.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    environment.setdefault("PYTHONPYCACHEPREFIX", str(VENV / "bytecode"))
     words = [str(word) for word in command]
     sys.stdout.flush()
     return subprocess.run(words, check=False, cwd=str(ROOT), env=environment).returncode
@@ -291,8 +325,10 @@ def verb_demo(arguments: list) -> int:
 
 def verb_test(arguments: list) -> int:
     """run the tests, all of them on all cores; further arguments go to pytest instead"""
-    setup(("dev",))
-    ensure_browser()
+    with ThreadPoolExecutor(1) as beside:
+        browser = beside.submit(ensure_browser)
+        setup(("dev",))
+    browser.result()
     return call(PYTHON, "-m", "pytest", *(arguments or ("-n", "auto", "--dist", "worksteal")))
 
 

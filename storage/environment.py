@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import lmdb
 
@@ -132,14 +132,24 @@ class Environment:
         if walk:
             size = os.path.getsize(self.path / "data.mdb")
             self.verify_pages(deep=size <= _WALKED_AT_OPEN_BYTES)
+        if self.readonly:
+            self._find_tables(None)
+            return
+        # A table that is opened without a transaction gets a writing one for itself, and py-lmdb
+        # keeps Python's lock while it waits for another process's to end: nobody in this process
+        # would do anything meanwhile. The lock of one that is begun here is let go of.
+        with self._env.begin(write=True) as txn:
+            self._find_tables(txn)
+
+    def _find_tables(self, txn: Any) -> None:
         for name in tables.ALL:
             try:
-                self._dbs[name] = self._env.open_db(name.encode(), create=False)
+                self._dbs[name] = self._env.open_db(name.encode(), txn=txn, create=False)
             except lmdb.NotFoundError:
                 if name not in tables.LATER:
                     raise
-                if not self.readonly:
-                    self._dbs[name] = self._env.open_db(name.encode(), create=True)
+                if txn is not None:
+                    self._dbs[name] = self._env.open_db(name.encode(), txn=txn, create=True)
 
     def take_over(self, before: Environment) -> None:
         """Go on with what readers derived from ``before``, of which this is the copy: it is bound

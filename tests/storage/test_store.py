@@ -397,3 +397,38 @@ def test_who_writes_is_told_when_only_the_disk_is_waited_for(store: Store) -> No
     with pytest.raises(NotFound):
         store.write(fail, committing=lambda: told.append(b"never"))
     assert told == [None]
+
+
+def hold_the_lock(
+    path: Path,
+    held: multiprocessing.synchronize.Event,
+    let_go: multiprocessing.synchronize.Event,
+) -> None:
+    def wait(_: Writer) -> None:
+        held.set()
+        let_go.wait()
+
+    store = Store.open(path)
+    store.write(wait)
+    store.close()
+
+
+def test_opening_beside_another_process_s_write_keeps_no_other_thread_waiting(
+    tmp_path: Path,
+) -> None:
+    Store.open(tmp_path / "db").close()
+    context = multiprocessing.get_context("spawn")
+    held, let_go = context.Event(), context.Event()
+    holder = context.Process(target=hold_the_lock, args=(tmp_path / "db", held, let_go))
+    holder.start()
+    assert held.wait(60)
+    opened: list[Store] = []
+    opening = threading.Thread(target=lambda: opened.append(Store.open(tmp_path / "db")))
+    opening.start()
+    opening.join(0.5)  # comes back though that thread waits for the lock, or nothing here would
+    assert opening.is_alive()
+    let_go.set()
+    opening.join(60)
+    holder.join(60)
+    assert holder.exitcode == 0
+    opened[0].close()

@@ -24,7 +24,6 @@ def test_native_code_is_clean_under_sanitizers(tmp_path: Path) -> None:
     flags = sanitized("address,undefined", tmp_path, compiler)
     if compiler is None or flags is None:
         pytest.skip("no g++ or clang++ with a runtime for the sanitizers")
-    flags = [*flags, "-O0"]  # sooner compiled than it would gain
     program = built(PROGRAM, NATIVE, compiler, flags, OWN, tmp_path)
     found = subprocess.run([str(program)], check=False, capture_output=True, text=True, timeout=100)
     assert found.returncode == 0, found.stdout + found.stderr

@@ -55,7 +55,7 @@ class LiveGraph:
         self.flat = flat
         self.file = file
         self.patience_ms = 0
-        """For how long a change waits for a core that nobody else wants, before it takes its turn."""
+        """How long a change waits for a core that nobody else wants, before it takes its turn."""
         self._in_vain = 0
         self._how = replace(how, degree=file.degree, threads=1)
         self._size = layout.graph_record_bytes(file.degree)

@@ -276,7 +276,8 @@ class Change {
       residual_[i] = row.factor * static_cast<float>(row.numbers[i]) - request_.centre[i];
     estimator_.prepare(residual_.data());
     const auto neighbours = [&](uint32_t at, uint32_t* named) {
-      if (request_.stop != nullptr && request_.stop->load(std::memory_order_relaxed)) throw Stopped();
+      if (request_.stop != nullptr && request_.stop->load(std::memory_order_relaxed))
+        throw Stopped();
       return read(at, named);
     };
     const auto usable = [&](uint32_t at) {

@@ -10,6 +10,7 @@ journal: an edge is a hint, a torn page is an empty one. What is committed this 
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any, Final
 
@@ -36,6 +37,7 @@ from memdb.index.live_kernels import ERASED, LiveArrays
 AT_ONCE: Final = 64
 """Slots of one change: some tens of milliseconds."""
 _LOOKED_AT_ONCE: Final = 256
+_NOT_ASKED: Final = 16  # changes that do not wait, after one that did in vain
 _NEAR: Final = 8  # neighbours whose pages are asked for room
 _SPARE_ENTRIES: Final = MOST_ENTRIES // 2
 _RECKONED: Final = 10  # one in so many changed: what no walk reaches any more is looked for
@@ -52,6 +54,9 @@ class LiveGraph:
         """``file`` is this object's own, writable; it is closed with it."""
         self.flat = flat
         self.file = file
+        self.patience_ms = 0
+        """How long a change waits for a core that nobody else wants, before it takes its turn."""
+        self._in_vain = 0
         self._how = replace(how, degree=file.degree, threads=1)
         self._size = layout.graph_record_bytes(file.degree)
         self._records = layout.graph_records(file.degree)
@@ -225,9 +230,16 @@ class LiveGraph:
         space = self.flat.space_arrays()
         assert space is not None
         live = LiveArrays(self._graph(), space, self.file.longest)
-        return self.flat.kernels.graph_change(
-            live, np.ascontiguousarray(slots), self._how, unlink=unlink
+        patience_ms = 0 if self._in_vain else self.patience_ms
+        began = time.monotonic()
+        found = self.flat.kernels.graph_change(
+            live, np.ascontiguousarray(slots), self._how, unlink=unlink, patience_ms=patience_ms
         )
+        if patience_ms and (time.monotonic() - began) * 1e3 >= patience_ms:
+            self._in_vain = _NOT_ASKED  # the cores are busy: they will be for a while
+        else:
+            self._in_vain = max(0, self._in_vain - 1)
+        return found
 
     def _write(self, slots: Slots, lists: Slots) -> None:
         numbers, pages = self.flat.kernels.graph_pages(

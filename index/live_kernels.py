@@ -38,12 +38,19 @@ class LiveKernels(Protocol):
     """The routines that change a graph in place. All arrays are C-contiguous."""
 
     def graph_change(
-        self, live: LiveArrays, slots: Slots, how: Linking, *, unlink: bool
+        self,
+        live: LiveArrays,
+        slots: Slots,
+        how: Linking,
+        *,
+        unlink: bool,
+        patience_ms: int = 0,
     ) -> tuple[Slots, Slots]:
         """Link slots, or take linked ones out of the lists of others.
 
         Returns (n,) slots whose lists changed, and these (n, 1 + degree): how many neighbours, then
-        them. Nothing is written.
+        them. Nothing is written. For ``patience_ms`` it is tried only where nobody else wants the
+        core, if the system can do that.
         """
         ...
 
@@ -69,7 +76,13 @@ class NativeLive:
     _level: int
 
     def graph_change(
-        self, live: LiveArrays, slots: Slots, how: Linking, *, unlink: bool
+        self,
+        live: LiveArrays,
+        slots: Slots,
+        how: Linking,
+        *,
+        unlink: bool,
+        patience_ms: int = 0,
     ) -> tuple[Slots, Slots]:
         graph, space = live.graph, live.space
         room = len(slots) * (1 + graph.degree + how.breadth)
@@ -96,6 +109,7 @@ class NativeLive:
             how.alpha,
             changed,
             lists,
+            patience_ms,
         )
         return changed[:count], lists[:count]
 

@@ -289,6 +289,9 @@ class Live(Protocol):
         """The slots in an order in which linking writes fewer pages."""
         ...
 
+    patience_ms: int
+    """For how long a change waits for a core that nobody else wants, before it takes its turn."""
+
     def link(self, slots: NDArray[np.uint32]) -> int:
         """Link sound slots; how many."""
         ...

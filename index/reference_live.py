@@ -169,7 +169,13 @@ class NumpyLive:
         def quantise8(self, x: Floats) -> tuple[NDArray[np.int8], Floats]: ...
 
     def graph_change(
-        self, live: LiveArrays, slots: Slots, how: Linking, *, unlink: bool
+        self,
+        live: LiveArrays,
+        slots: Slots,
+        how: Linking,
+        *,
+        unlink: bool,
+        patience_ms: int = 0,
     ) -> tuple[Slots, Slots]:
         change = _Change(self, live, how)
         if unlink:

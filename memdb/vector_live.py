@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 64
 _QUEUED: Final = 8192
+_PATIENCE_MS: Final = 250  # some five times what a change of so many slots takes
 _SHARE_RETIRED: Final = 16  # one in so many of all slots: more, and who writes helps
 _NO_PAGES: Final = np.empty(0, np.uint32)
 
@@ -64,6 +65,8 @@ class LiveWork:
     def step(self, *, all_of_it: bool) -> bool:
         """Some tens of milliseconds of work; whether there was any."""
         live = self._begun()
+        if live is not None:  # nobody waits for it, unless all of it was asked for
+            live.patience_ms = 0 if all_of_it else _PATIENCE_MS
         if self._reap(live, settings.GRAPH_REAP_AT):
             return True
         if live is not None and (self._link(live) or self._queued(live)):
@@ -137,7 +140,10 @@ class LiveWork:
 
     def relieve(self) -> bool:
         """Take out and zero some of what was removed; whether there was enough of it."""
-        return self._reap(self._begun(), settings.GRAPH_REAP_AT)
+        live = self._begun()
+        if live is not None:
+            live.patience_ms = 0
+        return self._reap(live, settings.GRAPH_REAP_AT)
 
     def _reap(self, live: Live | None, least: int) -> bool:
         """Take out of the graph, zero and free what no snapshot can see; whether there was any."""

@@ -1,6 +1,15 @@
 #include "graph_live.h"
 
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
 #include <stdexcept>
+#include <thread>
 #include <unordered_map>
 
 #include "graph_prune.h"
@@ -24,6 +33,8 @@ float float_of_half(uint16_t half) {
   const float size = as_float((half & 0x7fffu) << 13) * as_float((127u + 112u) << 23);
   return half & 0x8000u ? -size : size;
 }
+
+struct Stopped {};  // thrown where the work is given up
 
 // A row in 8 bits, and what its distances are made of: as RowShape of graph_build.h.
 struct Row {
@@ -264,7 +275,11 @@ class Change {
     for (uint32_t i = 0; i < request_.records->dim; ++i)
       residual_[i] = row.factor * static_cast<float>(row.numbers[i]) - request_.centre[i];
     estimator_.prepare(residual_.data());
-    const auto neighbours = [&](uint32_t at, uint32_t* named) { return read(at, named); };
+    const auto neighbours = [&](uint32_t at, uint32_t* named) {
+      if (request_.stop != nullptr && request_.stop->load(std::memory_order_relaxed))
+        throw Stopped();
+      return read(at, named);
+    };
     const auto usable = [&](uint32_t at) {
       return estimator_.factors(request_.codes->row(at)) != 0 || is_inside(at);
     };
@@ -310,6 +325,44 @@ uint64_t unlink_in_place(const Kernels& kernels, const LiveRequest& request,
   change.leave(request.slots, request.slot_count);
   for (uint64_t i = 0; i < request.slot_count; ++i) change.unlink(request.slots[i]);
   return change.written();
+}
+
+bool when_idle(const LiveRequest& request, uint32_t patience_ms,
+               const std::function<uint64_t(const LiveRequest&)>& work, uint64_t& changed) {
+#if defined(__linux__)
+  std::atomic<bool> stop{false};
+  std::mutex guard;
+  std::condition_variable ended;
+  std::exception_ptr failure;
+  bool done = false, whole = false;
+  LiveRequest mine = request;
+  mine.stop = &stop;
+  std::thread helper([&]() {
+    const sched_param none = {};
+    pthread_setschedparam(pthread_self(), SCHED_IDLE, &none);  // else it is a thread like others
+    try {
+      changed = work(mine);
+      whole = true;
+    } catch (const Stopped&) {
+    } catch (...) {  // no memory: told by the thread that waits
+      failure = std::current_exception();
+    }
+    const std::lock_guard<std::mutex> lock(guard);
+    done = true;
+    ended.notify_one();
+  });
+  {
+    std::unique_lock<std::mutex> lock(guard);
+    const auto patience = std::chrono::milliseconds(patience_ms);
+    if (!ended.wait_for(lock, patience, [&]() { return done; })) stop = true;
+  }
+  helper.join();
+  if (failure) std::rethrow_exception(failure);
+  return whole;
+#else
+  (void)request, (void)patience_ms, (void)work, (void)changed;
+  return false;
+#endif
 }
 
 uint64_t pages_with(const Kernels& kernels, const GraphPages& graph, const uint32_t* slots,

@@ -1,6 +1,8 @@
 // A graph on pages, changed in place: slots are linked into it and taken out of it.
 #pragma once
+#include <atomic>
 #include <cstdint>
+#include <functional>
 
 #include "graph.h"
 #include "graph_walk.h"
@@ -20,6 +22,7 @@ struct LiveRequest {
   uint64_t slot_count;
   uint32_t breadth;  // of a slot's walk
   float alpha;
+  const std::atomic<bool>* stop = nullptr;  // once true, the work is given up: see when_idle
 };
 
 // Lists that changed: a slot, and a row of how many neighbours, then these (1 + degree).
@@ -40,6 +43,12 @@ uint64_t link_in_place(const Kernels& kernels, const LiveRequest& request, Chang
 // in its place there are up to three that are near. Returns how many lists of others changed.
 uint64_t unlink_in_place(const Kernels& kernels, const LiveRequest& request,
                          ChangedLists changed);
+
+// Does `work` on a thread of its own that runs where nobody else wants the core, so that searches
+// find it free; it may hold no lock. False, and nothing is changed, where it got nowhere within
+// `patience_ms`, or where the system has no such threads: then the caller does the work.
+bool when_idle(const LiveRequest& request, uint32_t patience_ms,
+               const std::function<uint64_t(const LiveRequest&)>& work, uint64_t& changed);
 
 // Whole pages in which these lists have taken the place of the old ones: `places` says where, by
 // list; a count of kErased leaves a record of zeros. Pages that are not sound begin empty. Returns

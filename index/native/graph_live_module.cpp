@@ -27,7 +27,7 @@ uint64_t change(uint32_t level, bool unlink, In<uint8_t, 2> pages, Array<uint8_t
                 In<uint8_t, 2> entry_rows, In<uint8_t, 1> groups, In<uint8_t, 2> records,
                 uint32_t metric, uint32_t precision, In<float, 2> signs, In<float, 1> centre,
                 float longest, In<uint32_t, 1> slots, uint32_t breadth, float alpha,
-                Array<uint32_t, 1> changed, Array<uint32_t, 2> lists) {
+                Array<uint32_t, 1> changed, Array<uint32_t, 2> lists, uint32_t patience_ms) {
   const Kernels& kernels = table(level);
   const uint32_t dim = static_cast<uint32_t>(centre.shape(0)), bytes = 8 * words_of(dim);
   const Records view = records_of(records, dim, metric, precision);
@@ -52,7 +52,12 @@ uint64_t change(uint32_t level, bool unlink, In<uint8_t, 2> pages, Array<uint8_t
       signs.data(), centre.data(), longest, slots.data(), slots.shape(0), breadth, alpha};
   const ChangedLists out = {changed.data(), lists.data(), changed.shape(0)};
   nb::gil_scoped_release release;
-  return unlink ? unlink_in_place(kernels, request, out) : link_in_place(kernels, request, out);
+  const auto work = [&](const LiveRequest& one) {
+    return unlink ? unlink_in_place(kernels, one, out) : link_in_place(kernels, one, out);
+  };
+  uint64_t found = 0;
+  if (patience_ms > 0 && when_idle(request, patience_ms, work, found)) return found;
+  return work(request);
 }
 
 uint64_t graph_pages(uint32_t level, In<uint8_t, 2> pages, Array<uint8_t, 1> checked,
@@ -105,7 +110,7 @@ void bind_live_graph(nb::module_& module) {
              "degree"_a, array("places"), array("entries"), array("entry_rows"),
              array("groups"), array("records"), "metric"_a, "precision"_a, array("signs"),
              array("centre"), "longest"_a, array("slots"), "breadth"_a, "alpha"_a,
-             array("changed"), array("lists"));
+             array("changed"), array("lists"), "patience_ms"_a);
   module.def("graph_pages", &graph_pages, "level"_a, array("pages"), array("checked"),
              "degree"_a, array("slots"), array("places"), array("lists"), array("numbers"),
              array("made"));

@@ -415,7 +415,14 @@ void change_while_walked(const Kernels& kernels, uint32_t dim) {
     for (uint32_t i = 0; i < at_once; ++i) slots[i] = begin + i;
     LiveRequest request = {&graph, &codes, &view, entries, signs.data(), centre.data(), 0.0f,
                            slots.data(), at_once, 20, 1.2f};
-    put(link_in_place(kernels, request, {changed.data(), lists.data(), room}));
+    const auto work = [&](const LiveRequest& one) {
+      return link_in_place(kernels, one, {changed.data(), lists.data(), room});
+    };
+    uint64_t linked = 0;  // in turns: where the core is free, in vain at times, and at once
+    const uint32_t patience_ms = begin / at_once % 3 == 0 ? 300 : 1;
+    if (begin / at_once % 3 == 2 || !when_idle(request, patience_ms, work, linked))
+      linked = work(request);
+    put(linked);
     request.slots = slots.data() + 1;  // the entry stays
     request.slot_count = begin % (2 * at_once) == 0 ? at_once - 1 : 0;
     const uint64_t others = unlink_in_place(kernels, request, {changed.data(), lists.data(), room});

@@ -1,8 +1,8 @@
 """What one thread's long work does to the others of its process, and how to make that less.
 
-**Collections.** A batch allocates tens of thousands of small objects that live on; the collector walks them again
-and again and finds nothing (measured: a tenth of the time of an import). Reference counting goes
-on as ever.
+**Collections.** A batch allocates tens of thousands of small objects that live on; the cyclic
+garbage collector walks them again and again and finds nothing (measured: a tenth of the time of an
+import). It is held back meanwhile; reference counting goes on as ever.
 
 **Turns.** A thread that wants Python's lock waits for a *switch interval* (5 ms) before whoever has
 it must let go, and a read takes it up anew after each call into LMDB: twenty times in a recall,

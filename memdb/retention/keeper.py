@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ import msgspec
 
 from memdb.engine import Engine
 from memdb.errors import BudgetExceeded, InvalidArgument
+from memdb.pauses import short_turns
 from memdb.retention import config, ladder, leaving, planning, policies, room, usage
 from memdb.retention.applying import Applied, Applier
 from memdb.retention.config import Wanted
@@ -325,17 +326,21 @@ class Keeper:
 
 
 class _Running:
-    """While it is entered, this thread's own writes are admitted unasked."""
+    """While it is entered, this thread's own writes are admitted unasked, and readers of this
+    process get their turn soon."""
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._before: int | None = None
+        self._turns = ExitStack()
 
     def __enter__(self) -> None:
         self._keeper._guard.acquire()
         self._before, self._keeper._running = self._keeper._running, threading.get_ident()
+        self._turns.enter_context(short_turns())
 
     def __exit__(self, *error: object) -> None:
+        self._turns.close()
         self._keeper._running = self._before
         self._keeper._guard.release()
 

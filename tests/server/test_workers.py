@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from memdb.server.workers import Workers
 
 _PATIENCE_S = 20.0  # nothing here takes long
 
 
-def _run(work: Callable[[Workers], object], **given: int) -> None:
+def _run(work: Callable[[Workers], Awaitable[None]], **given: int) -> None:
     async def main() -> None:
         workers = Workers("test", **given)
         try:
-            await asyncio.wait_for(work(workers), _PATIENCE_S)  # type: ignore[arg-type]
+            await asyncio.wait_for(work(workers), _PATIENCE_S)
         finally:
             await asyncio.to_thread(workers.close)
 
@@ -25,7 +26,11 @@ def _run(work: Callable[[Workers], object], **given: int) -> None:
 async def _done(workers: Workers, work: Callable[[], object]) -> object:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[object] = loop.create_future()
-    workers.submit(lambda: loop.call_soon_threadsafe(future.set_result, work()) and None)
+
+    def do() -> None:
+        loop.call_soon_threadsafe(future.set_result, work())
+
+    workers.submit(do)
     return await future
 
 
@@ -47,7 +52,8 @@ async def _rested(workers: Workers) -> None:
 
 def test_no_more_are_at_work_than_have_use_and_the_order_is_kept() -> None:
     async def ask(workers: Workers) -> None:
-        guard, at_work, most, order = threading.Lock(), 0, 0, []
+        guard, at_work, most = threading.Lock(), 0, 0
+        order: list[int] = []
 
         def work(number: int) -> None:
             nonlocal at_work, most
@@ -58,9 +64,7 @@ def test_no_more_are_at_work_than_have_use_and_the_order_is_kept() -> None:
             with guard:
                 at_work -= 1
 
-        await asyncio.gather(
-            *(_done(workers, lambda number=number: work(number)) for number in range(50))
-        )
+        await asyncio.gather(*(_done(workers, partial(work, number)) for number in range(50)))
         assert most == 1
         assert order == list(range(50))
 
@@ -72,7 +76,7 @@ def test_work_behind_what_takes_long_is_begun_all_the_same() -> None:
         end = threading.Event()
         slow = [asyncio.ensure_future(_done(workers, lambda: end.wait(_PATIENCE_S))) for _ in "ab"]
         await asyncio.sleep(0)
-        quick = [_done(workers, lambda number=number: number) for number in range(5)]
+        quick = [_done(workers, partial(int, number)) for number in range(5)]
         assert await asyncio.gather(*quick) == list(range(5))
         assert not any(one.done() for one in slow)
         end.set()
@@ -91,7 +95,7 @@ def test_no_more_than_most_are_begun_and_what_waits_at_the_end_never_is() -> Non
             end.wait(_PATIENCE_S)
 
         for number in range(6):
-            workers.submit(lambda number=number: work(number))  # type: ignore[misc]
+            workers.submit(partial(work, number))
         while len(begun) < 3:
             await asyncio.sleep(0.001)
         for _ in range(3):  # it looks again, and begins no more

@@ -1,4 +1,4 @@
-"""Threads for requests: few at once, the warm one first, and nobody waits behind the slow for long."""
+"""Threads for requests: few at once, the warm one first, and the slow hold up nobody for long."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """The flat engine: every allowed code is looked at, the best are re-scored from their records.
 
 A search estimates all allowed distances from one-bit codes, keeps a shortlist of ``effort`` slots
-and orders it by the distances of the lasting records. A small allowed set skips the estimate and
-is exact (``planner`` decides). Spaces of 2 bits a coordinate or fewer have no codes: their records
-are scanned. Inserting and deleting touch only the slots concerned. It owns one directory and knows
-nothing of records, rows or LMDB; ``protocol.py`` says how a change becomes visible.
+and orders those of it that may be near by the distances of the lasting records. A small allowed
+set skips the estimate and is exact (``planner`` decides). Spaces of 2 bits a coordinate or fewer
+have no codes: their records are scanned. Inserting and deleting touch only the slots concerned. It
+owns one directory and knows nothing of records, rows or LMDB; ``protocol.py`` says how a change
+becomes visible.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A plan follows from numbers alone: how many slots are allowed, how many blocks of codes they lie
 in, how many results and candidates are wanted, and what a block and a record cost on this machine
-(``calibration``). It reads no vector, and what it says it touches is what the search touches.
+(``calibration``). It reads no vector, and what it says it touches is what the search touches at
+most: estimates may tell that a part of a shortlist cannot be near, and then it is not scored.
 
     exact     every allowed record is scored, because that was asked for
     refine    every allowed record is scored, because that is the cheapest way, and exact

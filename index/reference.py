@@ -7,6 +7,8 @@ bit; sums of products agree to rounding, for they add in another order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -238,19 +240,76 @@ class NumpyKernels(NumpyGraph, NumpyLive):
         if groups is not None:
             entries, bases, steps = self.query_tables(rotated - centre)
         for at in range(n):
+            score = partial(self.rescore, records, dim, metric, precision, scored[at])
             candidates = everyone
             if groups is not None:
                 tables = entries[at], float(bases[at]), float(steps[at])
-                candidates = np.sort(self.scan(groups, dim, *tables, allowed, keep)[0])
+                listed = self.scan(groups, dim, *tables, allowed, keep)
+                candidates, bad = _near(groups, metric, rotated[at], centre, listed, k, score)
+                if bad >= 0:
+                    return slots, distances, bad
             elif rough:
                 keys = self._rough(records, dim, metric, precision, scored[at], everyone)
                 candidates = np.sort(everyone[np.lexsort((everyone, keys))[:keep]])
-            scores, bad = self.rescore(records, dim, metric, precision, scored[at], candidates)
+            scores, bad = score(candidates)
             if bad >= 0:
                 return slots, distances, bad
             best = np.lexsort((candidates, scores))[:k]
             slots[at], distances[at] = candidates[best], scores[best]
         return slots, distances, -1
+
+
+_FIRST_SCORED, _FIRST_PER_RESULT = 128, 4
+_DOUBT = F32(3.0) * F32(0.6)  # standard errors, and one of <s, q> / |q|: sqrt(1 - 2 / pi)
+_OFFSET_ERROR = F32(1 / 256)  # of itself: eight bits of it are kept
+_ROUNDING = F32(1e-4)  # equal vectors have equal estimates but for that
+
+
+def _near(
+    groups: Bytes,
+    metric: int,
+    query: Floats,
+    centre: Floats,
+    listed: tuple[Slots, Floats],
+    k: int,
+    score: Callable[[Slots], tuple[Floats, int]],
+) -> tuple[Slots, int]:
+    """Of a shortlist (slots and keys, ascending), the slots that may be among the ``k`` nearest.
+
+    The best are scored in any case; of the others those are left out that would not be near enough
+    were their estimates off by three standard errors. Also a slot without a sound record among
+    those that were looked at, or -1.
+    """
+    slots, keys = listed
+    first = max(_FIRST_SCORED, _FIRST_PER_RESULT * k)
+    if len(slots) <= first:
+        return np.sort(slots), -1
+    scores, bad = score(np.sort(slots[:first]))
+    if bad >= 0:
+        return slots, bad
+    residual = query - centre
+    square = F32(residual.astype(np.float64) @ residual)
+    to_distance = -F32(centre.astype(np.float64) @ query)
+    if metric == layout.METRICS["cosine"]:
+        to_distance += F32(1)
+    if metric == layout.METRICS["l2"]:
+        to_distance = square
+    last = np.sort(scores)[k - 1]
+    limit = last + _ROUNDING * (abs(last) + abs(to_distance))
+    words = np.array(
+        [
+            layout.group_at(groups, len(query), int(slot) // layout.GROUP_ROWS).factors[
+                int(slot) % layout.GROUP_ROWS
+            ]
+            for slot in slots[first:]
+        ],
+        np.uint32,
+    )
+    with np.errstate(all="ignore"):  # damaged factors may be anything; what is no number is near
+        offsets, slopes = layout.unpack_factors(words)
+        doubts = _DOUBT * np.sqrt(square) * np.abs(slopes) + _OFFSET_ERROR * np.abs(offsets)
+        near = ~(keys[first:] + to_distance - doubts > limit)
+    return np.sort(np.concatenate((slots[:first], slots[first:][near]))), -1
 
 
 _NORMAL_STEP = {1: 1.5958, 2: 0.9957, 4: 0.3352, 5: 0.1881}

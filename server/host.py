@@ -19,7 +19,6 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -105,11 +104,11 @@ class Host:
         self.sessions = Sessions(self.identities)
         self.metrics = Metrics()
         limits = self._options.limits
-        self._executor = ThreadPoolExecutor(limits.workers, thread_name_prefix="memdb-http")
         roots = tuple(os.path.realpath(os.path.expanduser(one)) for one in self._options.roots)
         self._socket = _bind(self._options.host, self._options.port)
         self.port: int = self._socket.getsockname()[1]
         self.services = Services(db, self.identities, Replays(), self.sessions, roots, self.url)
+        self._direct = Direct(ROUTES, self.services, limits.workers)
         self._server = uvicorn.Server(self._config(limits))
 
     @property
@@ -136,7 +135,7 @@ class Host:
                 self._server.run(sockets=[self._socket])
         finally:
             self._socket.close()
-            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._direct.close()
             self._db.close()
 
     def stop(self) -> None:
@@ -170,7 +169,7 @@ class Host:
     def _asgi(self) -> Gate:
         options = self._options
         flask_side = Later(self._flask_app, unasked_s=UNASKED_S)
-        direct = Direct(ROUTES, self.services, self._executor)
+        direct = self._direct
         mcp_side: Later | None = None
         if importlib.util.find_spec("mcp") is not None:
             mcp_side = Later(lambda: cast("App", import_module(MCP).asgi_app()))

@@ -13,9 +13,6 @@ import asyncio
 import importlib.util
 from typing import Final
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
 from memdb.server import problems
 from memdb.server.limits import Limits
 from memdb.server.problems import Refused
@@ -72,6 +69,9 @@ def _refusal() -> tuple[list[tuple[bytes, bytes]], bytes]:
 
 
 def _over_h11() -> type[_Timed]:
+    import h11  # a third of a server's start goes to imports, and llhttp needs none of these
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
     class Pure(_Timed, H11Protocol):
         """In Python alone."""
 

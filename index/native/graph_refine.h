@@ -19,9 +19,6 @@
 
 namespace memdb {
 
-// Standard errors of an estimate within which the rest of a list is still scored.
-constexpr float kDoubt = 3.0f;
-constexpr float kCodeError = 0.6f;  // sqrt(1 - 2 / pi): of <s, q> / |q|, where r is rotated well
 constexpr uint32_t kScoredAtOnce = 16;
 
 struct Scratch {

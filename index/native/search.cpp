@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <exception>
 #include <mutex>
@@ -16,6 +17,10 @@ namespace {
 
 constexpr uint32_t kChunkBlocks = 32;  // blocks estimated under one threshold
 constexpr uint32_t kChunkSlots = 256;  // records scored between two looks at the shortlist
+constexpr size_t kFirstScored = 128;  // of a shortlist, in any case
+constexpr size_t kFirstPerResult = 4;
+constexpr float kOffsetError = 1.0f / 256;  // of itself: eight bits of it are kept
+constexpr float kRounding = 1e-4f;          // equal vectors have equal estimates but for that
 static_assert(kGroupBlocks % kChunkBlocks == 0, "a chunk lies within one group");
 
 uint32_t lowest_bit(uint64_t mask) {
@@ -141,19 +146,77 @@ int64_t scan_records(const SearchRequest& request, Scorer& scorer,
   return bad;
 }
 
-// Replaces the keys of a shortlist by the distances of checked records.
-int64_t refine(const Kernels& kernels, const Records& records, Scorer& scorer, Scratch& scratch) {
-  const size_t count = scratch.found.size();
+// Replaces the keys of `found[from:to]` by the distances of checked records. In slot order these
+// are read front to back.
+int64_t refine(const Kernels& kernels, const Records& records, Scorer& scorer, Scratch& scratch,
+               size_t from, size_t to) {
+  const auto part = scratch.found.begin() + static_cast<ptrdiff_t>(from);
+  const size_t count = to - from;
   scratch.slots.resize(count);
   scratch.distances.resize(count);
-  // In slot order the records are read front to back.
-  for (size_t i = 0; i < count; ++i) scratch.slots[i] = scratch.found[i].slot;
-  std::sort(scratch.slots.begin(), scratch.slots.end());
+  std::sort(part, part + static_cast<ptrdiff_t>(count),
+            [](const Candidate& a, const Candidate& b) { return a.slot < b.slot; });
+  for (size_t i = 0; i < count; ++i) scratch.slots[i] = part[static_cast<ptrdiff_t>(i)].slot;
   const int64_t bad = rescore(kernels, records, scorer, scratch.slots.data(), count,
                               scratch.distances.data());
   if (bad != kAllGood) return bad;
-  for (size_t i = 0; i < count; ++i) scratch.found[i] = {scratch.distances[i], scratch.slots[i]};
+  for (size_t i = 0; i < count; ++i) part[static_cast<ptrdiff_t>(i)].key = scratch.distances[i];
   return kAllGood;
+}
+
+float float_of(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+// How far estimates of one query may be off.
+struct Doubts {
+  float to_distance;  // key + to_distance estimates the distance
+  float per_slope;
+};
+
+Doubts doubts_of(const SearchRequest& request, const Scratch& scratch) {
+  double product = 0.0, square = 0.0;
+  for (uint32_t i = 0; i < request.records->dim; ++i) {
+    product += static_cast<double>(request.centre[i]) * scratch.rotated[i];
+    square += static_cast<double>(scratch.residual[i]) * scratch.residual[i];
+  }
+  Doubts doubts = {static_cast<float>(-product),
+                   kDoubt * kCodeError * static_cast<float>(std::sqrt(square))};
+  if (request.records->metric == Metric::kCosine) doubts.to_distance += 1.0f;
+  if (request.records->metric == Metric::kSquaredL2)
+    doubts.to_distance = static_cast<float>(square);
+  return doubts;
+}
+
+// Re-scores the best of a shortlist and, of the others, those that may still be among the `k`
+// nearest: a far shorter list, for most questions. The rest leave it.
+int64_t refine_near(const Kernels& kernels, const SearchRequest& request, const Doubts& doubts,
+                    Scorer& scorer, Scratch& scratch) {
+  const Records& records = *request.records;
+  std::vector<Candidate>& found = scratch.found;
+  const size_t first = std::max(kFirstScored, kFirstPerResult * request.k);
+  if (found.size() <= first) return refine(kernels, records, scorer, scratch, 0, found.size());
+  const auto rest = found.begin() + static_cast<ptrdiff_t>(first);
+  std::nth_element(found.begin(), rest, found.end());
+  const int64_t bad = refine(kernels, records, scorer, scratch, 0, first);
+  if (bad != kAllGood) return bad;
+  const auto last = scratch.distances.begin() + (request.k - 1);
+  std::nth_element(scratch.distances.begin(), last, scratch.distances.end());
+  const float limit =
+      *last + kRounding * (std::fabs(*last) + std::fabs(doubts.to_distance));
+  const uint64_t bytes = group_bytes(request.codes->bytes);
+  const auto is_near = [&](const Candidate& one) {
+    const uint8_t* end = request.codes->groups + (one.slot / kGroupRows + 1) * bytes;
+    uint32_t word;
+    std::memcpy(&word, end - 4 * (kGroupRows - one.slot % kGroupRows), sizeof(word));
+    const float doubt = doubts.per_slope * std::fabs(float_of(word & 0xFFFF0000u)) +
+                        kOffsetError * std::fabs(float_of(word << 16));
+    return !(one.key + doubts.to_distance - doubt > limit);  // what is no number is near
+  };
+  found.erase(std::partition(rest, found.end(), is_near), found.end());
+  return refine(kernels, records, scorer, scratch, first, found.size());
 }
 
 int64_t search_one(const Kernels& kernels, const SearchRequest& request, uint32_t at,
@@ -176,10 +239,10 @@ int64_t search_one(const Kernels& kernels, const SearchRequest& request, uint32_
     const QueryTables tables =
         query_tables(scratch.residual.data(), dim, bytes, scratch.entries.data());
     shortlist(kernels, *request.codes, tables, request.allowed, request.keep, scratch.found);
-    bad = refine(kernels, records, scorer, scratch);
+    bad = refine_near(kernels, request, doubts_of(request, scratch), scorer, scratch);
   } else if (request.rough) {
     bad = scan_records(request, scorer, scratch.found);
-    if (bad == kAllGood) bad = refine(kernels, records, scorer, scratch);
+    if (bad == kAllGood) bad = refine(kernels, records, scorer, scratch, 0, scratch.found.size());
   } else {
     bad = score_all(kernels, request, scorer, scratch.found);
   }

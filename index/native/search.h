@@ -8,6 +8,10 @@
 
 namespace memdb {
 
+// Standard errors of an estimate within which the rest of a list is still scored.
+constexpr float kDoubt = 3.0f;
+constexpr float kCodeError = 0.6f;  // sqrt(1 - 2 / pi): of <s, q> / |q|, where r is rotated well
+
 struct Candidate {
   float key;
   uint32_t slot;
@@ -48,7 +52,7 @@ struct SearchRequest {
   Allowed allowed;
   uint32_t query_count;
   uint32_t k;  // at most the number of allowed slots
-  uint32_t keep;
+  uint32_t keep;  // at most so many are scored where estimates tell who may be near
   uint32_t threads;
   uint32_t* slots;   // out: (query_count, k)
   float* distances;  // out: (query_count, k), ascending

@@ -15,7 +15,7 @@ from memdb import settings, validate
 from memdb.access import faces
 from memdb.access.auditing import Called, Told, asked_for
 from memdb.access.calls import Verb, in_chunks, verb
-from memdb.access.control import Access
+from memdb.access.control import UNREAD, Access, Switches
 from memdb.access.grant import Principal
 from memdb.database import Database
 from memdb.errors import MemdbError, NotFound, PermissionDenied
@@ -160,9 +160,10 @@ class Acting:
         also: str | None = None,
     ) -> Any:
         """Check, do, tell; in that order, and nothing is returned that is not told."""
-        called = self._called(verb, asked, query)
+        switches = self._switches(verb, asked)
+        called = self._called(verb, asked, query, switches)
         try:
-            handle = self._allowed(verb, also)
+            handle = self._allowed(verb, also, switches)
             if verb.action == "read":
                 result = call(handle)
                 told = False
@@ -181,9 +182,10 @@ class Acting:
         asked: Mapping[str, Any],
     ) -> Iterator[Memory]:
         """The same for what is read while it is given; the arguments are checked at once."""
-        called = self._called(verb, asked, None)
+        switches = self._switches(verb, asked)
+        called = self._called(verb, asked, None, switches)
         try:
-            found = call(self._allowed(verb, None))
+            found = call(self._allowed(verb, None, switches))
         except Exception as error:  # noqa: BLE001 - told, then raised again
             self._refuse(called, error)
         return in_chunks(found, lambda told: self._access.recorder.note(called, told))
@@ -202,25 +204,35 @@ class Acting:
         with self._access.engine.store.beside(beside):
             return call(), committed
 
-    def _allowed(self, verb: Verb, also: str | None) -> Database:
+    def _switches(self, verb: Verb, asked: Mapping[str, Any]) -> Switches:
+        """What the owner set, read once a call; where that fails, the call has failed."""
+        try:
+            return self._access.switches()
+        except MemdbError as error:
+            self._refuse(self._called(verb, asked, None, UNREAD), error)
+
+    def _allowed(self, verb: Verb, also: str | None, switches: Switches) -> Database:
         """The handle that the verb is called on. Raises ``PermissionDenied``."""
         access, principal = self._access, self.principal
         now = access.engine.now()
         for action in (verb.action,) if also is None else (verb.action, also):
             principal.require(action, self.purpose, now)
-        if verb.brings and access.switches().remembering_paused:
+        if verb.brings and switches.remembering_paused:
             raise PermissionDenied(
                 "remembering is paused", hint="the owner's settings have remembering_paused"
             )
         if verb.whole and not principal.owner:
-            access.handle(principal, "", "")  # a filter that does not compile refuses this as well
+            # A filter that does not compile refuses this as well.
+            access.handle(principal, "", "", switches.zone)
             principal = access.tokens.owner()
         database = self._database
-        return access.handle(principal, database._namespace, database._source)
+        return access.handle(principal, database._namespace, database._source, switches.zone)
 
-    def _called(self, verb: Verb, asked: Mapping[str, Any], query: object) -> Called:
+    def _called(
+        self, verb: Verb, asked: Mapping[str, Any], query: object, switches: Switches
+    ) -> Called:
         principal = self.principal
-        kept = isinstance(query, str) and self._access.switches().audit_query_text
+        kept = isinstance(query, str) and switches.audit_query_text
         return Called(
             principal.name,
             principal.token_id or "",

@@ -31,6 +31,9 @@ class Switches(NamedTuple):
     zone: str
 
 
+UNREAD = Switches(-1, False, False, "")
+
+
 class Access:
     """Tokens, audit and handles of one open database."""
 
@@ -42,14 +45,14 @@ class Access:
         self.recorder = Recorder(shared.engine)
         self._guard = threading.Lock()
         self._handles: dict[tuple[int, str, str, str], tuple[Principal, Database]] = {}
-        self._switches = Switches(-1, False, False, "")
+        self._switches = UNREAD
 
-    def handle(self, principal: Principal, namespace: str, source: str) -> Database:
-        """What a principal reads and writes through; the last two are the owner's.
+    def handle(self, principal: Principal, namespace: str, source: str, zone: str) -> Database:
+        """What a principal reads and writes through; namespace and source are the owner's. A
+        grant's times may be in the ``zone`` of the moment.
 
         Raises ``PermissionDenied`` where the grant's filter does not compile.
         """
-        zone = self.switches().zone  # a grant's times may be in it
         key = (id(principal), zone, *((namespace, source) if principal.owner else ("", "")))
         found = self._handles.get(key)
         if found is not None:

@@ -18,7 +18,7 @@ from memdb.storage.environment import ReadTxn
 from memdb.storage.filters import bitmaps, shared_sets
 from memdb.storage.filters.filing import table_of
 from memdb.storage.filters.fresh_view import Fresh
-from memdb.storage.filters.ordered import Columns
+from memdb.storage.filters.packed_blocks import Columns
 from memdb.storage.reference import Entry
 
 _FEW: Final = 4  # sets that are worth keeping one by one

@@ -21,6 +21,7 @@ PROGRAM = Path(__file__).parent / "native" / "agreement.cpp"
 OWN = {"kernels_avx2.cpp": ["-mavx2", "-mfma", "-mf16c", "-mpopcnt", "-msse4.2"]}
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_native_code_is_clean_under_sanitizers(tmp_path: Path, sanitizer: str) -> None:
     compiler = shutil.which("g++") or shutil.which("clang++")

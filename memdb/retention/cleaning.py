@@ -36,10 +36,11 @@ _MOVED_AT_ONCE: Final = 32
 _MOVED_CHARACTERS: Final = 8 << 10
 
 
-def clean(engine: Engine, between: Callable[[], None] = lambda: None) -> int:
+def clean(engine: Engine, may_write: Callable[[], bool] = lambda: True) -> int:
     """Give back what can be; returns how many memories moved. Lease holder only.
 
-    ``between`` is called after each transaction, which writes before anything is given back.
+    A memory that moves takes more than before until it is packed again. ``may_write`` is asked
+    before each transaction, and what it refuses stays where it is.
     """
     moved = 0
     with engine.store.read() as txn:
@@ -49,12 +50,11 @@ def clean(engine: Engine, between: Callable[[], None] = lambda: None) -> int:
         with engine.store.read() as txn:
             sparse = _sparse_rows(engine, txn, space)
         at = 0
-        while at < len(sparse):
+        while at < len(sparse) and may_write():
             some = sparse[at : at + _MOVED_AT_ONCE]
             tried, done = engine.store.write(partial(_move, engine=engine, chosen=some))
             at += tried
             moved += done
-            between()
         if engine.store.wait_for_readers(_READERS_END_S):
             with engine.store.read() as txn:
                 holes = _empty(engine, txn, space)

@@ -151,7 +151,7 @@ def finish(engine: Engine, *, budget: int | None = None, dead_worth: int = DEAD_
         stay_under(engine, budget)
     if dead_bytes(engine) >= dead_worth:
         _copy(engine, budget)
-    if cleaning.clean(engine, lambda: stay_under(engine, budget)):
+    if cleaning.clean(engine, partial(_may_write, engine, budget)):
         squeeze(engine, budget)  # what moved is as large as what was just written
     if dead_bytes(engine) >= dead_worth:
         _copy(engine, budget)
@@ -165,6 +165,19 @@ def stay_under(engine: Engine, budget: int | None) -> None:
         if dead_bytes(engine):
             _copy(engine, budget, packed=False)
         let_go(engine)
+
+
+def _may_write(engine: Engine, budget: int | None) -> bool:
+    """Whether there is room for one more step that only writes, and for the first of those that
+    make small what it wrote: these are taken where there would else be none."""
+    stay_under(engine, budget)
+    if budget is None:
+        return True
+    least = 2 * max(budget // 16, STEP_BYTES)
+    if fits(engine, budget, least):
+        return True
+    # Only where that gains enough for many steps, or it would be done for each of them.
+    return squeeze(engine, budget) and fits(engine, budget, 2 * least)
 
 
 def _copy(engine: Engine, budget: int | None, *, packed: bool = True) -> None:

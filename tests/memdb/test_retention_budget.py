@@ -12,6 +12,7 @@ import pytest
 import memdb
 from bench.forgetting import kills, year
 from memdb import BudgetExceeded
+from memdb.engine import LIVE
 from memdb.retention import Decay, cleaning, leaving, room, usage
 from memdb.retention.applying import Applier
 from memdb.retention.planning import Plan
@@ -127,6 +128,45 @@ def test_what_evicted_vectors_took_is_given_back(tmp_path: Path, clock: Clock) -
         assert db.check()["ok"]
 
 
+def test_stretches_are_emptied_only_as_far_as_the_budget_has_room(
+    tmp_path: Path, clock: Clock
+) -> None:
+    count = 4 * cleaning.STRETCH
+    with memdb.open(tmp_path / "db", embedder="none", clock=clock) as db:
+        db.spaces.create("own", dim=32)
+        vectors = np.random.default_rng(2).standard_normal((count, 32)).astype(np.float32)
+        texts = (6 * f"{item['text']} " for item in items())  # packed, they take a sixth
+        written = db.remember_many(
+            [
+                {"text": text, "vector": vector, "space": "own"}
+                for vector, text in zip(vectors, texts, strict=False)
+            ],
+            batch=4096,
+        )
+        engine = db._engine
+        with db._maintenance.paused():
+            let_leave(db, [one.id for number, one in enumerate(written) if number % 5 < 3])
+            kept = db.count()
+            while leaving.step(engine):
+                pass
+            room.squeeze(engine)
+            room.finish(engine, budget=1)  # packs, and may not move anything
+            with engine.store.read() as txn:
+                live = usage.live_bytes(txn)
+            budget = sum(usage.disk_bytes(db.path).values()) + live + 5 * room.STEP_BYTES
+            ends = []
+            for limit in (budget, None):
+                with year.watched(db) as operations:
+                    room.finish(engine, budget=limit)
+                assert limit is None or operations.most <= limit
+                with engine.store.read() as txn:
+                    ends.append(int(engine.filters.get_set(txn, LIVE).max()))
+        assert ends[0] < ends[1], "not all of them had moved"
+        assert db.count() == kept
+        assert db.recall(vector=vectors[3], space="own", k=1, mode="vector")[0].id == written[3].id
+        assert db.check()["ok"]
+
+
 def test_killed_at_any_step_each_memory_is_there_or_not_and_the_store_is_sound(
     tmp_path: Path,
 ) -> None:
@@ -143,10 +183,15 @@ def dangling(db: memdb.Database) -> int:
 
 def evict(db: memdb.Database, ids: list[str]) -> None:
     """Let memories leave, and go no further."""
-    plan = db.retention.plan(Decay(2.0)).to_dict()
-    items = [{**i, "action": "evict", "final": True} for i in plan["items"] if i["id"] in set(ids)]
     with db._maintenance.paused():
-        Applier(db._engine, Plan.from_dict({**plan, "items": items})).lower()
+        let_leave(db, ids)
+
+
+def let_leave(db: memdb.Database, ids: list[str]) -> None:
+    wanted = set(ids)
+    plan = db.retention.plan(Decay(2.0)).to_dict()
+    items = [{**i, "action": "evict", "final": True} for i in plan["items"] if i["id"] in wanted]
+    Applier(db._engine, Plan.from_dict({**plan, "items": items})).lower()
 
 
 def test_the_keys_of_what_left_go_with_it_also_after_a_kill(db: memdb.Database) -> None:

@@ -224,12 +224,12 @@ class Keeper:
             now = engine.now()
             done: list[Applied] = []
             shortfall = 0
-            room.finish(engine, budget=budget)
+            room.finish(engine, budget=room.within(engine, budget))
             for _ in range(_ROUNDS):
                 fits, bound = self._standing(budget, more)
                 if not fits or bound > FULL_AT * budget:
                     # What loses nothing comes first, and may be enough.
-                    room.squeeze(engine, budget)
+                    room.squeeze(engine, room.within(engine, budget))
                     fits, bound = self._standing(budget, more)
                 if fits and bound <= FULL_AT * budget:
                     break
@@ -254,7 +254,7 @@ class Keeper:
         engine = self._engine
         fits = room.fits(engine, budget, more)
         if not fits:  # free pages may be all that is in the way, or a reader's old copy
-            room.finish(engine, budget=budget, dead_worth=1)
+            room.finish(engine, budget=room.within(engine, budget), dead_worth=1)
             fits = room.fits(engine, budget, more) or not room.let_go(engine)
         with engine.store.read() as txn:
             return fits, usage.measure(engine, txn).bound
@@ -267,6 +267,8 @@ class Keeper:
         with self._alone():
             before = sum(usage.disk_bytes(engine.store.path).values())
             limit = self.present().disk_budget
+            if limit is not None:
+                limit = room.within(engine, limit)
             applier = Applier(engine, plan)
             applier.forget(changed, derive or _underivable)
             applier.lower(lambda: room.stay_under(engine, limit))

@@ -74,10 +74,12 @@ def _file(engine: Engine, budget: int | None) -> bool:
     with engine.store.read() as txn:
         terms = txn.count(tables.FRESH_FORWARD) >= FILED_AT
         values = engine.filters.fresh_count(txn) >= FILED_AT
+    least = 0 if budget is None else 2 * margin(budget)  # filing rewrites more than most steps
+    stay_under(engine, budget, least)
     while terms and engine.store.write(lambda txn: postings.fold(txn, at_least=1)):
-        stay_under(engine, budget)
+        stay_under(engine, budget, least)
     while values and engine.store.write(lambda txn: engine.filters.fold(txn, _FILED_AT_ONCE)):
-        stay_under(engine, budget)
+        stay_under(engine, budget, least)
     return terms or values
 
 
@@ -159,9 +161,29 @@ def finish(engine: Engine, *, budget: int | None = None, dead_worth: int = DEAD_
     engine.blobs.sweep(engine.store)
 
 
-def stay_under(engine: Engine, budget: int | None) -> None:
-    """Copy the store where that is about to become impossible within ``budget``."""
-    if budget is not None and not fits(engine, budget, max(budget // 16, STEP_BYTES)):
+def margin(budget: int) -> int:
+    """Room that is kept for one step."""
+    return max(budget // 16, STEP_BYTES)
+
+
+def within(engine: Engine, budget: int) -> int:
+    """What ``du`` need not exceed while room is made: the budget, where a copy has room within it.
+
+    Where a step wrote more than its margin, what there is and a copy. Where far more is missing, a
+    budget was set that is smaller than what there is: nothing holds until what is there was
+    written anew, and copied.
+    """
+    with engine.store.read() as txn:
+        live = usage.live_bytes(txn)
+    used = sum(usage.disk_bytes(engine.store.path).values())
+    missing = used + live - budget
+    return budget + max(0, missing) + (used if missing > margin(budget) else 0)
+
+
+def stay_under(engine: Engine, budget: int | None, least: int = 0) -> None:
+    """Copy the store where that is about to become impossible within ``budget``: where less than
+    ``least`` bytes, or the margin, would be left."""
+    if budget is not None and not fits(engine, budget, max(least, margin(budget))):
         if dead_bytes(engine):
             _copy(engine, budget, packed=False)
         let_go(engine)
@@ -173,7 +195,7 @@ def _may_write(engine: Engine, budget: int | None) -> bool:
     stay_under(engine, budget)
     if budget is None:
         return True
-    least = 2 * max(budget // 16, STEP_BYTES)
+    least = 2 * margin(budget)
     if fits(engine, budget, least):
         return True
     # Only where that gains enough for many steps, or it would be done for each of them.
@@ -181,8 +203,9 @@ def _may_write(engine: Engine, budget: int | None) -> bool:
 
 
 def _copy(engine: Engine, budget: int | None, *, packed: bool = True) -> None:
-    """Copy the store, but not where somebody reads an earlier copy and a third has no room."""
-    if let_go(engine) or budget is None or fits(engine, budget, 0):
+    """Copy the store, where a copy has room beside it and beside what somebody still reads."""
+    let_go(engine)
+    if budget is None or fits(engine, budget, 0):
         engine.store.compact(dense=True, packed=packed)
         let_go(engine)
 

@@ -58,7 +58,7 @@ class Applier:
         self.batch: str | None = None
         self.done: Counter[str] = Counter()
         self.skipped: list[str] = []
-        self._between: Callable[[], None] = lambda: None
+        self._between: Callable[[], object] = lambda: None
 
     def forget(
         self, changed: Changed, derive: Callable[[dict[str, Any]], Callable[[Writer], Any]]
@@ -127,7 +127,7 @@ class Applier:
 
     # --- what needs the lease -------------------------------------------------------------
 
-    def lower(self, between: Callable[[], None] = lambda: None) -> None:
+    def lower(self, between: Callable[[], object] = lambda: None) -> None:
         """Chunks to pointers, earlier versions and evicted memories out of sight for good.
 
         ``between`` is called after each transaction.

@@ -74,12 +74,14 @@ def _file(engine: Engine, budget: int | None) -> bool:
     with engine.store.read() as txn:
         terms = txn.count(tables.FRESH_FORWARD) >= FILED_AT
         values = engine.filters.fresh_count(txn) >= FILED_AT
-    least = 0 if budget is None else 2 * margin(budget)  # filing rewrites more than most steps
-    stay_under(engine, budget, least)
-    while terms and engine.store.write(lambda txn: postings.fold(txn, at_least=1)):
-        stay_under(engine, budget, least)
-    while values and engine.store.write(lambda txn: engine.filters.fold(txn, _FILED_AT_ONCE)):
-        stay_under(engine, budget, least)
+    # It makes nothing smaller by itself, and rewrites more than most steps.
+    least = 0 if budget is None else 2 * margin(budget)
+    fold_terms = partial(postings.fold, at_least=1)
+    while terms and stay_under(engine, budget, least) and engine.store.write(fold_terms):
+        pass
+    fold_values = partial(engine.filters.fold, at_most=_FILED_AT_ONCE)
+    while values and stay_under(engine, budget, least) and engine.store.write(fold_values):
+        pass
     return terms or values
 
 
@@ -180,23 +182,29 @@ def within(engine: Engine, budget: int) -> int:
     return budget + max(0, missing) + (used if missing > margin(budget) else 0)
 
 
-def stay_under(engine: Engine, budget: int | None, least: int = 0) -> None:
+def stay_under(engine: Engine, budget: int | None, least: int = 0) -> bool:
     """Copy the store where that is about to become impossible within ``budget``: where less than
-    ``least`` bytes, or the margin, would be left."""
-    if budget is not None and not fits(engine, budget, max(least, margin(budget))):
-        if dead_bytes(engine):
-            _copy(engine, budget, packed=False)
-        let_go(engine)
+    ``least`` bytes, or the margin, would be left. Whether so much is left then."""
+    if budget is None:
+        return True
+    least = max(least, margin(budget))
+    if fits(engine, budget, least):
+        return True
+    # Near the end any free page is worth a copy: one more step, and none has room any more.
+    worth = None if fits(engine, budget, STEP_BYTES) else STEP_BYTES // 4
+    if dead_bytes(engine, worth):
+        _copy(engine, budget, packed=False)
+    let_go(engine)
+    return fits(engine, budget, least)
 
 
 def _may_write(engine: Engine, budget: int | None) -> bool:
     """Whether there is room for one more step that only writes, and for the first of those that
     make small what it wrote: these are taken where there would else be none."""
-    stay_under(engine, budget)
     if budget is None:
         return True
     least = 2 * margin(budget)
-    if fits(engine, budget, least):
+    if stay_under(engine, budget, least):
         return True
     # Only where that gains enough for many steps, or it would be done for each of them.
     return squeeze(engine, budget) and fits(engine, budget, 2 * least)
@@ -225,13 +233,14 @@ def let_go(engine: Engine) -> bool:
         time.sleep(0.002)
 
 
-def dead_bytes(engine: Engine) -> int:
-    """What a compacting copy would free; 0 where it is not worth one."""
+def dead_bytes(engine: Engine, worth: int | None = None) -> int:
+    """What a compacting copy would free; 0 where it is not worth one, which so many bytes are, or a
+    tenth of what is live."""
     with engine.store.read() as txn:
         live = usage.live_bytes(txn)
         dead = postings.gone_bytes(txn)
     dead += usage.disk_bytes(engine.store.path).get("kv", 0) - live
-    return dead if dead * 10 >= live else 0
+    return dead if dead * 10 >= live or (worth is not None and dead >= worth) else 0
 
 
 def fits(engine: Engine, budget: int, more: int) -> bool:

@@ -41,7 +41,7 @@ TIME_USES = ("boost", "filter", "off")
 _CANDIDATES = 200  # of each leg; what the stages may reorder
 _SHORTLIST = 32  # candidates of which records and neighbours are looked at
 _NEARLY_ALL = 0.9  # of the rows that have words: with fewer, words count by what they tell of those
-_FEW = 5  # matches: of two, one always holds a word; then all that may be seen is counted
+_FEW = 256  # matches: they say little of how rare a word is, and all that may be seen is counted
 
 
 _NO_MEMORIES: tuple[Memory, ...] = ()

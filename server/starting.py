@@ -35,7 +35,8 @@ def short_turns() -> Iterator[None]:
     """Within, a thread that waits for the interpreter gets it sooner than Python's 5 ms.
 
     The loop that reads requests and sends answers needs it for a tenth of a millisecond at a time,
-    and would wait that long behind each thread that answers one.
+    and would wait that long behind each thread that answers one. (``memdb.pauses`` has the same for
+    an embedding process while room is made; a server knows the library's public names alone.)
     """
     was = sys.getswitchinterval()
     sys.setswitchinterval(_TURN_S)
